@@ -1,0 +1,1 @@
+"""Protocols, runs, tables and figures."""

@@ -1,0 +1,1 @@
+"""Images, masks and data sets: files in, samples and uint8 arrays out."""

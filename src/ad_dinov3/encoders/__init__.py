@@ -1,0 +1,1 @@
+"""Frozen encoders: pixels in, tokens out."""

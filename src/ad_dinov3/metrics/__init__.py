@@ -1,0 +1,1 @@
+"""Numbers that judge anomaly maps: numpy arrays in, numbers out."""

@@ -1,0 +1,142 @@
+"""The values that flow through the package, and the behaviours that meet at them.
+
+pixels -> tokens -> maps -> decisions. Shape letters: B images, T tokens, C channels, H x W pixels, h x w patch grid,
+K classes, L stages. Importing this module costs nothing heavy: torch is named for type checkers only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ad_dinov3.errors import ShapeError
+
+if TYPE_CHECKING:
+    from torch import Tensor, device
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image of a data set.
+
+    Attributes:
+        image_path: the image's file.
+        mask_path: the ground truth's file; None for a normal image, whose mask is all zero.
+        class_name: the category's folder name, such as ``metal_nut``.
+        is_anomalous: the image-level label.
+        defect: the defect type's folder name, ``good`` for normal images.
+    """
+
+    image_path: Path
+    mask_path: Path | None
+    class_name: str
+    is_anomalous: bool
+    defect: str = "good"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen encoder says of a batch: patch tokens and the CLS token of each stage.
+
+    Attributes:
+        patch_tokens: L tensors (B, h, w, C_l), float; one grid for all stages, C_l may differ (ConvNeXt).
+        cls_tokens: L tensors (B, C_l), float.
+    """
+
+    patch_tokens: tuple[Tensor, ...]
+    cls_tokens: tuple[Tensor, ...]
+
+    def __post_init__(self) -> None:
+        if not self.patch_tokens or len(self.patch_tokens) != len(self.cls_tokens):
+            raise ShapeError(
+                f"expected patch and CLS tokens of the same stages, "
+                f"got {len(self.patch_tokens)} and {len(self.cls_tokens)}"
+            )
+        for patch, cls in zip(self.patch_tokens, self.cls_tokens, strict=True):
+            if patch.ndim != 4 or patch.shape[:3] != self.patch_tokens[0].shape[:3]:
+                raise ShapeError(f"expected patch tokens (B, h, w, C) on one grid, got {tuple(patch.shape)}")
+            if cls.shape != (patch.shape[0], patch.shape[3]):
+                raise ShapeError(f"expected CLS tokens {(patch.shape[0], patch.shape[3])}, got {tuple(cls.shape)}")
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.patch_tokens[0].shape[0])
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The patch grid (h, w)."""
+        return int(self.patch_tokens[0].shape[1]), int(self.patch_tokens[0].shape[2])
+
+    def to(self, target: device | str) -> Features:
+        """The same features as float32 on another device."""
+        return Features(
+            tuple(t.to(target).float() for t in self.patch_tokens), tuple(t.to(target).float() for t in self.cls_tokens)
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method says of a batch, before anyone decides.
+
+    Attributes:
+        patch_map: (B, h, w) float in [0, 1], the anomaly map on the patch grid.
+        image_score: (B,) float in [0, 1].
+    """
+
+    patch_map: Tensor
+    image_score: Tensor
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What others must know of an encoder without running it.
+
+    Attributes:
+        name: the model's name, such as ``dinov3-vitl16``.
+        patch_size: pixels per side of a patch; image sides must be multiples of ``size_multiple``.
+        size_multiple: what height and width of the input must be multiples of, in px.
+        widths: channels C_l of each stage.
+        fingerprint: hex digest over weights, stages and settings; equal fingerprints give equal features.
+        licence: name of the weights' licence.
+    """
+
+    name: str
+    patch_size: int
+    size_multiple: int
+    widths: tuple[int, ...]
+    fingerprint: str
+    licence: str
+
+
+class ImageEncoder(Protocol):
+    """A frozen image encoder."""
+
+    @property
+    def spec(self) -> EncoderSpec: ...
+
+    def encode(self, images: Tensor) -> Features:
+        """Features of (B, 3, H, W) uint8 RGB images, on the encoder's device; it normalises them itself."""
+        ...
+
+    def to(self, target: device | str) -> ImageEncoder: ...
+
+
+class TextEncoder(Protocol):
+    """A frozen text encoder."""
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
+        """One embedding per sentence, (len(sentences), D) float32, not normalised."""
+        ...
+
+
+class Method(Protocol):
+    """A way from features to scores: one paper, one file."""
+
+    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
+        """Scores of B images whose classes are named (B names)."""
+        ...
