@@ -1,0 +1,60 @@
+"""The table of commands and the one place where errors become words.
+
+Only the module of the command that was asked for is imported, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from ad_dinov3 import __version__
+from ad_dinov3.errors import AdDinoError
+
+# verb -> (module below ad_dinov3.cli, one line of help), in the order of a user's journey
+COMMANDS = {
+    "demo": ("demo", "Find the defects in the embedded sample images; needs nothing else."),
+    "predict": ("predict", "Score images: maps, masks, regions, overlays and a report."),
+    "train": ("train", "Train adapters on labelled images of other products."),
+    "evaluate": ("evaluate", "Measure a model on labelled data sets."),
+    "ablate": ("ablate", "Train and evaluate variants of the method with several seeds; print one table."),
+    "compare": ("compare", "Put result rows side by side, published numbers included."),
+    "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
+    "datasets": ("datasets", "List, describe and verify data sets."),
+    "weights": ("weights", "List, verify and download encoder weights."),
+    "cache": ("cache", "List and prune the cache of frozen features."),
+    "doctor": ("doctor", "Check this machine: torch, weights, memory, runtimes."),
+}
+_USAGE = """\
+Usage: ad-dinov3 COMMAND [OPTIONS]
+
+Zero-shot visual anomaly detection: where the anomaly is, and how sure the model is.
+
+Commands:
+{commands}
+
+Options:
+  --version  Print the version.
+  --help     Print this text; `ad-dinov3 COMMAND --help` explains a command.
+"""
+
+
+def main() -> None:
+    """Run the command line: exit code 0 done, 2 wrong usage or a refused input, 3 some images failed."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in {"--help", "-h", "help"}:
+        width = max(map(len, COMMANDS))
+        print(_USAGE.format(commands="\n".join(f"  {verb:<{width}}  {line}" for verb, (_, line) in COMMANDS.items())))
+        return
+    if arguments[0] in {"--version", "-V"}:
+        print(f"ad-dinov3 {__version__}")
+        return
+    verb, *rest = arguments
+    if verb not in COMMANDS:
+        sys.exit(f"error: no command {verb!r}; `ad-dinov3 --help` lists the commands")
+    app = importlib.import_module(f"ad_dinov3.cli.{COMMANDS[verb][0]}").app
+    try:
+        app(args=rest, prog_name=f"ad-dinov3 {verb}")
+    except AdDinoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
