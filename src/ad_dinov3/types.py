@@ -43,10 +43,12 @@ class Features:
     Attributes:
         patch_tokens: L tensors (B, h, w, C_l), float; one grid for all stages, C_l may differ (ConvNeXt).
         cls_tokens: L tensors (B, C_l), float.
+        image_size: (H, W) of the encoder's input in px.
     """
 
     patch_tokens: tuple[Tensor, ...]
     cls_tokens: tuple[Tensor, ...]
+    image_size: tuple[int, int]
 
     def __post_init__(self) -> None:
         if not self.patch_tokens or len(self.patch_tokens) != len(self.cls_tokens):
@@ -72,7 +74,9 @@ class Features:
     def to(self, target: device | str) -> Features:
         """The same features as float32 on another device."""
         return Features(
-            tuple(t.to(target).float() for t in self.patch_tokens), tuple(t.to(target).float() for t in self.cls_tokens)
+            tuple(tokens.to(target).float() for tokens in self.patch_tokens),
+            tuple(tokens.to(target).float() for tokens in self.cls_tokens),
+            self.image_size,
         )
 
 
@@ -81,7 +85,8 @@ class Scores:
     """What a method says of a batch, before anyone decides.
 
     Attributes:
-        patch_map: (B, h, w) float in [0, 1], the anomaly map on the patch grid.
+        patch_map: (B, h, w) float in [0, 1], the anomaly map at the method's own resolution: the patch grid, or the
+            input's size where the method interpolates before its softmax.
         image_score: (B,) float in [0, 1].
     """
 

@@ -1,0 +1,223 @@
+"""AD-DINOv3 (Yuan et al., 2025): adapters on DINOv3 tokens and CLIP prompts, calibrated by AACM.
+
+The equations are the paper's. Switches that are not in the paper are those of its released code or of our own
+ablation, and `MethodConfig` says which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ad_dinov3.config import LossConfig, MethodConfig
+from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.methods.losses import focal_dice
+from ad_dinov3.ops import cosine_columns, on_grid, resize_map, standardise, top_mean, whiten
+from ad_dinov3.types import Features, Scores
+
+DEFAULT_CLASS = "object"
+_SLOPE = 0.01  # of LeakyReLU, torch's own default, as released
+
+
+class Adapter(nn.Module):
+    """Eq. 1: recalibrates tokens towards anomaly detection, C_in to ``width`` channels, without biases.
+
+    Args:
+        width_in: channels of the frozen tokens.
+        config: ``adapter``, ``width`` and ``residual`` are used.
+    """
+
+    def __init__(self, width_in: int, config: MethodConfig) -> None:
+        super().__init__()
+        self.first = nn.Linear(width_in, config.width, bias=False)
+        self.second = nn.Linear(config.width, config.width, bias=False) if config.adapter == "bottleneck" else None
+        # Identity where the widths allow it, else the projection shortcut of ResNet.
+        same = width_in == config.width
+        self.skip = None if not config.residual or same else nn.Linear(width_in, config.width, bias=False)
+        self.residual = config.residual
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        adapted = F.leaky_relu(self.first(tokens), _SLOPE)
+        if self.second is not None:
+            adapted = F.leaky_relu(self.second(adapted), _SLOPE)
+        if self.residual:
+            adapted = adapted + self.residual * (tokens if self.skip is None else self.skip(tokens))
+        return adapted
+
+
+@dataclass(frozen=True)
+class StageOutputs:
+    """What the head says of one stage, on the patch grid and before any sigma.
+
+    Attributes:
+        patch_logits: (B, 2, h, w), gain times the similarity of eq. 2; channel 0 normal, 1 abnormal.
+        image_logits: (B, 2), the same for the adapted CLS token (released code).
+        aacm_logits: (B, 1, h, w), gain times the similarity of eq. 3.
+    """
+
+    patch_logits: Tensor
+    image_logits: Tensor
+    aacm_logits: Tensor
+
+
+class AdDinoV3(nn.Module):
+    """The trainable head, with the prompts of known classes baked in.
+
+    Args:
+        config: the switches.
+        widths: channels of each encoder stage.
+        text_width: length D of a prompt embedding.
+        class_names: classes whose prompts it holds; row 0 normal, row 1 abnormal.
+        learned_prompts: the prompt vectors are parameters (one pair for all classes) instead of frozen text.
+    """
+
+    def __init__(
+        self,
+        config: MethodConfig,
+        widths: Sequence[int],
+        text_width: int,
+        class_names: Sequence[str] = (DEFAULT_CLASS,),
+        learned_prompts: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.class_names = tuple(class_names)
+        self.learned_prompts = learned_prompts
+        used = tuple(widths) if config.stages == "all" else tuple(widths[-1:])
+        self.widths = used
+        self.patch_adapters = nn.ModuleList(Adapter(width, config) for width in used)
+        self.cls_adapters = nn.ModuleList(Adapter(width, config) for width in used)
+        self.text_adapters = nn.ModuleList(Adapter(text_width, config) for _ in ("normal", "abnormal"))
+        rows = 1 if learned_prompts else len(self.class_names)
+        prompts = F.normalize(torch.randn(rows, 2, text_width), dim=-1)
+        self.prompts = nn.Parameter(prompts, requires_grad=learned_prompts)
+        self.log_gain = nn.Parameter(torch.tensor(config.gain).log(), requires_grad=config.learned_gain)
+
+    def set_prompts(self, embeddings: dict[str, Tensor]) -> None:
+        """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
+        self.class_names = tuple(embeddings)
+        rows = torch.stack([embeddings[name] for name in self.class_names]).to(self.log_gain.device)
+        self.prompts = nn.Parameter(rows, requires_grad=False)
+
+    def text(self, class_names: Sequence[str]) -> Tensor:
+        """Adapted prompts of B classes as the columns of eq. 2: (B, width, 2).
+
+        Raises:
+            ConfigError: a class has no baked prompt.
+        """
+        if self.learned_prompts:
+            rows = self.prompts.expand(len(class_names), -1, -1)
+        else:
+            unknown = sorted(set(class_names) - set(self.class_names))
+            if unknown:
+                raise ConfigError(f"no prompts for {', '.join(unknown)}; baked are {', '.join(self.class_names)}")
+            rows = self.prompts[[self.class_names.index(name) for name in class_names]]
+        adapted = torch.stack([ada(rows[:, i]) for i, ada in enumerate(self.text_adapters)], 1)  # (B, 2, width)
+        if self.config.text_layout == "interleaved":
+            # The released code's reshape: column 0 gets the even entries of both vectors, column 1 the odd ones.
+            return adapted.flatten(1).reshape(adapted.shape[0], -1, 2)
+        return adapted.mT
+
+    def prepare(self, patches: Tensor) -> Tensor:
+        """Patch tokens (B, T, C) as the adapter takes them."""
+        if self.config.tokens == "standardise":
+            return standardise(patches)
+        return whiten(patches) if self.config.tokens == "whiten" else patches
+
+    def forward(self, features: Features, class_names: Sequence[str]) -> list[StageOutputs]:
+        """One `StageOutputs` per used stage.
+
+        Raises:
+            ShapeError: the features have other stages than the head was built for.
+            ConfigError: a class has no baked prompt.
+        """
+        stages = list(zip(features.patch_tokens, features.cls_tokens, strict=True))[-len(self.widths) :]
+        widths = list(self.widths)
+        if [patch.shape[-1] for patch, _ in stages] != widths:
+            raise ShapeError(f"expected stages of widths {widths}, got {[p.shape[-1] for p, _ in stages]}")
+        text = self.text(class_names)
+        return [self._stage(i, patch.flatten(1, 2), cls, text, features.grid) for i, (patch, cls) in enumerate(stages)]
+
+    def _stage(self, i: int, patches: Tensor, cls: Tensor, text: Tensor, grid: tuple[int, int]) -> StageOutputs:
+        patches = self.patch_adapters[i](self.prepare(patches))  # (B, T, width), eq. 1
+        cls = self.cls_adapters[i](cls)[:, None]  # (B, 1, width), eq. 1
+        gain, norm = self.log_gain.exp(), self.config.text_norm
+        return StageOutputs(
+            patch_logits=on_grid(gain * cosine_columns(patches, text, norm), grid),  # eq. 2
+            image_logits=gain * cosine_columns(cls, text, norm)[:, 0],
+            aacm_logits=on_grid(self.config.aacm_gain * cosine_columns(patches, cls.mT), grid),  # eq. 3
+        )
+
+    def maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int] | None) -> list[Tensor]:
+        """Abnormal probability of each stage, (B, *size) in [0, 1]; None stays on the patch grid (eq. 2)."""
+        logits = [out.patch_logits for out in outputs]
+        if self.config.upsample == "logits":
+            if size is not None:
+                logits = [resize_map(x, size, align_corners=True) for x in logits]
+            return [x.softmax(1)[:, 1] for x in logits]
+        maps = [x.softmax(1)[:, 1:] for x in logits]
+        return [(x if size is None else resize_map(x, size))[:, 0] for x in maps]
+
+    def aacm_maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int]) -> list[Tensor]:
+        """sigma of eq. 4 for each stage, (B, *size) in [0, 1]."""
+        aligned = self.config.upsample == "logits"
+        logits = [resize_map(out.aacm_logits, size, align_corners=aligned)[:, 0] for out in outputs]
+        if self.config.aacm_sigma == "sigmoid":
+            return [x.sigmoid() for x in logits]
+        # A softmax over the patches divided by its largest value, so that it can be compared with a mask.
+        return [(x - x.amax((1, 2), keepdim=True)).exp() for x in logits]
+
+    def losses(
+        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+    ) -> dict[str, Tensor]:
+        """The weighted terms of eq. 6 and the image term, and their sum as ``total``.
+
+        Args:
+            features: of B images.
+            class_names: B names.
+            masks: (B, H, W) float in [0, 1] at the input's size.
+            config: weights, and where maps meet masks.
+        """
+        outputs = self(features, class_names)
+        size = _loss_size(features.grid, features.image_size, config)
+        target = resize_map(masks[:, None], size)[:, 0]
+        terms = {
+            "cross_modal": config.cross_modal * _map_loss(self.maps(outputs, size), target, config),  # eq. 5
+        }
+        if config.aacm:
+            terms["aacm"] = config.aacm * _map_loss(self.aacm_maps(outputs, size), target, config)  # eq. 4
+        if config.image:
+            logits = torch.stack([out.image_logits for out in outputs]).mean(0)
+            is_anomalous = (masks > 0.5).flatten(1).any(1).long()
+            terms["image"] = config.image * F.cross_entropy(logits, is_anomalous)
+        return {"total": torch.stack(list(terms.values())).sum(), **terms}  # eq. 6
+
+    @torch.no_grad()
+    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
+        """Maps and image scores of B images; section 3.5, testing: the mean over the stages.
+
+        Raises:
+            ConfigError: a class has no baked prompt.
+        """
+        outputs = self(features, class_names)
+        full = features.image_size if self.config.upsample == "logits" else None
+        patch_map = torch.stack(self.maps(outputs, full)).mean(0)
+        image_logits = torch.stack([out.image_logits for out in outputs]).mean(0)
+        by_cls, by_patches = image_logits.softmax(1)[:, 1], top_mean(patch_map, self.config.top_fraction)
+        score = {"cls": by_cls, "top_patches": by_patches, "both": (by_cls + by_patches) / 2}[self.config.image_score]
+        return Scores(patch_map, score)
+
+
+def _loss_size(grid: tuple[int, int], full: tuple[int, int], config: LossConfig) -> tuple[int, int]:
+    mid = (min(4 * grid[0], full[0]), min(4 * grid[1], full[1]))
+    return {"grid": grid, "mid": mid, "full": full}[config.resolution]
+
+
+def _map_loss(maps: Sequence[Tensor], target: Tensor, config: LossConfig) -> Tensor:
+    if config.over_stages == "mean_map":
+        return focal_dice(torch.stack(list(maps)).mean(0), target)
+    return torch.stack([focal_dice(one, target) for one in maps]).mean()
