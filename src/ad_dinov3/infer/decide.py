@@ -1,0 +1,235 @@
+"""From scores to decisions: a patch map at the image's own size, a mask at a threshold, regions, words about them.
+
+Pure functions over numpy arrays; nothing here knows of models or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ad_dinov3.errors import ConfigError, ShapeError
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
+_OUTLINE_TOLERANCE_PX = 0.75  # just above the 1/sqrt(2) px that the corners of a diagonal staircase stick out
+_SCRATCH_ELONGATION = 4.0
+_SPOT_SHARE = 0.002  # of the image's area
+
+Point = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Region:
+    """One connected set of pixels (8 neighbours) at or above the threshold.
+
+    Attributes:
+        box: (x0, y0, x1, y1) in px, x1 and y1 exclusive.
+        area_px: number of pixels.
+        peak: largest value of the anomaly map inside, [0, 1].
+        mean: mean value of the anomaly map inside, [0, 1].
+        centroid: (x, y) in px, pixel centres at .5.
+        elongation: length over width, >= 1, of the ellipse with the region's second moments.
+        polygon: the outer outline as (x, y) corners between pixels, clockwise on screen, holes left out;
+            within 0.75 px of the exact outline.
+    """
+
+    box: tuple[int, int, int, int]
+    area_px: int
+    peak: float
+    mean: float
+    centroid: tuple[float, float]
+    elongation: float
+    polygon: tuple[Point, ...]
+
+
+def upsample(patch_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize a patch map (h, w) bilinearly, half-pixel centres, to ``size`` = (H, W) in px; float32.
+
+    Equal to ``torch.nn.functional.interpolate(..., mode="bilinear", align_corners=False)`` when enlarging. The work
+    goes by bands of output rows that lie between the same two patch rows, so each pixel is written once while its
+    band is in the processor's cache, and nothing but the result is allocated at full size.
+
+    Raises:
+        ShapeError: the map is not (h, w) or the size is not positive.
+    """
+    if patch_map.ndim != 2 or 0 in patch_map.shape or min(size) < 1:
+        raise ShapeError(f"expected a patch map (h, w) and a size of at least 1x1 px, got {patch_map.shape} and {size}")
+    (rows, columns), (height, width) = patch_map.shape, size
+    left, share = _neighbours(columns, width)
+    right = np.minimum(left + 1, columns - 1)
+    wide = patch_map[:, left] * (1 - share) + patch_map[:, right] * share
+    wide = wide.astype(np.float32, copy=False)
+    upper, share = _neighbours(rows, height)
+    band_starts = np.append(np.searchsorted(upper, np.arange(rows)), height)
+    result = np.empty(size, dtype=np.float32)
+    for row in range(rows):
+        band = slice(band_starts[row], band_starts[row + 1])
+        if band.start < band.stop:
+            step = wide[min(row + 1, rows - 1)] - wide[row]
+            np.multiply.outer(share[band], step, out=result[band])
+            result[band] += wide[row]
+    return result
+
+
+def _neighbours(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """For each of ``target`` positions: the lower of its two source indices, and the upper one's share in [0, 1]."""
+    position = np.clip((np.arange(target) + 0.5) * (source / target) - 0.5, 0, source - 1)
+    lower = np.minimum(position.astype(np.intp), max(source - 2, 0))
+    return lower, (position - lower).astype(np.float32)
+
+
+def threshold_mask(anomaly_map: NDArray[np.float32], threshold: float, min_area_px: int = 1) -> NDArray[np.bool_]:
+    """Where the anomaly map (H, W) reaches ``threshold``; connected regions below ``min_area_px`` are dropped.
+
+    Raises:
+        ConfigError: the threshold is outside [0, 1].
+    """
+    if not 0 <= threshold <= 1:
+        raise ConfigError(f"expected a threshold in [0, 1], got {threshold}")
+    mask = anomaly_map >= np.float32(threshold)
+    if min_area_px > 1:
+        labels, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+        area = np.bincount(labels.ravel(), minlength=count + 1)
+        area[0] = 0
+        mask = (area >= min_area_px)[labels]
+    return mask
+
+
+def find_regions(anomaly_map: NDArray[np.float32], threshold: float, min_area_px: int = 1) -> list[Region]:
+    """The connected regions of ``threshold_mask``, the one with the highest peak first, then the largest."""
+    mask = threshold_mask(anomaly_map, threshold)
+    used_rows = np.flatnonzero(mask.any(axis=1))
+    if used_rows.size == 0:
+        return []
+    top, bottom = int(used_rows[0]), int(used_rows[-1]) + 1
+    labels, _ = ndimage.label(mask[top:bottom], _EIGHT_NEIGHBOURS)
+    regions = []
+    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        inside = labels[rows, columns] == number
+        if np.count_nonzero(inside) >= min_area_px:
+            origin = (columns.start, rows.start + top)
+            window = anomaly_map[origin[1] : rows.stop + top, columns]
+            regions.append(_measure(inside, window, origin))
+    return sorted(regions, key=lambda region: (-region.peak, -region.area_px, region.box))
+
+
+def _measure(inside: NDArray[np.bool_], window: NDArray[np.float32], origin: Point) -> Region:
+    (x, y), (height, width) = origin, inside.shape
+    values = window[inside]
+    in_row = np.count_nonzero(inside, axis=1)
+    x_centre, x_spread = _moments(np.count_nonzero(inside, axis=0))
+    y_centre, y_spread = _moments(in_row)
+    x_sum_in_row = inside @ np.arange(width, dtype=np.float64)
+    mixed = float((np.arange(height) - y_centre) @ (x_sum_in_row - x_centre * in_row)) / values.size
+    minor, major = np.linalg.eigvalsh([[x_spread, mixed], [mixed, y_spread]])
+    return Region(
+        box=(x, y, x + width, y + height),
+        area_px=int(values.size),
+        peak=float(values.max()),
+        mean=float(values.mean(dtype=np.float64)),
+        centroid=(x_centre + x + 0.5, y_centre + y + 0.5),
+        elongation=float(np.sqrt(major / minor)),
+        polygon=tuple((cx + x, cy + y) for cx, cy in simplify(outline(inside), _OUTLINE_TOLERANCE_PX)),
+    )
+
+
+def _moments(counts: NDArray[np.intp]) -> tuple[float, float]:
+    """Mean and variance of positions 0, 1, … that occur ``counts`` times, each a pixel's width of 1 wide."""
+    position = np.arange(counts.size)
+    centre = float(counts @ position / counts.sum())
+    # a pixel is a square, not a point: 1/12 is its own variance, which keeps one-pixel lines finite
+    return centre, float(counts @ (position - centre) ** 2 / counts.sum()) + 1 / 12
+
+
+def outline(mask: NDArray[np.bool_]) -> list[Point]:
+    """The exact outer boundary of the region (8 neighbours) that holds a mask's first pixel, as (x, y) corners.
+
+    Walks along the edges between pixels with the region on the right-hand side, clockwise on screen, and notes only
+    the corners. Empty for an empty mask.
+    """
+    padded = np.pad(mask, 1)
+    stride = padded.shape[1]
+    pixels = padded.tobytes()
+    start = pixels.find(b"\x01")
+    if start < 0:
+        return []
+    # A corner has the number of the pixel at its lower right. Ahead of a walker: (step, pixel left, pixel right).
+    ahead = ((1, -stride, 0), (stride, 0, -1), (-1, -1, -stride - 1), (-stride, -stride - 1, -stride))
+    corner, heading = start, 0
+    corners: list[Point] = []
+    while True:
+        corners.append((corner % stride - 1, corner // stride - 1))
+        step, _, _ = ahead[heading]
+        turn = 0
+        while turn == 0:
+            corner += step
+            _, left, right = ahead[heading]
+            # left first: two pixels that touch at a corner belong together
+            turn = -1 if pixels[corner + left] else 0 if pixels[corner + right] else 1
+        heading = (heading + turn) % 4
+        if corner == start and heading == 0:
+            return corners
+
+
+def simplify(ring: Sequence[Point], tolerance_px: float) -> list[Point]:
+    """A closed ring with fewer corners, none of the dropped ones farther than ``tolerance_px`` from the new ring.
+
+    Douglas and Peucker 1973, on the two halves between the first corner and the one farthest from it. A ring that
+    would shrink to a line is returned as it is.
+    """
+    points = np.asarray(ring, dtype=np.float64)
+    if len(ring) <= 4:
+        return list(ring)
+    far = int(np.argmax(np.hypot(*(points - points[0]).T)))
+    closed = np.vstack([points, points[:1]])
+    keep = np.zeros(len(closed), dtype=bool)
+    keep[[0, far]] = True
+    spans = [(0, far), (far, len(ring))]
+    while spans:
+        first, last = spans.pop()
+        distance = _distance_to_segment(closed[first + 1 : last], closed[first], closed[last])
+        if distance.size and distance.max() > tolerance_px:
+            middle = first + 1 + int(distance.argmax())
+            keep[middle] = True
+            spans += [(first, middle), (middle, last)]
+    kept = [ring[int(index)] for index in np.flatnonzero(keep[:-1])]
+    return kept if len(kept) > 2 else list(ring)
+
+
+def _distance_to_segment(
+    points: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    along = end - start
+    share = np.clip((points - start) @ along / max(float(along @ along), 1e-12), 0, 1)
+    offset: NDArray[np.float64] = points - start - share[:, None] * along
+    return np.hypot(offset[:, 0], offset[:, 1])
+
+
+def position_words(centroid: tuple[float, float], size: tuple[int, int]) -> str:
+    """Where a point (x, y) lies in an image of ``size`` (H, W), in thirds: "upper left", "centre", "centre right"."""
+    column = ("left", "", "right")[min(int(3 * centroid[0] / size[1]), 2)]
+    row = ("upper", "centre", "lower")[min(int(3 * centroid[1] / size[0]), 2)]
+    return f"{row} {column}" if column else row if row == "centre" else f"{row} centre"
+
+
+def shape_word(region: Region, size: tuple[int, int]) -> str:
+    """What a region looks like, by its elongation and its share of the image (H, W): a line, a spot or an area."""
+    if region.elongation >= _SCRATCH_ELONGATION:
+        return "scratch-like"
+    return "spot-like" if region.area_px < _SPOT_SHARE * size[0] * size[1] else "patch-like"
+
+
+def severity_word(peak: float, threshold: float) -> str:
+    """How far a peak rises above the threshold, as a share of what is left up to 1: faint, clear or strong."""
+    rise = (peak - threshold) / max(1 - threshold, 1e-9)
+    return "faint" if rise < 1 / 3 else "clear" if rise < 2 / 3 else "strong"
+
+
+def describe_region(region: Region, size: tuple[int, int]) -> str:
+    """One line for people: "scratch-like region, 512 px², centre right, peak 0.93"."""
+    where = position_words(region.centroid, size)
+    return f"{shape_word(region, size)} region, {region.area_px:,} px², {where}, peak {region.peak:.2f}"

@@ -1,0 +1,139 @@
+"""The anomaly map drawn on the image, on a fixed scale: 0 is always clear, 1 is always the same yellow.
+
+A map is never stretched to its own minimum and maximum: a good image stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ad_dinov3.errors import ShapeError
+
+_STRONGEST = 0.75  # opacity of the map's value 1; the image shows through everywhere
+_MIN_SIDE_PX = 360  # smaller images are enlarged, else neither caption nor outline can be read
+_FOOTER = (22, 24, 29)
+_INK = (236, 238, 242)
+_FAINT_INK = (150, 155, 165)
+_ALARM = (255, 138, 92)
+
+Polygon = Sequence[tuple[int, int]]
+
+
+@cache
+def colour_table() -> NDArray[np.uint8]:
+    """256 colours (256, 3) uint8 sRGB from near-black violet over red to pale yellow, in equal steps of lightness.
+
+    Computed in OKLab (B. Ottosson 2020): lightness is linear, hue turns from 295 to 100 degrees, and chroma is cut
+    back to what sRGB can show, so that equal differences of the map look equally large.
+    """
+    step = np.linspace(0, 1, 256)
+    lightness = 0.14 + 0.82 * step
+    hue = np.radians(295 + 165 * step)
+    chroma = 0.04 + 0.16 * np.sin(np.pi * step)
+    for _ in range(300):  # shrink what lies outside of sRGB, 0.5 % at a time
+        linear = _oklab_to_linear(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
+        outside = ((linear < 0) | (linear > 1)).any(axis=1)
+        chroma = np.where(outside, chroma * 0.995, chroma)
+    linear = linear.clip(0, 1)
+    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    table: NDArray[np.uint8] = np.rint(encoded * 255).astype(np.uint8)
+    return table
+
+
+def _oklab_to_linear(
+    lightness: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    cones = np.stack(
+        [
+            lightness + 0.3963377774 * a + 0.2158037573 * b,
+            lightness - 0.1055613458 * a - 0.0638541728 * b,
+            lightness - 0.0894841775 * a - 1.2914855480 * b,
+        ],
+        axis=1,
+    )
+    to_rgb = np.array(
+        [
+            [4.0767416621, -3.3077115913, 0.2309699292],
+            [-1.2684380046, 2.6097574011, -0.3413193965],
+            [-0.0041960863, -0.7034186147, 1.7076147010],
+        ]
+    )
+    linear: NDArray[np.float64] = cones**3 @ to_rgb.T
+    return linear
+
+
+def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32]) -> Image.Image:
+    """The image (H, W, 3) under the coloured map (H, W) in [0, 1], whose opacity is proportional to its value.
+
+    Raises:
+        ShapeError: the two differ in size.
+    """
+    if image.shape != (*anomaly_map.shape, 3):
+        raise ShapeError(f"expected an image and a map of one size, got {image.shape} and {anomaly_map.shape}")
+    levels = Image.fromarray((anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8))
+    opacity = levels.point([round(_STRONGEST * level) for level in range(256)])
+    levels.putpalette(colour_table().tobytes())
+    picture = Image.fromarray(image)
+    picture.paste(levels.convert("RGB"), mask=opacity)
+    return picture
+
+
+def draw_overlay(
+    image: NDArray[np.uint8],
+    anomaly_map: NDArray[np.float32],
+    polygons: Sequence[Polygon] = (),
+    *,
+    score: float,
+    threshold: float,
+) -> Image.Image:
+    """The image under its map, regions outlined, above a strip with the score and the colour bar of [0, 1].
+
+    The picture has the image's own size with the strip below it, so that pixel (x, y) stays where it was; only an
+    image whose longer side is below 360 px is enlarged, by a whole factor.
+    """
+    picture = blend(image, anomaly_map)
+    factor = -(-_MIN_SIDE_PX // max(picture.size))
+    if factor > 1:
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
+    _outline(picture, [[(x * factor, y * factor) for x, y in polygon] for polygon in polygons])
+    strip = _strip(picture.width, max(11, min(picture.size) // 40), score, threshold)
+    whole = Image.new("RGB", (picture.width, picture.height + strip.height))
+    whole.paste(picture, (0, 0))
+    whole.paste(strip, (0, picture.height))
+    return whole
+
+
+def _outline(picture: Image.Image, polygons: Sequence[Polygon]) -> None:
+    draw = ImageDraw.Draw(picture)
+    width = max(2, round(max(picture.size) / 500))
+    for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):  # a dark rim keeps the line visible on white parts
+        for polygon in polygons:
+            draw.line([*polygon, polygon[0], polygon[1]], fill=colour, width=width + extra, joint="curve")
+
+
+def _strip(width: int, text_px: int, score: float, threshold: float) -> Image.Image:
+    font = ImageFont.load_default(text_px)
+    height = round(2.6 * text_px)
+    strip = Image.new("RGB", (width, height), _FOOTER)
+    draw = ImageDraw.Draw(strip)
+    middle, margin = height / 2, text_px
+    alarm = score >= threshold
+    words = f"{score:.2f} {'anomalous' if alarm else 'normal'}"
+    draw.text((margin, middle), words, fill=_ALARM if alarm else _INK, font=font, anchor="lm")
+    bar_right = width - margin - round(font.getlength("1")) - text_px // 2
+    bar_left = max(round(margin + font.getlength(words) + 2.5 * text_px), bar_right - 20 * text_px)
+    if bar_right - bar_left >= 3 * text_px:
+        thickness = max(4, text_px // 2)
+        colours = Image.fromarray(colour_table()[None]).resize((bar_right - bar_left, thickness))
+        strip.paste(colours, (bar_left, round(middle - thickness / 2)))
+        draw.text((bar_left - text_px // 2, middle), "0", fill=_FAINT_INK, font=font, anchor="rm")
+        draw.text((bar_right + text_px // 2, middle), "1", fill=_FAINT_INK, font=font, anchor="lm")
+        tick = bar_left + threshold * (bar_right - bar_left)
+        reach = 0.9 * thickness
+        draw.line([(tick, middle - reach), (tick, middle + reach)], fill=_INK, width=max(1, text_px // 8))
+    return strip
