@@ -152,24 +152,26 @@ class AdDinoV3(nn.Module):
             aacm_logits=on_grid(self.config.aacm_gain * cosine_columns(patches, cls.mT), grid),  # eq. 3
         )
 
-    def maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int] | None) -> list[Tensor]:
-        """Abnormal probability of each stage, (B, *size) in [0, 1]; None stays on the patch grid (eq. 2)."""
-        logits = [out.patch_logits for out in outputs]
-        if self.config.upsample == "logits":
-            if size is not None:
-                logits = [resize_map(x, size, align_corners=True) for x in logits]
-            return [x.softmax(1)[:, 1] for x in logits]
-        maps = [x.softmax(1)[:, 1:] for x in logits]
-        return [(x if size is None else resize_map(x, size))[:, 0] for x in maps]
+    def maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int]) -> list[Tensor]:
+        """Abnormal probability of each stage (eq. 2), in [0, 1].
+
+        (B, *size) where logits are interpolated before the softmax, else (B, h, w) on the patch grid: interpolation is
+        linear, so probabilities are averaged over the stages first and interpolated once.
+        """
+        # Softmax over two channels is the sigmoid of their difference; one channel is interpolated instead of two.
+        margins = [out.patch_logits[:, 1:] - out.patch_logits[:, :1] for out in outputs]
+        return [self._resized(margin, size)[:, 0].sigmoid() for margin in margins]
 
     def aacm_maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int]) -> list[Tensor]:
-        """sigma of eq. 4 for each stage, (B, *size) in [0, 1]."""
-        aligned = self.config.upsample == "logits"
-        logits = [resize_map(out.aacm_logits, size, align_corners=aligned)[:, 0] for out in outputs]
+        """sigma of eq. 4 for each stage, in [0, 1]; shapes as in `maps`."""
+        logits = [self._resized(out.aacm_logits, size)[:, 0] for out in outputs]
         if self.config.aacm_sigma == "sigmoid":
             return [x.sigmoid() for x in logits]
         # A softmax over the patches divided by its largest value, so that it can be compared with a mask.
         return [(x - x.amax((1, 2), keepdim=True)).exp() for x in logits]
+
+    def _resized(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        return resize_map(logits, size, align_corners=True) if self.config.upsample == "logits" else logits
 
     def losses(
         self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
@@ -185,9 +187,7 @@ class AdDinoV3(nn.Module):
         outputs = self(features, class_names)
         size = _loss_size(features.grid, features.image_size, config)
         target = resize_map(masks[:, None], size)[:, 0]
-        terms = {
-            "cross_modal": config.cross_modal * _map_loss(self.maps(outputs, size), target, config),  # eq. 5
-        }
+        terms = {"cross_modal": config.cross_modal * _map_loss(self.maps(outputs, size), target, config)}  # eq. 5
         if config.aacm:
             terms["aacm"] = config.aacm * _map_loss(self.aacm_maps(outputs, size), target, config)  # eq. 4
         if config.image:
@@ -204,8 +204,7 @@ class AdDinoV3(nn.Module):
             ConfigError: a class has no baked prompt.
         """
         outputs = self(features, class_names)
-        full = features.image_size if self.config.upsample == "logits" else None
-        patch_map = torch.stack(self.maps(outputs, full)).mean(0)
+        patch_map = torch.stack(self.maps(outputs, features.image_size)).mean(0)
         image_logits = torch.stack([out.image_logits for out in outputs]).mean(0)
         by_cls, by_patches = image_logits.softmax(1)[:, 1], top_mean(patch_map, self.config.top_fraction)
         score = {"cls": by_cls, "top_patches": by_patches, "both": (by_cls + by_patches) / 2}[self.config.image_score]
@@ -218,6 +217,7 @@ def _loss_size(grid: tuple[int, int], full: tuple[int, int], config: LossConfig)
 
 
 def _map_loss(maps: Sequence[Tensor], target: Tensor, config: LossConfig) -> Tensor:
+    size = (int(target.shape[1]), int(target.shape[2]))
     if config.over_stages == "mean_map":
-        return focal_dice(torch.stack(list(maps)).mean(0), target)
-    return torch.stack([focal_dice(one, target) for one in maps]).mean()
+        maps = [torch.stack(list(maps)).mean(0)]
+    return torch.stack([focal_dice(resize_map(one[:, None], size)[:, 0], target) for one in maps]).mean()

@@ -1,0 +1,247 @@
+"""A model: settings, a frozen encoder and a trained head; and the folder it is saved in.
+
+    config.json          format version, settings, names of classes and training data
+    head.safetensors     adapters and baked prompts; never the backbone's weights
+    training_images.txt  sha256 of every training image, one a line: evaluation refuses data that overlap
+    README.md            model card
+    NOTICE.md            the licence that the backbone's weights put on what is derived from them
+
+Conventions of the Hugging Face hub: the same folder, pushed as it is, is a model repository.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ad_dinov3.config import ModelConfig, validated
+from ad_dinov3.encoders.clip_text import load_clip_text
+from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes, read_prompt_file
+from ad_dinov3.errors import WeightsError
+from ad_dinov3.files import replacing, write_text
+from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
+from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+from ad_dinov3.types import ImageEncoder, Method, Scores
+
+EMBEDDED = "embedded"
+EMBEDDED_FOLDER = Path(__file__).parent / "methods" / "embedded"
+_CONFIG, _HEAD, _HASHES, _CARD, _NOTICE = (
+    "config.json",
+    "head.safetensors",
+    "training_images.txt",
+    "README.md",
+    "NOTICE.md",
+)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A complete way from input tensors to scores.
+
+    Attributes:
+        config: every choice behind it.
+        encoder: frozen.
+        head: scores features.
+        training_images: sha256 of the files that it was trained on.
+    """
+
+    config: ModelConfig
+    encoder: ImageEncoder
+    head: Method
+    training_images: frozenset[str] = frozenset()
+
+    def score(self, images: Tensor, class_names: Sequence[str]) -> Scores:
+        """Scores of (B, 3, H, W) uint8 images.
+
+        Raises:
+            ShapeError: H or W is not a multiple of the encoder's step.
+            ConfigError: a class has no baked prompt; see `with_prompts`.
+        """
+        return self.head.score(self.encoder.encode(images), class_names)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest over settings, encoder and head: equal fingerprints give equal maps."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode() + self.encoder.spec.fingerprint.encode())
+        if isinstance(self.head, AdDinoV3):
+            for name, tensor in sorted(self.head.state_dict().items()):
+                digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def to(self, device: str) -> Model:
+        """The same model on another device."""
+        if isinstance(self.head, AdDinoV3):
+            self.head.to(device)
+        return replace(self, encoder=self.encoder.to(device))
+
+
+def new_model(config: ModelConfig, class_names: Sequence[str] = (), *, offline: bool = False) -> Model:
+    """An untrained model, with the prompts of its classes encoded.
+
+    Raises:
+        WeightsError: the encoder's or the text encoder's weights are not to be had.
+        ConfigError: settings that the encoder cannot meet.
+    """
+    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
+    names = tuple(dict.fromkeys((*class_names, DEFAULT_CLASS)))
+    learned = config.prompts.source == "learned"
+    text = {} if learned else _encode(config, names, offline)
+    width = config.prompts.width if learned else next(iter(text.values())).shape[-1]
+    head = AdDinoV3(config.method, encoder.spec.widths, width, names, learned)
+    if text:
+        head.set_prompts(text)
+    return Model(config.model_copy(update={"class_names": () if learned else names}), encoder, head)
+
+
+def plain_model(encoder_name: str, config: ModelConfig, *, offline: bool = False) -> Model:
+    """The untrained baseline of Table 2 on any encoder.
+
+    Raises:
+        WeightsError: the encoder's weights are not to be had.
+    """
+    encoder = load_dinov3(encoder_name, offline=offline)
+    return Model(config.model_copy(update={"preset": "dinov3_plain", "encoder": encoder_name}), encoder, Dinov3Plain())
+
+
+def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = False) -> Model:
+    """The same model with the prompts of further classes baked in; loads the text encoder only if one is missing.
+
+    Raises:
+        WeightsError: a class is new and the text encoder's weights are not to be had.
+    """
+    head = model.head
+    if not isinstance(head, AdDinoV3) or head.learned_prompts:
+        return model
+    new = [name for name in dict.fromkeys(class_names) if name not in head.class_names]
+    if not new:
+        return model
+    known = dict(zip(head.class_names, head.prompts.detach(), strict=True))
+    device = head.prompts.device
+    head.set_prompts(known | {name: row.to(device) for name, row in _encode(model.config, new, offline).items()})
+    return replace(model, config=model.config.model_copy(update={"class_names": head.class_names}))
+
+
+def save_model(model: Model, folder: Path, card: str = "") -> None:
+    """Write the model's folder; each file is written beside and then renamed.
+
+    Args:
+        model: one with a trained head.
+        folder: made if missing.
+        card: Markdown that goes below the generated part of the model card, such as measured figures.
+
+    Raises:
+        WeightsError: the model has no trained head.
+    """
+    if not isinstance(model.head, AdDinoV3):
+        raise WeightsError(f"{folder}: {model.config.preset} has no trained head to save")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
+    with replacing(folder / _HEAD) as unfinished:
+        save_file(state, unfinished)
+    texts = {
+        _CONFIG: model.config.model_dump_json(indent=2),
+        _HASHES: "\n".join(sorted(model.training_images)),
+        _CARD: _model_card(model, card),
+        _NOTICE: _notice(model),
+    }
+    for name, text in texts.items():
+        write_text(folder / name, text)
+
+
+def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Model:
+    """A saved model.
+
+    Args:
+        where: ``embedded``, a model's folder, or a repository id of the Hugging Face hub.
+        device: a torch device.
+        offline: never download.
+
+    Raises:
+        WeightsError: the folder or one of its files is missing, or the files do not fit together.
+        ConfigError: config.json holds settings that this version does not know.
+    """
+    folder = _folder(where, offline)
+    try:
+        tree = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        state = load_file(folder / _HEAD)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
+    config = validated(ModelConfig, tree, str(folder / _CONFIG))
+    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
+    head = AdDinoV3(
+        config.method,
+        encoder.spec.widths,
+        state["prompts"].shape[-1],
+        config.class_names or (DEFAULT_CLASS,),
+        config.prompts.source == "learned",
+    )
+    try:
+        head.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"{folder / _HEAD}: does not fit {_CONFIG}: {error}") from None
+    hashes = folder / _HASHES
+    seen = frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
+    return Model(config, encoder, head.eval().requires_grad_(False), seen).to(device)
+
+
+def _folder(where: str | Path, offline: bool) -> Path:
+    if str(where) == EMBEDDED:
+        return EMBEDDED_FOLDER
+    if Path(where).is_dir():
+        return Path(where)
+    try:
+        return Path(snapshot_download(str(where), local_files_only=offline))
+    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"{where}: no such model: not a folder here, not {EMBEDDED!r}, and not on the Hugging Face hub ({reason})"
+        ) from None
+
+
+def _encode(config: ModelConfig, class_names: Sequence[str], offline: bool) -> dict[str, Tensor]:
+    prompts = read_prompt_file(Path(config.prompts.file)) if config.prompts.file else DEFAULT_PROMPTS
+    encoder = load_clip_text(config.prompts.text_encoder, activation=config.prompts.activation, offline=offline)
+    return encode_classes(encoder, prompts, class_names)
+
+
+def _model_card(model: Model, more: str) -> str:
+    config, spec = model.config, model.encoder.spec
+    lines = [
+        "---",
+        "library_name: ad-dinov3",
+        "pipeline_tag: image-segmentation",
+        "tags: [anomaly-detection, zero-shot, dinov3]",
+        "---",
+        "",
+        f"# AD-DINOv3 head on {spec.name}",
+        "",
+        "Adapters and baked prompts for zero-shot anomaly detection; the frozen backbone is not part of this folder.",
+        "",
+        f"- preset: {config.preset}; input {config.input.height}x{config.input.width} px",
+        f"- trained on: {', '.join(config.trained_on) or 'nothing'} ({len(model.training_images)} images)",
+        f"- classes with prompts: {', '.join(config.class_names) or 'one learned pair for all'}",
+        f"- licence of the backbone's weights: {spec.licence}; see NOTICE.md",
+        "",
+        '    detector = ad_dinov3.load("THIS FOLDER")',
+        '    prediction = detector.predict("part.jpg")',
+        "",
+    ]
+    return "\n".join(lines) + more
+
+
+def _notice(model: Model) -> str:
+    spec = model.encoder.spec
+    return (
+        f"The head in this folder was trained on features of {spec.name}, whose weights are under: {spec.licence}.\n"
+        "The weights themselves are not included. Check that your use of the head meets that licence."
+    )
