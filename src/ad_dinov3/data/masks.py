@@ -1,0 +1,45 @@
+"""Ground truth of a sample at the size of evaluation, refused when it does not fit its image."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ad_dinov3.data.decode import decode_mask, image_size
+from ad_dinov3.errors import DataError, ImageError
+from ad_dinov3.types import Sample
+
+
+def load_mask(sample: Sample, size: tuple[int, int] | None = None, above: int | None = None) -> NDArray[np.bool_]:
+    """Mask (h, w) bool of a sample; all False for a normal image.
+
+    Args:
+        sample: the image and its ground truth.
+        size: (h, w) in px; nearest neighbour, so that thin defects lose no more than their share. None keeps the
+            image's own size.
+        above: values above it are anomalous; None as in ``decode_mask``.
+
+    Raises:
+        DataError: the mask cannot be read or has another size than its image; names both files.
+        ImageError: the image's size is asked for (normal image, ``size`` None) and cannot be read.
+    """
+    if sample.mask_path is None:
+        return np.zeros(size or image_size(sample.image_path), np.bool_)
+    try:
+        mask = decode_mask(sample.mask_path, above)
+        expected = image_size(sample.image_path)
+    except ImageError as error:
+        raise DataError(f"{error} (image {sample.image_path}, mask {sample.mask_path})") from error
+    if mask.shape != expected:
+        raise DataError(
+            f"the mask has {mask.shape[1]} x {mask.shape[0]} px and the image {expected[1]} x {expected[0]}: "
+            f"{sample.mask_path} does not belong to {sample.image_path}"
+        )
+    return mask if size is None or size == mask.shape else resize_mask(mask, size)
+
+
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask (H, W) -> (h, w) bool of ``size`` (h, w) in px by nearest neighbour."""
+    levels = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(levels.resize((size[1], size[0]), Image.Resampling.NEAREST)).astype(np.bool_)

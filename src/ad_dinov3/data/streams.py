@@ -1,0 +1,150 @@
+"""What people name on a command line -> a stream of images: files, folders, globs, a list on stdin, videos.
+
+Nothing is decoded here and nothing stops the stream: a path that leads nowhere becomes an item whose ``load`` says why.
+"""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_image
+from ad_dinov3.data.pairing import natural_key
+from ad_dinov3.errors import ImageError, MissingExtraError
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image to come.
+
+    Attributes:
+        path: the file, or what the user named.
+        name: unique in the stream, relative, with forward slashes and the suffix; outputs are named after it.
+        problem: why there is no image, if that is known without opening it.
+        frame: the pixels (H, W, 3) uint8 of a video's frame.
+    """
+
+    path: Path
+    name: str
+    problem: str | None = None
+    frame: NDArray[np.uint8] | None = None
+
+    def load(self) -> NDArray[np.uint8]:
+        """The image (H, W, 3) uint8 RGB.
+
+        Raises:
+            ImageError: there is none, or it cannot be decoded.
+        """
+        if self.problem is not None:
+            raise ImageError(self.path, self.problem)
+        return decode_image(self.path) if self.frame is None else self.frame
+
+
+def find_images(sources: Sequence[str], stdin: TextIO | None = None) -> Iterator[ImageFile]:
+    """Yield each image that the sources name, once, in the order named; folders recursively and in natural order.
+
+    A source is a file (whatever its suffix), a folder (images by suffix; hidden entries are skipped), a pattern with
+    ``*``, ``?`` or ``[``, a video, or ``-`` for one source per line of ``stdin``.
+
+    Raises:
+        MissingExtraError: a video is named and PyAV is not installed.
+    """
+    seen: set[Path] = set()
+    names: set[str] = set()
+    for item in _expand(sources, sys.stdin if stdin is None else stdin):
+        if item.frame is None:
+            where = item.path.absolute()
+            if where in seen:
+                continue
+            seen.add(where)
+        name = _unique(item, names)
+        names.add(name)
+        yield ImageFile(item.path, name, item.problem, item.frame)
+
+
+def _unique(item: ImageFile, names: set[str]) -> str:
+    """The item's name, with its folder's name in front or a number behind if another item has it."""
+    candidates = [item.name, f"{item.path.absolute().parent.name}/{item.name}"]
+    stem, suffix = Path(item.name).with_suffix("").as_posix(), Path(item.name).suffix
+    number = 2
+    while candidates[0] in names:
+        candidates = candidates[1:] or [f"{stem}~{number}{suffix}"]
+        number += len(candidates[0].split("~")) - 1
+    return candidates[0]
+
+
+def _expand(sources: Sequence[str], stdin: TextIO | None) -> Iterator[ImageFile]:
+    for source in sources:
+        if source == "-" and stdin is not None:
+            for line in stdin:
+                if line.strip():
+                    yield from _expand([line.rstrip("\r\n")], None)
+            continue
+        path = Path(source)
+        if not path.exists() and not path.is_symlink() and glob.has_magic(source):
+            matches = sorted(glob.glob(source, recursive=True), key=natural_key)
+            if not matches:
+                yield ImageFile(path, path.name, "no file matches this pattern")
+            for match in matches:
+                yield from _one(Path(match))
+        else:
+            yield from _one(path)
+
+
+def _one(path: Path) -> Iterator[ImageFile]:
+    try:
+        if path.is_dir():
+            yield from _walk(path, path, frozenset())
+        elif path.suffix.lower() in VIDEO_SUFFIXES and path.exists():
+            yield from _frames(path)
+        else:
+            yield ImageFile(path, path.name)
+    except PermissionError:
+        yield ImageFile(path, path.name, "no permission to read it")
+
+
+def _walk(root: Path, folder: Path, above: frozenset[Path]) -> Iterator[ImageFile]:
+    """Images below a folder; ``above`` holds the real folders on the way, so that links cannot lead round."""
+    try:
+        real = folder.resolve()
+        entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
+    except OSError as error:
+        yield ImageFile(folder, _relative(folder, root), f"cannot list this folder ({error.strerror or error})")
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if entry.resolve() not in above | {real}:
+                yield from _walk(root, entry, above | {real})
+        elif entry.suffix.lower() in IMAGE_SUFFIXES:
+            yield ImageFile(entry, _relative(entry, root))
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path != root else path.absolute().name
+
+
+def _frames(path: Path) -> Iterator[ImageFile]:
+    """The frames of a video as items ``clip.mp4/000012.png``; a video that breaks off ends in an item that says so."""
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("av", "video") from error
+    index = 0
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield ImageFile(path, f"{path.name}/{index:06d}.png", frame=frame.to_ndarray(format="rgb24"))
+                index += 1
+    except (av.FFmpegError, IndexError, OSError) as error:
+        yield ImageFile(path, f"{path.name}/{index:06d}.png", f"the video cannot be decoded further ({error})")
