@@ -191,7 +191,7 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
         raise WeightsError(f"{folder / _HEAD}: does not fit {_CONFIG}: {error}") from None
     hashes = folder / _HASHES
     seen = frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
-    return Model(config, encoder, head.eval().requires_grad_(False), seen).to(device)
+    return Model(config, encoder, head.eval(), seen).to(device)
 
 
 def _folder(where: str | Path, offline: bool) -> Path:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ad_dinov3.config import LossConfig, MethodConfig
 from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.methods.head import Head
 from ad_dinov3.methods.losses import focal_dice
 from ad_dinov3.ops import cosine_columns, on_grid, resize_map, standardise, top_mean, whiten
 from ad_dinov3.types import Features, Scores
@@ -64,7 +65,7 @@ class StageOutputs:
     aacm_logits: Tensor
 
 
-class AdDinoV3(nn.Module):
+class AdDinoV3(Head):
     """The trainable head, with the prompts of known classes baked in.
 
     Args:
@@ -176,14 +177,7 @@ class AdDinoV3(nn.Module):
     def losses(
         self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
     ) -> dict[str, Tensor]:
-        """The weighted terms of eq. 6 and the image term, and their sum as ``total``.
-
-        Args:
-            features: of B images.
-            class_names: B names.
-            masks: (B, H, W) float in [0, 1] at the input's size.
-            config: weights, and where maps meet masks.
-        """
+        """The weighted terms of eq. 6 and the image term of the released code; see `Head.losses`."""
         outputs = self(features, class_names)
         size = _loss_size(features.grid, features.image_size, config)
         target = resize_map(masks[:, None], size)[:, 0]

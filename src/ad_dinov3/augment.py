@@ -1,0 +1,53 @@
+"""Changes to a batch of training images that keep their masks true. Not in the paper, whose code augments nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_MOSAIC_SHARE = 0.2  # as APRIL-GAN and AdaCLIP choose
+_BRIGHTNESS = 0.2
+
+
+def augment(images: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Flips, quarter turns (square inputs), 2x2 mosaics of the batch's own images, brightness.
+
+    Args:
+        images: (B, 3, H, W) uint8.
+        masks: (B, H, W) float in [0, 1].
+        rng: decides everything.
+
+    Returns:
+        New images and masks of the same shapes and types.
+    """
+    pairs = [_turned(image, mask, rng) for image, mask in zip(images, masks, strict=True)]
+    images = torch.stack([image for image, _ in pairs])
+    masks = torch.stack([mask for _, mask in pairs])
+    mosaic = [_mosaic(images, masks, rng) if rng.random() < _MOSAIC_SHARE else None for _ in range(len(images))]
+    images = torch.stack([image if new is None else new[0] for image, new in zip(images, mosaic, strict=True)])
+    masks = torch.stack([mask if new is None else new[1] for mask, new in zip(masks, mosaic, strict=True)])
+    factors = torch.from_numpy(rng.uniform(1 - _BRIGHTNESS, 1 + _BRIGHTNESS, len(images)).astype(np.float32))
+    brightened = (images.float() * factors[:, None, None, None]).round().clamp(0, 255)
+    return brightened.to(torch.uint8), masks
+
+
+def _turned(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    height, width = mask.shape
+    turns = int(rng.integers(4)) if height == width else 2 * int(rng.integers(2))
+    image, mask = image.rot90(turns, (1, 2)), mask.rot90(turns, (0, 1))
+    return (image.flip(2), mask.flip(1)) if rng.random() < 0.5 else (image, mask)
+
+
+def _mosaic(images: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Four images of the batch at half size, two above two."""
+    four = torch.from_numpy(rng.integers(len(images), size=4))
+    half = (images.shape[2] // 2, images.shape[3] // 2)
+    small = F.adaptive_avg_pool2d(images[four].float(), half).round().to(torch.uint8)
+    small_masks = (F.adaptive_avg_pool2d(masks[four][:, None], half)[:, 0] > 0.5).float()
+    return _two_by_two(small), _two_by_two(small_masks)
+
+
+def _two_by_two(four: Tensor) -> Tensor:
+    return torch.cat([torch.cat([four[0], four[1]], -1), torch.cat([four[2], four[3]], -1)], -2)

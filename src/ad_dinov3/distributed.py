@@ -1,0 +1,55 @@
+"""Training by several processes that ``torchrun`` starts: each takes its share of every batch."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all: ``rank`` of ``world``."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+def join(device: str) -> Ranks:
+    """Join the processes that ``torchrun`` started; alone without it."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return Ranks()
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    return Ranks(dist.get_rank(), dist.get_world_size())
+
+
+def average_gradients(module: nn.Module, ranks: Ranks, images: int) -> None:
+    """Replace each gradient by its mean over the images of all processes: the losses are means over images.
+
+    Args:
+        module: every process holds the same parameters.
+        ranks: this process among all.
+        images: how many images this process's gradients are a mean of.
+    """
+    if ranks.world == 1:
+        return
+    gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+    total = torch.tensor(float(images), device=gradients[0].device)
+    dist.all_reduce(total)
+    for gradient in gradients:
+        gradient.mul_(images / total)
+        dist.all_reduce(gradient)

@@ -1,0 +1,304 @@
+"""The training loop: adapters on frozen features, from the cache or from the encoder at every step.
+
+Two runs with one seed agree bit for bit on a CPU, also when one of them was killed and resumed: the order of the images
+follows from seed and epoch alone, and a checkpoint at the end of every epoch holds all other state.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ad_dinov3.augment import augment
+from ad_dinov3.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from ad_dinov3.config import ModelConfig
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.masks import load_mask
+from ad_dinov3.data.transforms import resize_image
+from ad_dinov3.distributed import Ranks, average_gradients, join
+from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, file_key, open_group
+from ad_dinov3.errors import ConfigError, DataError, TrainingError
+from ad_dinov3.methods.head import Head
+from ad_dinov3.model import Model, save_model
+from ad_dinov3.types import Features, ImageEncoder, Sample
+
+LOG = "train.jsonl"
+_ENCODE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: ``phase`` is ``features`` or ``train``; ``done`` of ``total`` images or steps; last losses."""
+
+    phase: str
+    done: int
+    total: int
+    losses: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; nothing here changes its result on one machine.
+
+    Attributes:
+        device: a torch device.
+        cache: read features from disk, made first where missing; else encode at every step.
+        resume: go on from the last checkpoint in the output folder, if there is one.
+        announce: told the bytes that the cache will take and those already there, before anything is written.
+        report: told of progress.
+    """
+
+    device: str = "cpu"
+    cache: bool = True
+    resume: bool = False
+    announce: Callable[[int, int], None] = lambda needed, present: None
+    report: Callable[[Progress], None] = lambda progress: None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data: features, (B, H, W) float masks, B class names, and the rows of the training set."""
+
+    features: Features
+    masks: Tensor
+    class_names: list[str]
+    rows: list[int]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The samples of a run, with what every epoch needs of them in memory.
+
+    Attributes:
+        samples: in a fixed order.
+        keys: sha256 of each image file.
+        masks: bit-packed (H, W) masks at the input's size.
+        size: (H, W) of the input in px.
+    """
+
+    samples: tuple[Sample, ...]
+    keys: tuple[str, ...]
+    masks: tuple[bytes, ...]
+    size: tuple[int, int]
+
+    def mask(self, row: int) -> Tensor:
+        """Mask (H, W) float of a sample."""
+        count = self.size[0] * self.size[1]
+        bits = np.unpackbits(np.frombuffer(self.masks[row], np.uint8), count=count)
+        return torch.from_numpy(bits.reshape(self.size)).float()
+
+
+def read_training_set(samples: Sequence[Sample], size: tuple[int, int]) -> TrainingSet:
+    """Hash the images and read the masks.
+
+    Raises:
+        DataError: there is no sample, none is anomalous, or a file cannot be read.
+    """
+    if not any(sample.is_anomalous for sample in samples):
+        raise DataError(f"training needs images with anomalies and their masks; found none among {len(samples)}")
+    masks = tuple(np.packbits(load_mask(sample, size)).tobytes() for sample in samples)
+    return TrainingSet(tuple(samples), tuple(file_key(s.image_path) for s in samples), masks, size)
+
+
+def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOptions | None = None) -> Model:
+    """Train a model's head and save it.
+
+    Args:
+        model: as `ad_dinov3.model.new_model` gives it; its head is trained in place.
+        samples: labelled images with masks, of other data sets than those that the model will meet.
+        out: the model's folder; also holds train.jsonl and checkpoint.safetensors.
+        options: how the run is carried out.
+
+    Returns:
+        The trained model of the last epoch.
+
+    Raises:
+        ConfigError: augmentation together with the cache, or a model without a trainable head.
+        DataError: samples that cannot be read.
+        TrainingError: a loss is NaN, the disk is too small, or the checkpoint belongs to another run.
+    """
+    options = options or RunOptions()
+    config = model.config
+    head = model.head
+    if not isinstance(head, Head):
+        raise ConfigError(f"{config.preset} has nothing to train")
+    if config.train.augment and options.cache:
+        raise ConfigError("augmentation changes the images, cached features do not: add --no-cache, or do not augment")
+    ranks = join(options.device)
+    data = read_training_set(samples, config.input.size)
+    model = model.to(options.device)
+    source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data)
+    _loop(head.train(), data, source, _Run(config, out, ranks, options))
+    head.eval()
+    trained = replace(model, training_images=model.training_images | set(data.keys))
+    if ranks.first:
+        save_model(trained, out)
+    return trained
+
+
+@dataclass(frozen=True)
+class _Run:
+    config: ModelConfig
+    out: Path
+    ranks: Ranks
+    options: RunOptions
+
+
+Source = Callable[[list[int], int], Batch]  # rows of one step on one rank, and the epoch
+
+
+def _loop(head: Head, data: TrainingSet, source: Source, run: _Run) -> None:
+    settings, ranks = run.config.train, run.ranks
+    optimiser = _optimiser(head, run.config)
+    steps = -(-len(data.samples) // settings.batch_size)
+    first = _resume(head, optimiser, data, run) if run.options.resume else 0
+    if first == 0 and ranks.first:
+        run.out.mkdir(parents=True, exist_ok=True)
+        (run.out / LOG).unlink(missing_ok=True)
+    for epoch in range(first, settings.epochs):
+        for step, batch in enumerate(_batches(data, source, epoch, run)):
+            done = epoch * steps + step
+            rate = learning_rate(run.config, done, steps * settings.epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            start = time.perf_counter()
+            losses = _step(head, optimiser, batch, run)
+            if not np.isfinite(losses["total"]):
+                names = ", ".join(str(data.samples[row].image_path) for row in batch.rows)
+                raise TrainingError(f"the loss is {losses['total']} at epoch {epoch + 1}, step {step + 1}, on {names}")
+            if ranks.first:
+                seconds = round(time.perf_counter() - start, 4)
+                _log(run.out / LOG, {"epoch": epoch, "step": done, "lr": rate, **losses, "seconds": seconds})
+            run.options.report(Progress("train", done + 1, steps * settings.epochs, losses))
+        if ranks.first:
+            write_checkpoint(run.out, Checkpoint(epoch + 1, _identity(run.config, data)), head, optimiser)
+
+
+def _step(head: Head, optimiser: torch.optim.Optimizer, batch: Batch, run: _Run) -> dict[str, float]:
+    device = torch.device(run.options.device)
+    bf16 = device.type == "cuda" and run.config.train.precision == "bf16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        losses = head.losses(batch.features.to(device), batch.class_names, batch.masks.to(device), run.config.loss)
+    optimiser.zero_grad(set_to_none=True)
+    losses["total"].backward()  # type: ignore[no-untyped-call]
+    average_gradients(head, run.ranks, len(batch.rows))
+    optimiser.step()
+    return {name: float(value.detach()) for name, value in losses.items()}
+
+
+def learning_rate(config: ModelConfig, step: int, steps: int) -> float:
+    """Linear warm-up from 0 over ``warmup_fraction`` of all steps, then constant (released code)."""
+    warmup = int(config.train.warmup_fraction * steps)
+    return config.train.learning_rate * (step / warmup if step < warmup else 1.0)
+
+
+def _optimiser(head: Head, config: ModelConfig) -> torch.optim.Optimizer:
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.train.optimizer]
+    trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
+    return kind(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+
+
+def _batches(data: TrainingSet, source: Source, epoch: int, run: _Run) -> Iterator[Batch]:
+    settings, ranks = run.config.train, run.ranks
+    order = np.random.default_rng([settings.seed, epoch]).permutation(len(data.samples)).tolist()
+    steps = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
+    mine = [rows[ranks.rank :: ranks.world] for rows in steps]
+    with ThreadPoolExecutor(1) as pool:  # the next batch is read while this one is learned from
+        ahead = pool.submit(source, mine[0], epoch)
+        for rows in mine[1:]:
+            batch, ahead = ahead.result(), pool.submit(source, rows, epoch)
+            yield batch
+        yield ahead.result()
+
+
+def _cached(encoder: ImageEncoder, data: TrainingSet, config: ModelConfig, ranks: Ranks, options: RunOptions) -> Source:
+    store = fill_cache(encoder, data.samples, data.keys, config, options) if ranks.first else None
+    ranks.wait()
+    store = store or FeatureStore(open_group(encoder.spec, config.input.size, config.input.interpolation))
+
+    def source(rows: list[int], epoch: int) -> Batch:
+        features = store.load([data.keys[row] for row in rows])
+        return _batch(data, features, torch.stack([data.mask(row) for row in rows]), rows)
+
+    return source
+
+
+def fill_cache(
+    encoder: ImageEncoder,
+    samples: Sequence[Sample],
+    keys: Sequence[str],
+    config: ModelConfig,
+    options: RunOptions,
+) -> FeatureStore:
+    """The feature store of some samples, with what was missing computed.
+
+    Raises:
+        TrainingError: the disk cannot hold it.
+        ImageError: an image cannot be decoded.
+    """
+    size = config.input.size
+    group = open_group(encoder.spec, size, config.input.interpolation)
+    store = FeatureStore(group)
+    missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in store}
+    needed = len(missing) * bytes_per_image(encoder.spec, size)
+    check_disk(group.folder, needed)
+    options.announce(needed, group.bytes_on_disk)
+    loaders = ((key, lambda sample=sample: _input(sample, config)) for key, sample in missing.items())
+    for done in store.fill(encoder, loaders, _ENCODE_BATCH) if missing else ():
+        options.report(Progress("features", done, len(missing)))
+    return store
+
+
+def _live(model: Model, data: TrainingSet) -> Source:
+    config = model.config
+
+    def source(rows: list[int], epoch: int) -> Batch:
+        images = torch.stack([_input(data.samples[row], config) for row in rows])
+        masks = torch.stack([data.mask(row) for row in rows])
+        if config.train.augment:
+            images, masks = augment(images, masks, np.random.default_rng([config.train.seed, epoch, *rows]))
+        return _batch(data, model.encoder.encode(images), masks, rows)
+
+    return source
+
+
+def _input(sample: Sample, config: ModelConfig) -> Tensor:
+    image = decode_image(sample.image_path)
+    return torch.from_numpy(resize_image(image, config.input.size, config.input.interpolation))
+
+
+def _batch(data: TrainingSet, features: Features, masks: Tensor, rows: list[int]) -> Batch:
+    return Batch(features, masks, [data.samples[row].class_name for row in rows], rows)
+
+
+def _identity(config: ModelConfig, data: TrainingSet) -> str:
+    """What must be equal for a checkpoint to be resumed."""
+    return json.dumps([config.model_dump(mode="json", exclude={"train": {"epochs"}}), sorted(data.keys)])
+
+
+def _resume(head: Head, optimiser: torch.optim.Optimizer, data: TrainingSet, run: _Run) -> int:
+    checkpoint = read_checkpoint(run.out, head, optimiser, run.options.device)
+    if checkpoint is None:
+        return 0
+    if checkpoint.identity != _identity(run.config, data):
+        raise TrainingError(
+            f"{run.out}: the checkpoint belongs to a run with other settings or data; "
+            "give the same ones, another --out, or leave --resume away to start anew"
+        )
+    lines = (run.out / LOG).read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] < checkpoint.epochs]
+    (run.out / LOG).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    return checkpoint.epochs
+
+
+def _log(path: Path, row: dict[str, float]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
