@@ -1,0 +1,150 @@
+"""The detector: one object that turns images into predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from huggingface_hub import HfApi
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import gaussian_filter
+
+from ad_dinov3.config import ModelConfig
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.transforms import resize_image
+from ad_dinov3.errors import ShapeError
+from ad_dinov3.infer.decide import upsample
+from ad_dinov3.infer.prediction import Prediction, RawScores
+from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
+from ad_dinov3.model import EMBEDDED, Model, load_model, save_model, with_prompts
+
+ImageSource = str | Path | Image.Image | NDArray[np.uint8]
+
+
+class Detector:
+    """A model behind an interface of images.
+
+    Args:
+        model: as `ad_dinov3.model` makes or loads it.
+        device: a torch device.
+        offline: never download, not even a text encoder for a class without baked prompts.
+    """
+
+    def __init__(self, model: Model, *, device: str = "cpu", offline: bool = False) -> None:
+        self.model = model.to(device)
+        self.offline = offline
+
+    @classmethod
+    def from_pretrained(cls, where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Detector:
+        """A saved model: ``embedded``, a folder, or a repository id of the Hugging Face hub.
+
+        Raises:
+            WeightsError: a file is missing or does not fit; the message names it and the ways to get it.
+        """
+        return cls(load_model(where, device=device, offline=offline), device=device, offline=offline)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json, head.safetensors, model card and notice; never the backbone's weights."""
+        save_model(self.model, Path(folder))
+
+    def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False) -> str:
+        """Save to a folder and upload it to the Hugging Face hub; the commit's address."""
+        self.save_pretrained(folder)
+        api = HfApi()
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder))
+
+    @property
+    def config(self) -> ModelConfig:
+        """Every choice behind the model."""
+        return self.model.config
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal fingerprints give equal maps."""
+        return self.model.fingerprint
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The model's input (3, h, w) uint8 of an image (H, W, 3) uint8 RGB."""
+        return resize_image(image, self.config.input.size, self.config.input.interpolation)
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        """Raw scores of B inputs (B, 3, h, w) uint8 whose classes are named (B names).
+
+        Raises:
+            WeightsError: a class is new and the text encoder's weights are not to be had.
+        """
+        self.model = with_prompts(self.model, class_names, offline=self.offline)
+        scores = self.model.score(torch.from_numpy(batch), class_names)
+        maps = scores.patch_map.float().cpu().numpy()
+        if self.config.smoothing_sigma_px:
+            sigma = self.config.smoothing_sigma_px * maps.shape[1] / batch.shape[2]
+            maps = gaussian_filter(maps, (0, sigma, sigma))
+        return RawScores(maps, scores.image_score.float().cpu().numpy())
+
+    def predict(self, image: ImageSource, class_name: str = DEFAULT_CLASS) -> Prediction:
+        """The prediction for one image.
+
+        Args:
+            image: a file, a PIL image, or an array (H, W, 3) RGB or (H, W) grey, uint8.
+            class_name: what it shows, such as ``metal_nut``; matters only for models with text prompts.
+
+        Raises:
+            ImageError: the file cannot be decoded.
+            ShapeError: the array has another shape or type.
+        """
+        return self.predict_batch([image], class_name)[0]
+
+    def predict_batch(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> list[Prediction]:
+        """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
+        if not images:
+            return []
+        arrays = [as_rgb(image) for image in images]
+        raw = self.score(np.stack([self.prepare(array) for array in arrays]), [class_name] * len(arrays))
+        return [
+            Prediction(
+                anomaly_map=upsample(raw.maps[row], array.shape[:2]),
+                score=float(raw.scores[row]),
+                source=str(image) if isinstance(image, str | Path) else f"image {row}",
+                class_name=class_name,
+                threshold=self.config.threshold,
+            )
+            for row, (image, array) in enumerate(zip(images, arrays, strict=True))
+        ]
+
+    def predict_iter(
+        self, images: Iterable[ImageSource], class_name: str = DEFAULT_CLASS, batch_size: int = 8
+    ) -> Iterator[Prediction]:
+        """Predictions one by one, in order, for any number of images; memory holds one batch."""
+        stream = iter(images)
+        while batch := list(islice(stream, batch_size)):
+            yield from self.predict_batch(batch, class_name)
+
+
+def load(model: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Detector:
+    """A detector: the embedded model, a model's folder, or a repository id of the Hugging Face hub.
+
+    Raises:
+        WeightsError: a file is missing or does not fit; the message names it and the ways to get it.
+    """
+    return Detector.from_pretrained(model, device=device, offline=offline)
+
+
+def as_rgb(image: ImageSource) -> NDArray[np.uint8]:
+    """An image of any accepted kind as (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: the file cannot be decoded.
+        ShapeError: the array has another shape or type.
+    """
+    if isinstance(image, str | Path):
+        return decode_image(Path(image))
+    if isinstance(image, Image.Image):
+        return np.asarray(image.convert("RGB"))
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ShapeError(f"expected an array (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}")
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
