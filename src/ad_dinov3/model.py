@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
@@ -97,7 +98,9 @@ def new_model(config: ModelConfig, class_names: Sequence[str] = (), *, offline: 
     learned = config.prompts.source == "learned"
     text = {} if learned else _encode(config, names, offline)
     width = config.prompts.width if learned else next(iter(text.values())).shape[-1]
-    head = AdDinoV3(config.method, encoder.spec.widths, width, names, learned)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        head = AdDinoV3(config.method, encoder.spec.widths, width, names, learned)
     if text:
         head.set_prompts(text)
     return Model(config.model_copy(update={"class_names": () if learned else names}), encoder, head)

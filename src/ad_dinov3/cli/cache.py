@@ -1,0 +1,49 @@
+"""ad-dinov3 cache: list and prune the cache of frozen features."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """List what is cached: one group for each encoder and input size."""
+    from datetime import datetime
+
+    from ad_dinov3.encoders.cache import FeatureStore, cache_root, list_groups
+
+    table = Table(title=f"Feature cache in {cache_root()}")
+    for name, side in (("group", "left"), ("encoder", "left"), ("input", "left"), ("images", "right"), ("MB", "right")):
+        table.add_column(name, justify="right" if side == "right" else "left")
+    table.add_column("last written")
+    for group in list_groups():
+        size = f"{group.size[0]}x{group.size[1]} {group.interpolation}"
+        written = datetime.fromtimestamp(group.folder.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
+        images, megabytes = len(FeatureStore(group)), group.bytes_on_disk / 1e6
+        table.add_row(group.folder.name, group.encoder, size, f"{images:,}", f"{megabytes:,.0f}", written)
+    Console().print(table)
+
+
+@app.command()
+def prune(
+    group: Annotated[list[str] | None, typer.Argument(help="groups to delete, as `list` names them")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="delete all groups")] = False,
+) -> None:
+    """Delete cached features; they are computed again when they are needed."""
+    from ad_dinov3.encoders.cache import list_groups
+    from ad_dinov3.encoders.cache import prune as delete
+    from ad_dinov3.errors import ConfigError
+
+    groups = {item.folder.name: item for item in list_groups()}
+    chosen = list(groups) if everything else group or []
+    unknown = sorted(set(chosen) - set(groups))
+    if unknown or not (chosen or everything):
+        raise ConfigError(f"no such group: {', '.join(unknown) or 'none named'}; `ad-dinov3 cache list` names them")
+    freed = sum(delete(groups[name]) for name in chosen)
+    Console().print(f"deleted {len(chosen)} groups, {freed / 1e6:,.0f} MB are free again")

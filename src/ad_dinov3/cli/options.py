@@ -1,0 +1,74 @@
+"""What several commands share: how settings are given, how progress is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from ad_dinov3.training import Progress as TrainingProgress
+    from ad_dinov3.types import Sample
+
+OFFLINE_HELP = "never download; the environment variable HF_HUB_OFFLINE=1 does the same"
+_NAMES = {"features": "encoding images", "train": "training"}
+
+
+def read_changes(settings: Path | None, changes: Sequence[str]) -> dict[str, object]:
+    """Dotted keys and values of a settings file and of ``key=value`` words; the words win.
+
+    Raises:
+        ConfigError: the file cannot be read, or a word has no equals sign.
+    """
+    from ad_dinov3.config import read_settings
+    from ad_dinov3.errors import ConfigError
+
+    flat = read_settings(settings) if settings else {}
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {change}: expected KEY=VALUE, such as train.epochs=5")
+        flat[key] = _value(value)
+    return flat
+
+
+def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """At most ``limit`` samples, evenly spread over the list."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    return [samples[index * len(samples) // limit] for index in range(limit)]
+
+
+@contextmanager
+def training_progress(console: Console) -> Iterator[Callable[[TrainingProgress], None]]:
+    """A progress bar with time left for each phase of a training run."""
+    columns = (
+        TextColumn("{task.description:<16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[losses]}"),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {}
+
+        def report(progress: TrainingProgress) -> None:
+            if progress.phase not in tasks:
+                tasks[progress.phase] = bars.add_task(_NAMES[progress.phase], total=progress.total, losses="")
+            losses = f"loss {progress.losses['total']:.3f}" if progress.losses else ""
+            bars.update(tasks[progress.phase], completed=progress.done, losses=losses)
+
+        yield report
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

@@ -1,0 +1,117 @@
+"""ad-dinov3 train: adapters on labelled images of other products."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ad_dinov3.cli.options import OFFLINE_HELP, read_changes, spread, training_progress
+
+if TYPE_CHECKING:
+    from ad_dinov3.config import ModelConfig
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def train(
+    data: Annotated[list[str], typer.Option(help="data set: a folder or a catalog name; repeat for several")],
+    out: Annotated[Path, typer.Option(help="folder of the model that comes out")],
+    preset: Annotated[str, typer.Option(help="paper, released or default")] = "default",
+    weights: Annotated[str | None, typer.Option(help="image encoder: name, folder or file; nano is embedded")] = None,
+    settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", help="one setting: train.epochs=5")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    cache: Annotated[bool, typer.Option(help="keep frozen features on disk, or encode at every step")] = True,
+    resume: Annotated[bool, typer.Option(help="go on from the last complete epoch in --out")] = False,
+    offline: Annotated[bool, typer.Option(help=OFFLINE_HELP)] = False,
+    tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events to --out")] = False,
+    limit: Annotated[int | None, typer.Option(help="at most this many images of each set, evenly spread")] = None,
+) -> None:
+    """Train the adapters of AD-DINOv3 on labelled images; the encoders stay frozen.
+
+    Writes a model folder that predict and evaluate take as --model, a log (train.jsonl) and a picture of the losses
+    (loss.svg). Ctrl-C or a kill loses at most one epoch: the same command with --resume goes on.
+
+    With torchrun --nproc-per-node N -m ad_dinov3 train ... several processes share every batch.
+    """
+    from ad_dinov3.data.catalog import read_data
+    from ad_dinov3.model import new_model
+    from ad_dinov3.training import RunOptions
+    from ad_dinov3.training import train as run
+
+    console = Console()
+    sets = {Path(name).name: spread(read_data(name), limit) for name in data}
+    config = _config(preset, weights, read_changes(settings, changes or []), tuple(sets))
+    samples = [sample for listed in sets.values() for sample in listed]
+    for name, listed in sets.items():
+        anomalous = sum(sample.is_anomalous for sample in listed)
+        console.print(f"{name}: {len(listed)} images, {anomalous} anomalous")
+    classes = list(dict.fromkeys(sample.class_name for sample in samples))
+    model = new_model(config, classes, offline=offline)
+
+    def announce(needed: int, present: int) -> None:
+        console.print(f"feature cache: {needed / 1e6:,.0f} MB to write, {present / 1e6:,.0f} MB there")
+
+    with training_progress(console) as report:
+        run(model, samples, out, RunOptions(device, cache, resume, announce, report))
+    _draw_losses(out)
+    if tensorboard:
+        _write_events(out)
+    console.print(f"model, log and loss.svg are in {out}; measure it: ad-dinov3 evaluate --model {out} --data ...")
+
+
+def _config(preset: str, weights: str | None, changes: dict[str, object], sets: tuple[str, ...]) -> ModelConfig:
+    from ad_dinov3.config import PRESETS
+    from ad_dinov3.errors import ConfigError
+
+    if preset not in PRESETS:
+        raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+    chosen = {"encoder": weights} if weights else {}
+    return PRESETS[preset].with_settings(chosen | changes | {"trained_on": sets})
+
+
+def _draw_losses(out: Path) -> None:
+    """Write loss.svg: the mean of each term over every epoch."""
+    from ad_dinov3.files import write_text
+    from ad_dinov3.report.chart import line_chart
+
+    epochs = _epoch_means(out)
+    series = {
+        name: [(epoch + 1.0, terms[name]) for epoch, terms in epochs.items()] for name in next(iter(epochs.values()))
+    }
+    write_text(out / "loss.svg", line_chart(series, "Training loss", "epoch", "mean over the epoch"))
+
+
+def _epoch_means(out: Path) -> dict[int, dict[str, float]]:
+    import json
+
+    import numpy as np
+
+    from ad_dinov3.training import LOG
+
+    rows = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
+    terms = [name for name in rows[0] if name not in {"epoch", "step", "lr", "seconds"}]
+    by_epoch: dict[int, list[dict[str, float]]] = {}
+    for row in rows:
+        by_epoch.setdefault(row["epoch"], []).append(row)
+    return {
+        epoch: {term: float(np.mean([row[term] for row in steps])) for term in terms}
+        for epoch, steps in by_epoch.items()
+    }
+
+
+def _write_events(out: Path) -> None:
+    from ad_dinov3.errors import MissingExtraError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("tensorboard", "tensorboard") from None
+    with SummaryWriter(str(out)) as writer:
+        for epoch, terms in _epoch_means(out).items():
+            for name, value in terms.items():
+                writer.add_scalar(f"loss/{name}", value, epoch + 1)
