@@ -11,46 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ad_dinov3.data.listing import NORMAL_WORDS, Listing, collected, folder_contents, joined, listed_sample
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.data.pairing import list_images, natural_key, pair_by_name
 from ad_dinov3.errors import DataError
 from ad_dinov3.types import Sample
 
-__all__ = ["Layout", "Listing", "Tree", "folder_pairs", "list_folder", "list_pairs", "list_tree", "list_visa"]
-__all__ += ["load_mask", "read_folder", "tree"]
-
-_NORMAL_FOLDERS = frozenset({"good", "ok", "normal"})
-_MAX_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Listing:
-    """The samples of a data set and what did not fit.
-
-    Attributes:
-        samples: ordered by class, defect and name (natural order).
-        problems: one line per image that has no usable mask; names both paths.
-        orphans: masks that no image claims.
-    """
-
-    samples: tuple[Sample, ...]
-    problems: tuple[str, ...] = ()
-    orphans: tuple[Path, ...] = ()
-
-    def complete(self) -> list[Sample]:
-        """The samples, if nothing is wrong.
-
-        Raises:
-            DataError: at least one image has no usable mask; the first few are named.
-        """
-        if self.problems:
-            shown = "\n  ".join(self.problems[:_MAX_SHOWN])
-            more = f"\n  and {len(self.problems) - _MAX_SHOWN} more" if len(self.problems) > _MAX_SHOWN else ""
-            raise DataError(
-                f"{len(self.problems)} images have no usable mask (--skip-bad leaves them out):\n  {shown}{more}"
-            )
-        return list(self.samples)
-
+__all__ = [
+    "Layout",
+    "Listing",
+    "Tree",
+    "any_of",
+    "folder_pairs",
+    "list_folder",
+    "list_pairs",
+    "list_tree",
+    "list_visa",
+    "load_mask",
+    "read_folder",
+    "tree",
+]
 
 Layout = Callable[[Path], Listing]
 
@@ -61,6 +41,21 @@ class Tree:
 
     test: str = "test"
     ground_truth: str = "ground_truth"
+
+
+def any_of(*layouts: Layout) -> Layout:
+    """The first of several layouts that fits; if none does, the first one's error."""
+
+    def read(root: Path) -> Listing:
+        errors: list[DataError] = []
+        for layout in layouts:
+            try:
+                return layout(root)
+            except DataError as error:
+                errors.append(error)
+        raise errors[0]
+
+    return read
 
 
 def read_folder(root: Path) -> list[Sample]:
@@ -91,10 +86,10 @@ def list_tree(root: Path, shape: Tree) -> Listing:
     classes = [root] if (root / shape.test).is_dir() else [d for d in _folders(root) if (d / shape.test).is_dir()]
     if not classes:
         raise DataError(
-            f"expected {root}/<class>/{shape.test}/<defect>/ with images, {_seen(root)}; "
+            f"expected {root}/<class>/{shape.test}/<defect>/ with images, {folder_contents(root)}; "
             "`ad-dinov3 datasets show NAME` prints the shape of each data set"
         )
-    return _joined([_list_class(folder, shape) for folder in classes])
+    return joined([_list_class(folder, shape) for folder in classes])
 
 
 def _list_class(folder: Path, shape: Tree) -> Listing:
@@ -105,7 +100,7 @@ def _list_class(folder: Path, shape: Tree) -> Listing:
     for defect in _folders(folder / shape.test):
         if defect == folder / shape.ground_truth:
             continue  # MVTec AD 2 keeps its masks below the test folder
-        if defect.name.lower() in _NORMAL_FOLDERS:
+        if defect.name.lower() in NORMAL_WORDS:
             samples += [Sample(image, None, class_name, False) for image in list_images(defect)]
             continue
         mask_folder = folder / shape.ground_truth / defect.name
@@ -135,7 +130,7 @@ def list_pairs(root: Path, class_name: str, folders: tuple[tuple[str, str], ...]
             samples = [Sample(image, mask, class_name, True, "anomaly") for image, mask in pairing.pairs.items()]
             return Listing(tuple(samples), pairing.problems, pairing.orphans)
     wanted = " or ".join(f"{images}/ and {masks}/" for images, masks in folders)
-    raise DataError(f"expected {wanted} in {root}, {_seen(root)}")
+    raise DataError(f"expected {wanted} in {root}, {folder_contents(root)}")
 
 
 def list_visa(root: Path) -> Listing:
@@ -149,39 +144,21 @@ def list_visa(root: Path) -> Listing:
     table = next((path for path in tables if path.is_file()), None)
     if table is None:
         raise DataError(
-            f"expected split_csv/1cls.csv in {root} or beside it, {_seen(root)}; it comes with VisA's archive "
-            "and with the repository amazon-science/spot-diff"
+            f"expected split_csv/1cls.csv in {root} or beside it, {folder_contents(root)}; "
+            "it comes with VisA's archive and with the repository amazon-science/spot-diff"
         )
     with table.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         missing = {"object", "split", "label", "image", "mask"} - set(reader.fieldnames or ())
         if missing:
             raise DataError(f"{table}: expected the columns object, split, label, image, mask; missing {missing}")
-        rows = [row for row in reader if row["split"] == "test"]
-    return _visa_samples(rows, roots)
+        return collected(_visa_sample(row, roots) for row in reader if row["split"] == "test")
 
 
-def _visa_samples(rows: list[dict[str, str]], roots: list[Path]) -> Listing:
-    samples: list[Sample] = []
-    problems: list[str] = []
-    for row in rows:
-        root = next((folder for folder in roots if (folder / row["image"]).is_file()), roots[0])
-        image, mask = root / row["image"], root / row["mask"] if row["mask"] else None
-        is_anomalous = row["label"] != "normal"
-        if not image.is_file() or (is_anomalous and (mask is None or not mask.is_file())):
-            problems.append(f"{image}: the image or its mask {mask} is not there")
-            continue
-        defect = "anomaly" if is_anomalous else "good"
-        samples.append(Sample(image, mask if is_anomalous else None, row["object"], is_anomalous, defect))
-    return Listing(tuple(samples), tuple(problems))
-
-
-def _joined(listings: list[Listing]) -> Listing:
-    return Listing(
-        tuple(sample for listing in listings for sample in listing.samples),
-        tuple(problem for listing in listings for problem in listing.problems),
-        tuple(orphan for listing in listings for orphan in listing.orphans),
-    )
+def _visa_sample(row: dict[str, str], roots: list[Path]) -> Sample | str:
+    root = next((folder for folder in roots if (folder / row["image"]).is_file()), roots[0])
+    mask = root / row["mask"] if row["mask"] else None
+    return listed_sample(root / row["image"], mask, row["object"], None if row["label"] == "normal" else "anomaly")
 
 
 def _folders(root: Path) -> list[Path]:
@@ -190,10 +167,3 @@ def _folders(root: Path) -> list[Path]:
     except OSError as error:
         raise DataError(f"{root}: {error.strerror or error}; expected a folder of a data set") from error
     return sorted(found, key=lambda folder: natural_key(folder.name))
-
-
-def _seen(root: Path) -> str:
-    if not root.is_dir():
-        return "which is not a folder" if root.exists() else "which does not exist"
-    names = sorted(entry.name for entry in root.iterdir())
-    return f"found {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}" if names else "which is empty"

@@ -1,0 +1,88 @@
+"""What a reader of data sets found: samples, and a line for each image that has no usable mask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ad_dinov3.errors import DataError
+from ad_dinov3.types import Sample
+
+NORMAL_WORDS = frozenset({"good", "ok", "normal"})
+_MAX_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a data set and what did not fit.
+
+    Attributes:
+        samples: ordered by class, defect and name (natural order).
+        problems: one line per image that has no usable mask; names both paths.
+        orphans: masks that no image claims.
+    """
+
+    samples: tuple[Sample, ...]
+    problems: tuple[str, ...] = ()
+    orphans: tuple[Path, ...] = ()
+
+    def complete(self) -> list[Sample]:
+        """The samples, if nothing is wrong.
+
+        Raises:
+            DataError: at least one image has no usable mask; the first few are named.
+        """
+        if self.problems:
+            shown = "\n  ".join(self.problems[:_MAX_SHOWN])
+            more = f"\n  and {len(self.problems) - _MAX_SHOWN} more" if len(self.problems) > _MAX_SHOWN else ""
+            raise DataError(f"{len(self.problems)} images do not fit (--skip-bad leaves them out):\n  {shown}{more}")
+        return list(self.samples)
+
+
+def collected(items: Iterable[Sample | str]) -> Listing:
+    """A listing of samples and problem lines in their order."""
+    known = list(items)
+    return Listing(
+        tuple(item for item in known if isinstance(item, Sample)),
+        tuple(item for item in known if isinstance(item, str)),
+    )
+
+
+def joined(listings: Iterable[Listing]) -> Listing:
+    """One listing of several."""
+    known = list(listings)
+    return Listing(
+        tuple(sample for listing in known for sample in listing.samples),
+        tuple(problem for listing in known for problem in listing.problems),
+        tuple(orphan for listing in known for orphan in listing.orphans),
+    )
+
+
+def listed_sample(image: Path, mask: Path | None, class_name: str, defect: str | None) -> Sample | str:
+    """The sample of one line of a table, or the problem: files that are not there, an anomaly without a mask.
+
+    Args:
+        image: the image's path.
+        mask: the mask's path; that of a normal image is not used.
+        class_name: the category.
+        defect: the defect type; None for a normal image.
+    """
+    if not image.is_file():
+        return f"{image}: the image is not there (mask {mask})"
+    if defect is None:
+        return Sample(image, None, class_name, False)
+    if mask is None or not mask.is_file():
+        return f"{image}: anomalous, and its mask is not there ({mask})"
+    return Sample(image, mask, class_name, True, defect)
+
+
+def folder_contents(root: Path) -> str:
+    """What is in a folder, for the end of an error message."""
+    if not root.is_dir():
+        return "which is not a folder" if root.exists() else "which does not exist"
+    try:
+        names = sorted(entry.name for entry in root.iterdir())
+    except OSError as error:
+        return f"which cannot be listed ({error.strerror or error})"
+    return f"found {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}" if names else "which is empty"
