@@ -49,7 +49,9 @@ class PromptConfig(Settings):
     activation: Literal["gelu", "quick_gelu"] = Field(
         "quick_gelu", description="quick_gelu is what OpenAI trained; the released code runs gelu by accident"
     )
-    width: int = Field(768, ge=1, description="length of the two vectors before the adapter")
+    raw_class_names: bool = Field(
+        False, description="folder names as they are ('metal_nut'), as the released code writes them"
+    )
     file: str | None = Field(None, description="TOML file with states, templates and class words; None: the built-in")
 
 
@@ -205,6 +207,7 @@ _PAPER = {
 _RELEASED = {
     "preset": "released",
     "prompts.activation": "gelu",
+    "prompts.raw_class_names": True,
     "method.text_norm": False,
     "method.text_layout": "interleaved",
     "method.upsample": "logits",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from torch import Tensor
 from ad_dinov3.config import ModelConfig, validated
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.dinov3 import load_dinov3
-from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes, read_prompt_file
+from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.files import replacing, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
@@ -86,24 +86,29 @@ class Model:
         return replace(self, encoder=self.encoder.to(device))
 
 
-def new_model(config: ModelConfig, class_names: Sequence[str] = (), *, offline: bool = False) -> Model:
+def new_model(config: ModelConfig, words: Mapping[str, str] | None = None, *, offline: bool = False) -> Model:
     """An untrained model, with the prompts of its classes encoded.
+
+    Args:
+        config: every choice; its seed decides the adapters' first values.
+        words: class name -> what the class is called in a sentence; the class ``object`` is always there.
+        offline: never download.
 
     Raises:
         WeightsError: the encoder's or the text encoder's weights are not to be had.
         ConfigError: settings that the encoder cannot meet.
     """
     encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
-    names = tuple(dict.fromkeys((*class_names, DEFAULT_CLASS)))
+    words = {**(words or {}), DEFAULT_CLASS: DEFAULT_CLASS}
     learned = config.prompts.source == "learned"
-    text = {} if learned else _encode(config, names, offline)
-    width = config.prompts.width if learned else next(iter(text.values())).shape[-1]
+    text = {} if learned else _encode(config, words, offline)
+    width = config.method.width if learned else next(iter(text.values())).shape[-1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        head = AdDinoV3(config.method, encoder.spec.widths, width, names, learned)
+        head = AdDinoV3(config.method, encoder.spec.widths, width, tuple(words), learned)
     if text:
         head.set_prompts(text)
-    return Model(config.model_copy(update={"class_names": () if learned else names}), encoder, head)
+    return Model(config.model_copy(update={"class_names": tuple(text)}), encoder, head)
 
 
 def plain_model(encoder_name: str, config: ModelConfig, *, offline: bool = False) -> Model:
@@ -125,7 +130,7 @@ def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = Fa
     head = model.head
     if not isinstance(head, AdDinoV3) or head.learned_prompts:
         return model
-    new = [name for name in dict.fromkeys(class_names) if name not in head.class_names]
+    new = {name: display_name(name) for name in class_names if name not in head.class_names}
     if not new:
         return model
     known = dict(zip(head.class_names, head.prompts.detach(), strict=True))
@@ -211,10 +216,13 @@ def _folder(where: str | Path, offline: bool) -> Path:
         ) from None
 
 
-def _encode(config: ModelConfig, class_names: Sequence[str], offline: bool) -> dict[str, Tensor]:
+def _encode(config: ModelConfig, words: Mapping[str, str], offline: bool) -> dict[str, Tensor]:
     prompts = read_prompt_file(Path(config.prompts.file)) if config.prompts.file else DEFAULT_PROMPTS
+    raw = config.prompts.raw_class_names
+    said = prompts.class_names if raw else {**words, **prompts.class_names}
+    prompts = replace(prompts, class_names=said, raw_class_names=raw)
     encoder = load_clip_text(config.prompts.text_encoder, activation=config.prompts.activation, offline=offline)
-    return encode_classes(encoder, prompts, class_names)
+    return encode_classes(encoder, prompts, tuple(words))
 
 
 def _model_card(model: Model, more: str) -> str:

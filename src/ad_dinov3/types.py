@@ -27,6 +27,7 @@ class Sample:
         class_name: the category's folder name, such as ``metal_nut``.
         is_anomalous: the image-level label.
         defect: the defect type's folder name, ``good`` for normal images.
+        mask_above: mask values above it are anomalous; None: 127 for JPEG, whose compression is noisy, else 0.
     """
 
     image_path: Path
@@ -34,6 +35,7 @@ class Sample:
     class_name: str
     is_anomalous: bool
     defect: str = "good"
+    mask_above: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Features:
 
     Attributes:
         patch_tokens: L tensors (B, h, w, C_l), float; one grid for all stages, C_l may differ (ConvNeXt).
-        cls_tokens: L tensors (B, C_l), float.
+        cls_tokens: L tensors (B, D_l), float; D_l is C_l except where the encoder projects its CLS token (CLIP).
         image_size: (H, W) of the encoder's input in px.
     """
 
@@ -59,8 +61,8 @@ class Features:
         for patch, cls in zip(self.patch_tokens, self.cls_tokens, strict=True):
             if patch.ndim != 4 or patch.shape[:3] != self.patch_tokens[0].shape[:3]:
                 raise ShapeError(f"expected patch tokens (B, h, w, C) on one grid, got {tuple(patch.shape)}")
-            if cls.shape != (patch.shape[0], patch.shape[3]):
-                raise ShapeError(f"expected CLS tokens {(patch.shape[0], patch.shape[3])}, got {tuple(cls.shape)}")
+            if cls.ndim != 2 or cls.shape[0] != patch.shape[0]:
+                raise ShapeError(f"expected CLS tokens ({patch.shape[0]}, D), got {tuple(cls.shape)}")
 
     @property
     def batch_size(self) -> int:

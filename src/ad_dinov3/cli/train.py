@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import OFFLINE_HELP, read_changes, spread, training_progress
+from ad_dinov3.cli.options import OFFLINE_HELP, open_sets, read_changes, spread, training_progress
 
 if TYPE_CHECKING:
     from ad_dinov3.config import ModelConfig
+    from ad_dinov3.types import Sample
 
 app = typer.Typer(add_completion=False)
 
@@ -38,20 +39,21 @@ def train(
 
     With torchrun --nproc-per-node N -m ad_dinov3 train ... several processes share every batch.
     """
-    from ad_dinov3.data.catalog import read_data
     from ad_dinov3.model import new_model
     from ad_dinov3.training import RunOptions
     from ad_dinov3.training import train as run
 
     console = Console()
-    sets = {Path(name).name: spread(read_data(name), limit) for name in data}
-    config = _config(preset, weights, read_changes(settings, changes or []), tuple(sets))
-    samples = [sample for listed in sets.values() for sample in listed]
-    for name, listed in sets.items():
-        anomalous = sum(sample.is_anomalous for sample in listed)
-        console.print(f"{name}: {len(listed)} images, {anomalous} anomalous")
-    classes = list(dict.fromkeys(sample.class_name for sample in samples))
-    model = new_model(config, classes, offline=offline)
+    sets = open_sets(data)
+    config = _config(preset, weights, read_changes(settings, changes or []), tuple(item.name for item in sets))
+    samples: list[Sample] = []
+    words: dict[str, str] = {}
+    for item in sets:
+        chosen = spread(item.listing.complete(), limit)
+        console.print(f"{item.name}: {len(chosen)} images, {sum(s.is_anomalous for s in chosen)} anomalous")
+        samples += chosen
+        words |= item.words
+    model = new_model(config, words, offline=offline)
 
     def announce(needed: int, present: int) -> None:
         console.print(f"feature cache: {needed / 1e6:,.0f} MB to write, {present / 1e6:,.0f} MB there")

@@ -71,7 +71,7 @@ class AdDinoV3(Head):
     Args:
         config: the switches.
         widths: channels of each encoder stage.
-        text_width: length D of a prompt embedding.
+        text_width: length D of a frozen prompt embedding; learned ones have the common space's.
         class_names: classes whose prompts it holds; row 0 normal, row 1 abnormal.
         learned_prompts: the prompt vectors are parameters (one pair for all classes) instead of frozen text.
     """
@@ -92,10 +92,11 @@ class AdDinoV3(Head):
         self.widths = used
         self.patch_adapters = nn.ModuleList(Adapter(width, config) for width in used)
         self.cls_adapters = nn.ModuleList(Adapter(width, config) for width in used)
-        self.text_adapters = nn.ModuleList(Adapter(text_width, config) for _ in ("normal", "abnormal"))
-        rows = 1 if learned_prompts else len(self.class_names)
-        prompts = F.normalize(torch.randn(rows, 2, text_width), dim=-1)
-        self.prompts = nn.Parameter(prompts, requires_grad=learned_prompts)
+        # Learned prompts lie in the common space already: an adapter would only name the same two vectors otherwise.
+        adapted = () if learned_prompts else ("normal", "abnormal")
+        self.text_adapters = nn.ModuleList(Adapter(text_width, config) for _ in adapted)
+        shape = (1, 2, config.width) if learned_prompts else (len(self.class_names), 2, text_width)
+        self.prompts = nn.Parameter(F.normalize(torch.randn(shape), dim=-1), requires_grad=learned_prompts)
         self.log_gain = nn.Parameter(torch.tensor(config.gain).log(), requires_grad=config.learned_gain)
 
     def set_prompts(self, embeddings: dict[str, Tensor]) -> None:
@@ -111,12 +112,11 @@ class AdDinoV3(Head):
             ConfigError: a class has no baked prompt.
         """
         if self.learned_prompts:
-            rows = self.prompts.expand(len(class_names), -1, -1)
-        else:
-            unknown = sorted(set(class_names) - set(self.class_names))
-            if unknown:
-                raise ConfigError(f"no prompts for {', '.join(unknown)}; baked are {', '.join(self.class_names)}")
-            rows = self.prompts[[self.class_names.index(name) for name in class_names]]
+            return self.prompts.expand(len(class_names), -1, -1).mT
+        unknown = sorted(set(class_names) - set(self.class_names))
+        if unknown:
+            raise ConfigError(f"no prompts for {', '.join(unknown)}; baked are {', '.join(self.class_names)}")
+        rows = self.prompts[[self.class_names.index(name) for name in class_names]]
         adapted = torch.stack([ada(rows[:, i]) for i, ada in enumerate(self.text_adapters)], 1)  # (B, 2, width)
         if self.config.text_layout == "interleaved":
             # The released code's reshape: column 0 gets the even entries of both vectors, column 1 the odd ones.

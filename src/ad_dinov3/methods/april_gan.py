@@ -1,0 +1,133 @@
+"""APRIL-GAN (Chen et al., VAND workshop 2023): one linear layer per tapped block takes patches to the text's space.
+
+Facts from the authors' code, ByChelsea/VAND-APRIL-GAN. Deviations, which change no ranking of pixels: their map is the
+sum over the layers, in [0, L], ours that sum over L; with reference images theirs is in [0, L + 2 M], ours divides by
+L + 2 M. Deviation in the few-shot image score: they rescale the largest value of a map by the least and the greatest
+over all test images of the class, which one image cannot know; ours takes the largest value of the [0, 1] map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ad_dinov3.config import LossConfig
+from ad_dinov3.config_methods import AprilGanConfig
+from ad_dinov3.errors import ShapeError
+from ad_dinov3.methods.clip_common import BakedPrompts, References, checked_state, gaussian, loss_size
+from ad_dinov3.methods.head import Head
+from ad_dinov3.methods.losses import focal_dice
+from ad_dinov3.ops import cosine_columns, on_grid
+from ad_dinov3.types import Features, Scores
+
+
+class AprilGan(Head):
+    """The trainable head: L linear layers, with the prompts of known classes baked in.
+
+    Features are those of ``ClipTaps``: raw block outputs, and the image's embedding as every stage's CLS token.
+
+    Args:
+        config: the switches.
+        widths: channels of each tapped block.
+        text_width: length D of a prompt embedding.
+        class_names: classes whose prompts it holds.
+    """
+
+    def __init__(
+        self, config: AprilGanConfig, widths: Sequence[int], text_width: int, class_names: Sequence[str]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = nn.ModuleList(nn.Linear(width, text_width) for width in widths)
+        self.prompts = BakedPrompts(class_names, text_width)
+        self.references = References()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes with baked prompts."""
+        return self.prompts.class_names
+
+    def set_prompts(self, embeddings: Mapping[str, Tensor]) -> None:
+        """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
+        self.prompts.bake(embeddings)
+
+    def remember(self, class_name: str, features: Features) -> None:
+        """Take the patches of normal reference images of one class; from then on that class is scored few-shot."""
+        self.references.remember(class_name, [tokens.flatten(0, 2) for tokens in features.patch_tokens])
+
+    def logits(self, features: Features, class_names: Sequence[str]) -> list[Tensor]:
+        """For each layer gain times the cosine of patches and prompts, (B, 2, h, w); channel 1 is abnormal.
+
+        Raises:
+            ShapeError: the features have another number of stages than the head has layers.
+            ConfigError: a class has no baked prompt.
+        """
+        if len(features.patch_tokens) != len(self.layers):
+            raise ShapeError(f"expected features of {len(self.layers)} stages, got {len(features.patch_tokens)}")
+        text = self.prompts.columns(class_names)  # (B, D, 2)
+        found = []
+        for layer, tokens in zip(self.layers, features.patch_tokens, strict=True):
+            patches = layer(tokens.flatten(1, 2))  # (B, T, D)
+            found.append(self.config.gain * on_grid(cosine_columns(patches, text, False), features.grid))
+        return found
+
+    def maps(self, logits: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+        """Abnormal probability of each layer, (B, *size) in [0, 1]."""
+        if self.config.upsample == "logits":
+            return [self._resized(one, size).softmax(1)[:, 1] for one in logits]
+        return [self._resized(one.softmax(1), size)[:, 1] for one in logits]
+
+    def losses(
+        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+    ) -> dict[str, Tensor]:
+        """Sum over the layers of focal and dice loss of the abnormal probability; see ``Head``."""
+        size = loss_size(features.grid, features.image_size, config.resolution)
+        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
+        terms = [focal_dice(one, target) for one in self.maps(self.logits(features, class_names), size)]
+        return {"total": torch.stack(terms).sum()}
+
+    @torch.no_grad()
+    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
+        """Maps at the input's size and image scores of B images, few-shot once reference images are known.
+
+        Raises:
+            ConfigError: a class has no baked prompt, or no reference images while others have.
+        """
+        size = features.image_size
+        total = torch.stack(self.maps(self.logits(features, class_names), size)).sum(0)
+        by_text = self.image_scores(features, class_names)
+        if not self.references:
+            return Scores(gaussian(total, self.config.sigma_px) / len(self.layers), by_text)
+        far = self.references.distances([tokens.flatten(1, 2) for tokens in features.patch_tokens], class_names)
+        total = total + sum(self._resized(on_grid(one[..., None], features.grid), size)[:, 0] for one in far)
+        patch_map = gaussian(total, self.config.sigma_px) / (len(self.layers) + 2 * len(far))
+        return Scores(patch_map, (by_text + patch_map.amax((1, 2))) / 2)
+
+    def image_scores(self, features: Features, class_names: Sequence[str]) -> Tensor:
+        """Abnormal probability of CLIP's own image embedding, (B,)."""
+        cosines = cosine_columns(features.cls_tokens[-1][:, None], self.prompts.columns(class_names), False)
+        return (self.config.gain * cosines[:, 0]).softmax(1)[:, 1]
+
+    def _resized(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        return F.interpolate(maps, size, mode="bilinear", align_corners=self.config.align_corners)
+
+
+def from_authors(head: AprilGan, state: Mapping[str, Tensor], origin: str = "checkpoint") -> None:
+    """Put a checkpoint of the authors' into the head: ``trainable_linearlayer.fc.{i}.weight`` and ``.bias``.
+
+    Raises:
+        WeightsError: lists the missing, the unknown and the misshapen tensors.
+    """
+    checked = checked_state(origin, state, to_authors(head))
+    head.layers.load_state_dict({key.removeprefix(_PREFIX): tensor for key, tensor in checked.items()})
+
+
+def to_authors(head: AprilGan) -> dict[str, Tensor]:
+    """The head's tensors as the authors' checkpoint has them, names of nested dictionaries joined by dots."""
+    return {f"{_PREFIX}{key}": tensor.detach() for key, tensor in head.layers.state_dict().items()}
+
+
+_PREFIX = "trainable_linearlayer.fc."
