@@ -22,6 +22,7 @@ Array = NDArray[np.generic]
 Arrays = Sequence[Array] | Array
 _CHUNKS = 12  # one chunk is 1/12 of the negatives: with a few % positives, all extra memory is under 1/4 of the scores
 _CHUNK_MIN, _CHUNK_MAX = 1 << 18, 1 << 26
+_SEARCH = 1 << 16  # thresholds that are looked up at once
 _NAN = "expected scores that are numbers, found NaN; check the model's output before scoring it"
 
 
@@ -31,21 +32,21 @@ class RankingCounts:
 
     Attributes:
         thresholds: (U,) the unique scores of positives, descending (or lower edges of bins that hold positives).
-        positives: (U,) int64, positives whose score is the threshold.
-        negatives_above: (U,) int64, negatives whose score is greater.
-        negatives_tied: (U,) int64, negatives whose score is the same.
+        positives: (U,) int, positives whose score is the threshold.
+        negatives_above: (U,) int, negatives whose score is greater.
+        negatives_tied: (U,) int, negatives whose score is the same.
         negative_total: all negatives, those below every threshold too.
     """
 
     thresholds: NDArray[np.floating]
-    positives: NDArray[np.int64]
-    negatives_above: NDArray[np.int64]
-    negatives_tied: NDArray[np.int64]
+    positives: NDArray[np.integer]
+    negatives_above: NDArray[np.integer]
+    negatives_tied: NDArray[np.integer]
     negative_total: int
 
     @property
     def positive_total(self) -> int:
-        return int(self.positives.sum())
+        return int(self.positives.sum(dtype=np.int64))
 
     @property
     def is_defined(self) -> bool:
@@ -55,10 +56,10 @@ class RankingCounts:
     @property
     def true_positives(self) -> NDArray[np.int64]:
         """(U,) positives at or above each threshold."""
-        return np.cumsum(self.positives)
+        return np.cumsum(self.positives, dtype=np.int64)
 
     @property
-    def false_positives(self) -> NDArray[np.int64]:
+    def false_positives(self) -> NDArray[np.integer]:
         """(U,) negatives at or above each threshold."""
         return self.negatives_above + self.negatives_tied
 
@@ -108,7 +109,8 @@ def auroc(counts: RankingCounts) -> float | None:
     """Probability that a positive scores higher than a negative, ties counting half (Mann-Whitney U / PN)."""
     if not counts.is_defined:
         return None
-    lost = counts.negatives_above + 0.5 * counts.negatives_tied
+    lost = 0.5 * counts.negatives_tied
+    lost += counts.negatives_above
     return 1.0 - float(lost @ counts.positives) / (counts.positive_total * counts.negative_total)
 
 
@@ -117,7 +119,8 @@ def average_precision(counts: RankingCounts) -> float | None:
     if not counts.is_defined:
         return None
     hits = counts.true_positives
-    precision = hits / (hits + counts.false_positives)
+    precision = (hits + counts.false_positives).astype(np.float64)
+    np.divide(hits, precision, out=precision)
     return float(precision @ counts.positives) / counts.positive_total
 
 
@@ -155,7 +158,8 @@ def count_ranking(scores: Arrays, labels: Arrays) -> RankingCounts:
     thresholds, positives = np.unique(positive_scores, return_counts=True)
     del positive_scores
     above, tied = count_negatives(score_list, label_list, thresholds, negative_total)
-    return RankingCounts(thresholds[::-1], positives[::-1].astype(np.int64), above[::-1], tied[::-1], negative_total)
+    held = positives.astype(_count_type(negative_total), copy=False)
+    return RankingCounts(thresholds[::-1], held[::-1], above[::-1], tied[::-1], negative_total)
 
 
 def as_lists(scores: Arrays, labels: Arrays) -> tuple[Sequence[Array], Sequence[Array]]:
@@ -199,24 +203,28 @@ def positives_of(scores: Sequence[Array], labels: Sequence[Array]) -> tuple[NDAr
 
 def count_negatives(
     scores: Sequence[Array], labels: Sequence[Array], thresholds: NDArray[np.floating], negative_total: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """How many negatives lie above and at each of the ascending thresholds, both (U,).
 
     Raises:
         DataError: a score is NaN.
     """
-    below = np.zeros(thresholds.size, np.int64)
-    tied = np.zeros(thresholds.size, np.int64)
+    below = np.zeros(thresholds.size, _count_type(negative_total))
+    tied = np.zeros_like(below)
     for chunk in _sorted_negatives(scores, labels, negative_total, thresholds.dtype):
         if np.isnan(chunk[-1]):
             raise DataError(_NAN)
-        left = np.searchsorted(chunk, thresholds)
-        below += left
-        # The second search is needed only where the first one stopped at an equal value.
-        equal = np.flatnonzero(chunk.take(left, mode="clip") == thresholds)
-        if equal.size:
-            tied[equal] += np.searchsorted(chunk, thresholds[equal], side="right") - left[equal]
-    return negative_total - below - tied, tied
+        for start in range(0, thresholds.size, _SEARCH):
+            part = slice(start, start + _SEARCH)
+            keys = thresholds[part]
+            left = np.searchsorted(chunk, keys)
+            below[part] += left
+            # The second search is needed only where the first one stopped at an equal value.
+            equal = np.flatnonzero(chunk.take(left, mode="clip") == keys)
+            tied[start + equal] += np.searchsorted(chunk, keys[equal], side="right") - left[equal]
+    np.subtract(negative_total, below, out=below)
+    below -= tied
+    return below, tied
 
 
 def _sorted_negatives(
@@ -241,6 +249,11 @@ def _sorted_negatives(
     if filled:
         buffer[:filled].sort()
         yield buffer[:filled]
+
+
+def _count_type(negative_total: int) -> type[np.int32] | type[np.int64]:
+    """The integers that counts up to all negatives are kept in: half the memory as long as they fit."""
+    return np.int32 if negative_total < 1 << 31 else np.int64
 
 
 def _float_dtype(dtype: np.dtype[np.generic]) -> type[np.float32] | type[np.float64]:

@@ -88,9 +88,7 @@ def count_regions(maps: Sequence[Array], masks: Sequence[Array]) -> RegionCounts
     mass: NDArray[np.float64] = np.bincount(inverse, weights, thresholds.size).astype(np.float64, copy=False)
     del inverse, weights
     above, tied = count_negatives(map_list, mask_list, thresholds, negative_total)
-    ranking = RankingCounts(
-        thresholds[::-1], positives[::-1].astype(np.int64, copy=False), above[::-1], tied[::-1], negative_total
-    )
+    ranking = RankingCounts(thresholds[::-1], positives[::-1], above[::-1], tied[::-1], negative_total)
     return RegionCounts(ranking, mass[::-1], regions)
 
 
