@@ -14,6 +14,7 @@ from pathlib import Path
 from ad_dinov3.data.listing import NORMAL_WORDS, Listing, collected, folder_contents, listed_sample
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import DataError
+from ad_dinov3.files import write_text
 from ad_dinov3.types import Sample
 
 _KEYS = ("image", "mask", "class", "label")
@@ -68,9 +69,7 @@ def write_meta(samples: Iterable[Sample], path: Path, split: str = "test") -> No
             "anomaly": int(sample.is_anomalous),
         }
         classes.setdefault(sample.class_name, []).append(entry)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps({"train": {}, "test": {}, split: classes}, indent=1), encoding="utf-8")
-    beside.replace(path)
+    write_text(path, json.dumps({"train": {}, "test": {}, split: classes}, indent=1))
 
 
 def list_real_iad(root: Path) -> Listing:

@@ -6,19 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ad_dinov3.data.decode import decode_mask, image_size
+from ad_dinov3.data.decode import decode_image, decode_mask, image_size
 from ad_dinov3.errors import DataError, ImageError
 from ad_dinov3.types import Sample
 
 
-def load_mask(sample: Sample, size: tuple[int, int] | None = None, above: int | None = None) -> NDArray[np.bool_]:
+def load_mask(sample: Sample, size: tuple[int, int] | None = None) -> NDArray[np.bool_]:
     """Mask (h, w) bool of a sample; all False for a normal image.
 
     Args:
-        sample: the image and its ground truth.
+        sample: the image, its ground truth, and the value above which that is anomalous.
         size: (h, w) in px; nearest neighbour, so that thin defects lose no more than their share. None keeps the
             image's own size.
-        above: values above it are anomalous; None as in ``decode_mask``.
 
     Raises:
         DataError: the mask cannot be read or has another size than its image; names both files.
@@ -27,7 +26,7 @@ def load_mask(sample: Sample, size: tuple[int, int] | None = None, above: int | 
     if sample.mask_path is None:
         return np.zeros(size or image_size(sample.image_path), np.bool_)
     try:
-        mask = decode_mask(sample.mask_path, above)
+        mask = decode_mask(sample.mask_path, sample.mask_above)
         expected = image_size(sample.image_path)
     except ImageError as error:
         raise DataError(f"{error} (image {sample.image_path}, mask {sample.mask_path})") from error
@@ -43,3 +42,15 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
     """Mask (H, W) -> (h, w) bool of ``size`` (h, w) in px by nearest neighbour."""
     levels = Image.fromarray(mask.astype(np.uint8))
     return np.asarray(levels.resize((size[1], size[0]), Image.Resampling.NEAREST)).astype(np.bool_)
+
+
+def pair_problem(sample: Sample) -> str | None:
+    """Decode a sample's image and mask completely; what is wrong with them, or None."""
+    try:
+        decode_image(sample.image_path)
+        mask = load_mask(sample)
+    except (ImageError, DataError) as error:
+        return str(error)
+    if sample.is_anomalous and not mask.any():
+        return f"{sample.mask_path}: the mask is empty, but {sample.image_path} is listed as anomalous"
+    return None

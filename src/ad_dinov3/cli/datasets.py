@@ -1,0 +1,165 @@
+"""``ad-dinov3 datasets``: list, describe, verify and find data sets; nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from ad_dinov3.data.catalog import LabelledData
+    from ad_dinov3.data.verify import ClassCount
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, describe and verify data sets. Nothing is downloaded.")
+
+_Root = Annotated[
+    list[Path] | None,
+    typer.Option("--data-root", help="Folder that holds data sets; repeatable. Default: $AD_DINOV3_DATA, ./data."),
+]
+
+
+@app.command("list")
+def list_sets() -> None:
+    """List the data sets of the catalog."""
+    from ad_dinov3.data.catalog import CATALOG
+
+    table = Table("name", "data set", "domain", "classes", "normal", "anomalous", "licence")
+    for column in (3, 4, 5):
+        table.columns[column].justify = "right"
+    for name, data_set in CATALOG.items():
+        rows = data_set.classes.values()
+        normal = _total([row.normal for row in rows])
+        anomalous = _total([row.anomalous for row in rows])
+        table.add_row(name, data_set.title, data_set.domain, str(len(rows)), normal, anomalous, data_set.licence)
+    console = Console()
+    console.print(table)
+    console.print("Counts are test images. `ad-dinov3 datasets show NAME` says where to get a set.")
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A name from `datasets list`.")]) -> None:
+    """Describe one data set: its tree, classes, mask rule, licence and where to get it."""
+    from ad_dinov3.data.catalog import find_data_set
+
+    data_set = find_data_set(name)
+    rule = "127 for JPEG masks, else 0" if data_set.mask_above is None else str(data_set.mask_above)
+    facts = Table.grid(padding=(0, 2))
+    for label, text in (
+        ("get it from", data_set.homepage),
+        ("licence", data_set.licence),
+        ("cite", data_set.citation),
+        ("tree", data_set.shape),
+        ("folder names", ", ".join(data_set.folders)),
+        ("mask rule", f"values above {rule} are anomalous"),
+        ("notes", data_set.notes or "none"),
+    ):
+        facts.add_row(f"[bold]{label}[/bold]", text)
+    classes = Table("class", "words in prompts", "normal", "anomalous")
+    for class_name, row in data_set.classes.items():
+        classes.add_row(class_name, row.words, _number(row.normal), _number(row.anomalous))
+    console = Console()
+    console.print(f"[bold]{data_set.title}[/bold] ({name}, {data_set.domain})")
+    console.print(facts)
+    console.print(classes)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A name from `datasets list`, or a folder or manifest of your own.")],
+    folder: Annotated[Path | None, typer.Argument(help="Where the named data set is; looked for if left out.")] = None,
+    sheet: Annotated[Path, typer.Option(help="Picture of examples to write.")] = Path("dataset.jpg"),
+    data_root: _Root = None,
+) -> None:
+    """Open every image and mask, compare the counts with the catalog, write a picture of examples.
+
+    Exit code 3 if a pair does not fit or the counts differ.
+    """
+    from PIL import Image
+    from rich.progress import Progress
+
+    from ad_dinov3.data.catalog import open_data
+    from ad_dinov3.data.verify import contact_sheet, count_classes, find_problems
+    from ad_dinov3.files import replacing
+
+    console = Console()
+    data = open_data(name if folder is None else f"{name}={folder}", _roots(data_root))
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("opening every pair", total=len(data.listing.samples))
+        problems = [*data.listing.problems, *find_problems(data.listing.samples, lambda: progress.advance(task))]
+    counts = count_classes(data)
+    console.print(_counts_table(data, counts))
+    for line in problems:
+        console.print(f"[red]bad[/red] {line}", soft_wrap=True, highlight=False)
+    for orphan in data.listing.orphans:
+        console.print(f"[yellow]mask without an image[/yellow] {orphan}", soft_wrap=True, highlight=False)
+    with replacing(sheet) as unfinished:
+        Image.fromarray(contact_sheet(data)).save(unfinished, "JPEG", quality=90)
+    console.print(f"examples: {sheet}", soft_wrap=True)
+    if problems or not all(count.fits for count in counts):
+        wrong = sum(not count.fits for count in counts)
+        console.print(f"{len(problems)} images do not fit, the counts of {wrong} classes differ from the catalog's")
+        raise typer.Exit(3)
+    console.print(f"{len(data.listing.samples)} images, every pair fits")
+
+
+@app.command()
+def locate(
+    names: Annotated[list[str] | None, typer.Argument(help="Names from `datasets list`; all if left out.")] = None,
+    data_root: _Root = None,
+) -> None:
+    """Say where each data set is on this machine, and what to do for those that are not found."""
+    from ad_dinov3.data.catalog import CATALOG, find_data_set
+    from ad_dinov3.data.catalog import locate as find
+    from ad_dinov3.errors import DataError
+
+    roots = _roots(data_root)
+    table = Table("name", "folder")
+    for name in names or CATALOG:
+        find_data_set(name)  # an unknown name is an error, a set that is not here is an answer
+        try:
+            table.add_row(name, str(find(name, roots)))
+        except DataError:
+            table.add_row(name, "[dim]not found[/dim]")
+    console = Console()
+    console.print(table)
+    console.print(f"looked in {', '.join(map(str, roots))}; add folders with $AD_DINOV3_DATA or --data-root")
+
+
+def _counts_table(data: LabelledData, counts: list[ClassCount]) -> Table:
+    table = Table("class", "words in prompts", "normal", "anomalous", "", title=f"{data.name} in {data.root}")
+    for count in counts:
+        expected = count.expected
+        table.add_row(
+            count.class_name,
+            data.words.get(count.class_name, ""),
+            _beside(count.normal, expected.normal if expected else None),
+            _beside(count.anomalous, expected.anomalous if expected else None),
+            "" if count.fits else "[red]differs[/red]",
+        )
+    normal, anomalous = sum(count.normal for count in counts), sum(count.anomalous for count in counts)
+    table.add_section()
+    table.add_row("all", "", str(normal), str(anomalous), "")
+    return table
+
+
+def _beside(found: int, expected: int | None) -> str:
+    return str(found) if expected in (None, found) else f"{found} of {expected}"
+
+
+def _roots(named: list[Path] | None) -> list[Path]:
+    from ad_dinov3.data.catalog import search_roots
+
+    return named or search_roots(os.environ, Path.cwd())
+
+
+def _number(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _total(counts: list[int | None]) -> str:
+    known = [count for count in counts if count is not None]
+    return str(sum(known)) if len(known) == len(counts) else "?"
