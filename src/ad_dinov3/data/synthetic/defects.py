@@ -11,6 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
+from ad_dinov3.data.synthetic.lesions import cyst, deposits, mole, polyp, tumour
 from ad_dinov3.data.synthetic.noise import Plane, Shape, noise
 from ad_dinov3.data.synthetic.place import (
     colours_in,
@@ -351,4 +352,9 @@ DEFECTS: dict[str, Defect] = {
     "fibre": fibre,
     "bend": bend,
     "wear": wear,
+    "cyst": cyst,
+    "tumour": tumour,
+    "mole": mole,
+    "polyp": polyp,
+    "deposits": deposits,
 }
