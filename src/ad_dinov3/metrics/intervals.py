@@ -21,6 +21,7 @@ from ad_dinov3.metrics.regions import FPR_LIMIT, RegionCounts, region_weights
 
 Floats = NDArray[np.float64]
 _BLOCK = 64  # resamples that are computed at once
+_MAX_IMAGE_BINS = 2048
 
 
 @dataclass(frozen=True)
@@ -109,23 +110,26 @@ def image_histograms(
     return ImageHistograms(positives[:, ::-1], negatives[:, ::-1], mass[:, ::-1], regions)
 
 
-def bootstrap_pixels(histograms: ImageHistograms, *, resamples: int = 1000, seed: int = 0) -> BootstrapMetrics:
+def bootstrap_pixels(
+    histograms: ImageHistograms, *, resamples: int = 1000, seed: int = 0, fpr_limit: float = FPR_LIMIT
+) -> BootstrapMetrics:
     """Pixel metrics of resamples of the images.
 
     Args:
         histograms: from `image_histograms`.
         resamples: B, how many.
         seed: of the draws; equal seeds give equal replicates.
+        fpr_limit: where AUPRO stops.
 
     Raises:
         ConfigError: fewer than one resample.
     """
     has_anomaly = histograms.positives.sum(axis=1) > 0
-    return _bootstrap(histograms, _draws(has_anomaly, resamples, seed))
+    return _bootstrap(histograms, _draws(has_anomaly, resamples, seed), fpr_limit)
 
 
 def bootstrap_images(scores: Array, labels: Array, *, resamples: int = 1000, seed: int = 0) -> BootstrapMetrics:
-    """Image metrics of resamples of the images; exact, each unique score is a bin.
+    """Image metrics of resamples of the images; each unique score is a bin, up to 2,048 of them.
 
     Args:
         scores: (N,) image scores.
@@ -141,12 +145,14 @@ def bootstrap_images(scores: Array, labels: Array, *, resamples: int = 1000, see
         raise ShapeError(f"expected image scores (N,), got {scores.shape}")
     is_positive = as_label(scores, labels)
     unique, bin_of = np.unique(-scores.astype(np.float64), return_inverse=True)
-    held = np.zeros((scores.size, unique.size), np.float32)
+    bins = min(unique.size, _MAX_IMAGE_BINS)
+    bin_of = bin_of * bins // max(unique.size, 1)
+    held = np.zeros((scores.size, bins), np.float32)
     held[np.arange(scores.size), bin_of] = 1.0
     positives, negatives = held * is_positive[:, None], held * ~is_positive[:, None]
     nothing = np.zeros_like(held)
     histograms = ImageHistograms(positives, negatives, nothing, np.zeros(scores.size, np.float32))
-    return _bootstrap(histograms, _draws(is_positive, resamples, seed))
+    return _bootstrap(histograms, _draws(is_positive, resamples, seed), FPR_LIMIT)
 
 
 def mean_replicates(classes: Sequence[Replicates]) -> Replicates:
@@ -209,14 +215,15 @@ def _draws(is_anomalous: NDArray[np.bool_], resamples: int, seed: int) -> NDArra
     return draws
 
 
-def _bootstrap(histograms: ImageHistograms, draws: NDArray[np.float32]) -> BootstrapMetrics:
-    blocks = [_metrics_of(histograms, draws[start : start + _BLOCK]) for start in range(0, len(draws), _BLOCK)]
+def _bootstrap(histograms: ImageHistograms, draws: NDArray[np.float32], fpr_limit: float) -> BootstrapMetrics:
+    starts = range(0, len(draws), _BLOCK)
+    blocks = [_metrics_of(histograms, draws[start : start + _BLOCK], fpr_limit) for start in starts]
     table = np.concatenate(blocks, axis=1)
     replicates = [Replicates(row[1:], float(row[0])) for row in table]
     return BootstrapMetrics(*replicates)
 
 
-def _metrics_of(histograms: ImageHistograms, draws: NDArray[np.float32]) -> Floats:
+def _metrics_of(histograms: ImageHistograms, draws: NDArray[np.float32], fpr_limit: float) -> Floats:
     """AUROC, average precision, F1-max and AUPRO of each draw, (4, B)."""
     positives = (draws @ histograms.positives).astype(np.float64)
     negatives = (draws @ histograms.negatives).astype(np.float64)
@@ -230,17 +237,17 @@ def _metrics_of(histograms: ImageHistograms, draws: NDArray[np.float32]) -> Floa
         precision = np.where(positives > 0, hits / (hits + alarms), 0.0)
         average_precision = (precision * positives).sum(axis=1, keepdims=True) / actual
         f1 = (2.0 * hits / (hits + alarms + actual)).max(axis=1, keepdims=True)
-        area = _area_to_limit(alarms / normal, mass / regions)
+        area = _area_to_limit(alarms / normal, mass / regions, fpr_limit)
     table = np.concatenate([auroc, average_precision, f1, area], axis=1).T
     table[:, ((actual == 0) | (normal == 0))[:, 0]] = np.nan
     return table
 
 
-def _area_to_limit(fpr: Floats, pro: Floats) -> Floats:
+def _area_to_limit(fpr: Floats, pro: Floats, limit: float) -> Floats:
     """AUPRO (B, 1) of curves (B, K): trapezoids from FPR 0 to the limit, the last one cut, over the limit."""
     x0, y0 = (np.concatenate([np.zeros((len(v), 1)), v[:, :-1]], axis=1) for v in (fpr, pro))
     width = fpr - x0
-    inside = np.clip(FPR_LIMIT - x0, 0.0, width)
+    inside = np.clip(limit - x0, 0.0, width)
     rise = np.where(width > 0, (pro - y0) * inside / np.where(width > 0, width, 1.0), 0.0)
-    area: Floats = ((y0 + 0.5 * rise) * inside).sum(axis=1, keepdims=True) / FPR_LIMIT
+    area: Floats = ((y0 + 0.5 * rise) * inside).sum(axis=1, keepdims=True) / limit
     return area

@@ -1,0 +1,244 @@
+"""From stored maps and masks to the metrics of a group of images, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_dinov3.bench.protocol import Protocol
+from ad_dinov3.bench.scoring import Item, read_scored
+from ad_dinov3.infer.decide import upsample
+from ad_dinov3.metrics.intervals import (
+    BootstrapMetrics,
+    Interval,
+    Replicates,
+    bootstrap_images,
+    bootstrap_pixels,
+    image_histograms,
+    interval,
+    mean_replicates,
+)
+from ad_dinov3.metrics.ranking import RankingCounts, auroc, average_precision, count_ranking, f1_max
+from ad_dinov3.metrics.regions import RegionCounts, aupro, aupro_200, count_regions
+from ad_dinov3.metrics.streaming import BINS, StreamingPixels
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One metric's value; None where undefined.
+
+    Attributes:
+        value: in [0, 1].
+        interval: over resampled images; None where undefined or not computed.
+        threshold: where F1 is greatest; None for other metrics.
+        replicates: of the bootstrap, for means over classes.
+    """
+
+    value: float | None
+    interval: Interval | None = None
+    threshold: float | None = None
+    replicates: Replicates | None = None
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """The metrics of a group of images by name, and what they rest on.
+
+    Attributes:
+        estimates: metric -> value.
+        images: measured.
+        anomalous_images: of which anomalous.
+        pixels: measured.
+        seconds: scoring of the images.
+        estimator: ``exact`` or ``65536 bins``.
+        pixel_counts: for curves; None for a mean over classes.
+        image_counts: the same of image scores.
+    """
+
+    estimates: dict[str, Estimate]
+    images: int
+    anomalous_images: int
+    pixels: int
+    seconds: float
+    estimator: str
+    regions: int
+    pixel_counts: RegionCounts | None
+    image_counts: RankingCounts | None
+
+
+class StoredMaps(Sequence[NDArray[np.float32]]):
+    """The stored maps of some images, each enlarged to its mask's size when it is asked for.
+
+    Args:
+        items: images that are in the store.
+        masks: for their sizes.
+    """
+
+    def __init__(self, items: Sequence[Item], masks: StoredMasks) -> None:
+        self._items = items
+        self._masks = masks
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.float32]: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredMaps: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.float32] | StoredMaps:
+        if isinstance(index, slice):
+            return StoredMaps(self._items[index], self._masks[index])
+        return upsample(read_scored(self._items[index]).patch_map, self._masks.size(index))
+
+
+class StoredMasks(Sequence[NDArray[np.bool_]]):
+    """Masks held as one bit per pixel: decoded once, an eighth of their memory.
+
+    Args:
+        packed: (bits, (H, W)) of each mask.
+    """
+
+    def __init__(self, packed: Sequence[tuple[bytes, tuple[int, int]]]) -> None:
+        self._packed = packed
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.bool_]: ...
+    @overload
+    def __getitem__(self, index: slice) -> StoredMasks: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.bool_] | StoredMasks:
+        if isinstance(index, slice):
+            return StoredMasks(self._packed[index])
+        bits, (height, width) = self._packed[index]
+        return np.unpackbits(np.frombuffer(bits, np.uint8), count=height * width).reshape(height, width).astype(bool)
+
+    def pick(self, indices: Sequence[int]) -> StoredMasks:
+        """Some of the masks, in the order of the indices."""
+        return StoredMasks([self._packed[i] for i in indices])
+
+    def size(self, index: int) -> tuple[int, int]:
+        """(H, W) of a mask in px."""
+        return self._packed[index][1]
+
+
+def read_masks(items: Sequence[Item], protocol: Protocol) -> StoredMasks:
+    """The masks of some images at the size of evaluation.
+
+    Raises:
+        DataError: a mask cannot be read or does not have its image's size.
+    """
+    packed = []
+    for item in items:
+        mask = protocol.mask(item.sample)
+        packed.append((np.packbits(mask).tobytes(), (mask.shape[0], mask.shape[1])))
+    return StoredMasks(packed)
+
+
+def measure(items: Sequence[Item], masks: StoredMasks, protocol: Protocol) -> GroupResult:
+    """All metrics of a group of images that are in the store.
+
+    Args:
+        items: the images.
+        masks: their ground truth, from `read_masks`.
+        protocol: what counts.
+
+    Raises:
+        DataError: an image is not in the store.
+    """
+    chosen = [i for i, item in enumerate(items) if protocol.images == "all" or item.sample.is_anomalous]
+    used_masks = masks.pick(chosen)
+    maps = StoredMaps([items[i] for i in chosen], used_masks)
+    pixels = sum(h * w for h, w in map(used_masks.size, range(len(used_masks))))
+    is_exact = pixels <= protocol.exact_up_to_px
+    counts = count_regions(maps, used_masks) if is_exact else _streamed(maps, used_masks)
+    labels = np.array([item.sample.is_anomalous for item in items])
+    stored = [read_scored(item) for item in items]
+    scores = np.array([one.score for one in stored])
+    estimates = _pixel_estimates(maps, used_masks, counts, protocol)
+    if protocol.legacy_aupro and is_exact:
+        estimates["pixel_aupro_200"] = Estimate(aupro_200(maps, used_masks, protocol.fpr_limit))
+    image_counts = count_ranking(scores, labels)
+    drawn = bootstrap_images(scores, labels, resamples=protocol.resamples, seed=protocol.seed)
+    return GroupResult(
+        estimates | _ranking_estimates("image", image_counts, drawn, protocol),
+        images=len(items),
+        anomalous_images=int(labels.sum()),
+        pixels=pixels,
+        seconds=sum(one.seconds for one in stored),
+        estimator="exact" if is_exact else f"{BINS} bins",
+        regions=counts.regions,
+        pixel_counts=counts,
+        image_counts=image_counts,
+    )
+
+
+def mean_of(classes: Sequence[GroupResult], protocol: Protocol) -> GroupResult:
+    """The unweighted mean over classes of each metric, over those classes where it is defined."""
+    names = {name for group in classes for name in group.estimates}
+    return GroupResult(
+        {name: _mean_estimate([g.estimates[name] for g in classes if name in g.estimates], protocol) for name in names},
+        images=sum(group.images for group in classes),
+        anomalous_images=sum(group.anomalous_images for group in classes),
+        pixels=sum(group.pixels for group in classes),
+        seconds=sum(group.seconds for group in classes),
+        estimator=" and ".join(sorted({group.estimator for group in classes})),
+        regions=sum(group.regions for group in classes),
+        pixel_counts=None,
+        image_counts=None,
+    )
+
+
+def _mean_estimate(estimates: Sequence[Estimate], protocol: Protocol) -> Estimate:
+    values = [e.value for e in estimates if e.value is not None]
+    if not values:
+        return Estimate(None)
+    value = float(np.mean(values))
+    drawn = [e.replicates for e in estimates if e.value is not None and e.replicates is not None]
+    if len(drawn) < len(values):
+        return Estimate(value)
+    together = mean_replicates(drawn)
+    return Estimate(value, interval(together, value, protocol.level), None, together)
+
+
+def _streamed(maps: StoredMaps, masks: StoredMasks) -> RegionCounts:
+    state = StreamingPixels.empty()
+    for start in range(0, len(maps), 8):
+        part = slice(start, start + 8)
+        state = state.update(list(maps[part]), list(masks[part]))
+    return state.counts()
+
+
+def _pixel_estimates(
+    maps: StoredMaps, masks: StoredMasks, counts: RegionCounts, protocol: Protocol
+) -> dict[str, Estimate]:
+    histograms = image_histograms(maps, masks, counts)
+    drawn = bootstrap_pixels(histograms, resamples=protocol.resamples, seed=protocol.seed, fpr_limit=protocol.fpr_limit)
+    area = _estimate(aupro(counts, protocol.fpr_limit), drawn.aupro, protocol)
+    return _ranking_estimates("pixel", counts.ranking, drawn, protocol) | {"pixel_aupro": area}
+
+
+def _ranking_estimates(
+    kind: str, counts: RankingCounts, drawn: BootstrapMetrics, protocol: Protocol
+) -> dict[str, Estimate]:
+    best = f1_max(counts)
+    return {
+        f"{kind}_auroc": _estimate(auroc(counts), drawn.auroc, protocol),
+        f"{kind}_ap": _estimate(average_precision(counts), drawn.average_precision, protocol),
+        f"{kind}_f1_max": _estimate(
+            best.value if best else None, drawn.f1_max, protocol, best.threshold if best else None
+        ),
+    }
+
+
+def _estimate(
+    value: float | None, replicates: Replicates, protocol: Protocol, threshold: float | None = None
+) -> Estimate:
+    if value is None:
+        return Estimate(None)
+    return Estimate(value, interval(replicates, value, protocol.level), threshold, replicates)

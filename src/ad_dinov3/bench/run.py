@@ -1,0 +1,218 @@
+"""Method x data set x protocol -> rows, resumable at any image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ad_dinov3.bench.measure import GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_masks
+from ad_dinov3.bench.protocol import Protocol
+from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_mb, source_commit
+from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, file_hash, items_of, score_items
+from ad_dinov3.errors import DataError, ImageError
+from ad_dinov3.infer.drive import Scorer
+from ad_dinov3.infer.files import write_map_png16
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A method with weights, ready to be measured, and what its rows must say of it.
+
+    Attributes:
+        detector: prepares and scores images.
+        method: the method's name in tables.
+        model: the name or folder that was asked for.
+        weights_hash: equal hashes give equal maps.
+        input_size: (H, W) in px of the model's input.
+        interpolation: filter of the resize to it.
+        trained_on: names of the training data.
+        training_images: sha256 of the training images' files.
+        training_seed: of the training; None for untrained methods.
+        device: where it runs.
+    """
+
+    detector: Scorer
+    method: str
+    model: str
+    weights_hash: str
+    input_size: tuple[int, int]
+    interpolation: str
+    trained_on: tuple[str, ...] = ()
+    training_images: frozenset[str] = field(default=frozenset(), repr=False)
+    training_seed: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of one method on one data set.
+
+    Attributes:
+        rows: one per class and metric, then the mean over classes, then all images pooled.
+        classes: the results behind them, by class.
+        pooled: the result over all images.
+        items: the measured images; their maps are in the store.
+        broken: images that could not be decoded and were left out.
+    """
+
+    rows: tuple[Row, ...]
+    classes: dict[str, GroupResult]
+    pooled: GroupResult
+    items: tuple[Item, ...]
+    broken: tuple[ImageError, ...]
+
+
+def evaluate(
+    subject: Subject,
+    data: TestSet,
+    protocol: Protocol,
+    store: Path,
+    options: ScoringOptions | None = None,
+    skip_bad: bool = False,
+) -> Evaluation:
+    """Score every image once, then measure each class, their mean and the pooled set.
+
+    Args:
+        subject: the method.
+        data: what it is measured on.
+        protocol: how.
+        store: folder of scored images; what is in it is not scored again.
+        options: how scoring is carried out.
+        skip_bad: leave out images that cannot be decoded; else they are an error.
+
+    Raises:
+        DataError: no image; training and test data overlap; an image or mask cannot be read; another process's share
+            of the images is not scored yet.
+    """
+    items, broken = score(subject, data, protocol, store, options)
+    if broken and not skip_bad:
+        shown = "\n  ".join(str(error) for error in broken[:_SHOWN])
+        raise DataError(f"{len(broken)} images cannot be decoded (--skip-bad leaves them out):\n  {shown}")
+    bad = {error.path for error in broken}
+    items = [item for item in items if str(item.sample.image_path) not in bad]
+    waiting = sum(not item.stored.is_file() for item in items)
+    if waiting:
+        raise DataError(f"{waiting} of {len(items)} images are not scored yet; run the other shares first")
+    masks = read_masks(items, protocol)
+    names = list(dict.fromkeys(item.sample.class_name for item in items))
+    classes = {name: _measure_class(items, masks, name, protocol) for name in names}
+    pooled = next(iter(classes.values())) if len(classes) == 1 else measure(items, masks, protocol)
+    rows = rows_of(subject, data.name, protocol, classes, pooled, data_hash(items))
+    return Evaluation(tuple(rows), classes, pooled, tuple(items), tuple(broken))
+
+
+def score(
+    subject: Subject, data: TestSet, protocol: Protocol, store: Path, options: ScoringOptions | None = None
+) -> tuple[list[Item], list[ImageError]]:
+    """The first half of `evaluate`: score this process's share of the images into the store.
+
+    Returns:
+        all images of the set, and those of the share that could not be decoded.
+
+    Raises:
+        DataError: no image; training and test data overlap; an image cannot be read.
+    """
+    if not data.samples:
+        raise DataError(f"{data.name}: no images to measure on")
+    items = items_of(data, protocol, store / subject.weights_hash)
+    refuse_overlap(subject, data.name, items)
+    return items, score_items(subject.detector, items, options or ScoringOptions())
+
+
+def refuse_overlap(subject: Subject, data_name: str, items: Iterable[Item]) -> None:
+    """The zero-shot rule: nothing of the test data was trained on, by the data set's name or by an image's bytes.
+
+    Raises:
+        DataError: it was.
+    """
+    if data_name.lower() in {name.lower() for name in subject.trained_on}:
+        raise DataError(
+            f"{subject.model} was trained on {data_name}; a zero-shot figure needs test data that it never saw "
+            f"(it was trained on {', '.join(subject.trained_on)})"
+        )
+    known = [item.sample.image_path for item in items if item.image_hash in subject.training_images]
+    if known:
+        raise DataError(
+            f"{len(known)} images of {data_name} are among the training images of {subject.model}, such as {known[0]}; "
+            "a zero-shot figure needs test data that it never saw"
+        )
+
+
+def data_hash(items: Sequence[Item]) -> str:
+    """Hex digest over the images, masks and classes that were measured, whatever their order and place."""
+    lines = []
+    for item in items:
+        mask = file_hash(item.sample.mask_path) if item.sample.mask_path else "normal"
+        lines.append(f"{item.sample.class_name} {item.image_hash} {mask}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def rows_of(
+    subject: Subject,
+    data_name: str,
+    protocol: Protocol,
+    classes: dict[str, GroupResult],
+    pooled: GroupResult,
+    digest: str,
+) -> list[Row]:
+    """Rows of every class, of their mean and of the pooled set."""
+    versions, commit = installed_versions(), source_commit()
+
+    def rows(scope: Literal["class", "mean", "pooled"], name: str, group: GroupResult) -> list[Row]:
+        return [
+            Row(
+                method=subject.method,
+                model=subject.model,
+                weights_hash=subject.weights_hash,
+                trained_on=subject.trained_on,
+                training_seed=subject.training_seed,
+                input_size=subject.input_size,
+                interpolation=subject.interpolation,
+                data=data_name,
+                data_hash=digest,
+                scope=scope,
+                class_name=name,
+                metric=metric,
+                value=estimate.value,
+                low=estimate.interval.low if estimate.interval else None,
+                high=estimate.interval.high if estimate.interval else None,
+                level=protocol.level,
+                threshold=estimate.threshold,
+                images=group.images,
+                anomalous_images=group.anomalous_images,
+                pixels=group.pixels,
+                regions=group.regions,
+                classes=1 if scope == "class" else len(classes),
+                estimator=group.estimator,
+                protocol=protocol.name,
+                protocol_hash=protocol.digest,
+                seconds=round(group.seconds, 3),
+                peak_memory_mb=round(peak_memory_mb(), 1),
+                device=subject.device,
+                versions=versions,
+                commit=commit,
+            )
+            for metric in METRICS
+            if (estimate := group.estimates.get(metric)) is not None
+        ]
+
+    every = [row for name, group in classes.items() for row in rows("class", name, group)]
+    return [*every, *rows("mean", "", mean_of(list(classes.values()), protocol)), *rows("pooled", "", pooled)]
+
+
+def save_maps(evaluation: Evaluation, protocol: Protocol, folder: Path) -> None:
+    """Write the maps at the size of evaluation as 16-bit PNG, ``<class>/<defect>/<image>.png`` below a folder."""
+    masks = read_masks(evaluation.items, protocol)
+    for item, anomaly_map in zip(evaluation.items, StoredMaps(evaluation.items, masks), strict=True):
+        sample = item.sample
+        write_map_png16(folder / sample.class_name / sample.defect / f"{sample.image_path.stem}.png", anomaly_map)
+
+
+def _measure_class(items: Sequence[Item], masks: StoredMasks, name: str, protocol: Protocol) -> GroupResult:
+    chosen = [i for i, item in enumerate(items) if item.sample.class_name == name]
+    return measure([items[i] for i in chosen], masks.pick(chosen), protocol)
