@@ -6,9 +6,7 @@ stage is computed and nothing but the stages is kept.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
-from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
+from ad_dinov3.encoders.filling import fill, fingerprint
+from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.types import EncoderSpec, Features
 from ad_dinov3.weights import BackboneWeights, load_backbone_weights, resolve_weights
 
@@ -234,12 +233,13 @@ def build_dinov3(
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks the argument
         settings |= {key: getattr(convnext, key) for key in _CONVNEXT_SETTINGS}
     settings |= {"kind": weights.kind, "stages": module.stages, "grid": module.patch_size}
+    used = {name: tensor for name, tensor in weights.state.items() if name != _MASK_TOKEN}
     spec = EncoderSpec(
         name=weights.name,
         patch_size=module.patch_size,
         size_multiple=module.size_multiple,
         widths=module.widths,
-        fingerprint=fingerprint(weights.state, settings),
+        fingerprint=fingerprint(used, settings),
         licence=weights.licence,
     )
     return Dinov3Encoder(module, spec, mean=weights.mean, std=weights.std, autocast=autocast)
@@ -250,21 +250,10 @@ def quarters(depth: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(depth * quarter / 4)) for quarter in (1, 2, 3, 4)}))
 
 
-def fingerprint(state: Mapping[str, Tensor], settings: Mapping[str, object]) -> str:
-    """Hex sha256 over the tensors' names, shapes and float32 values and the settings; the file's layout has no say."""
-    digest = hashlib.sha256(json.dumps(dict(settings), sort_keys=True, default=list).encode())
-    for key in sorted(state):
-        if key != _MASK_TOKEN:
-            tensor = state[key].detach().to("cpu", torch.float32).contiguous()
-            digest.update(f"{key}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().data)
-    return digest.hexdigest()
-
-
 def _built_vit(config: DINOv3ViTConfig, weights: BackboneWeights) -> DINOv3ViTModel:
     with torch.device("meta"):  # without drawing random weights first
         model = DINOv3ViTModel(config)
-    _fill(model, weights)
+    _fill_backbone(model, weights)
     model.rope_embeddings = type(model.rope_embeddings)(config)  # computed, not stored, and still on "meta"
     return model
 
@@ -272,38 +261,20 @@ def _built_vit(config: DINOv3ViTConfig, weights: BackboneWeights) -> DINOv3ViTMo
 def _built_convnext(config: DINOv3ConvNextConfig, weights: BackboneWeights) -> DINOv3ConvNextModel:
     with torch.device("meta"):
         model = DINOv3ConvNextModel(config)
-    _fill(model, weights)
+    _fill_backbone(model, weights)
     return model
 
 
-def _fill(model: nn.Module, weights: BackboneWeights) -> None:
-    """Put the weights into the network as float32; every tensor must fit, none may be left over."""
+def _fill_backbone(model: nn.Module, weights: BackboneWeights) -> None:
     wanted = model.state_dict()
     nested = any(key.startswith("model.") for key in wanted)  # newer versions of transformers: blocks below "model."
-    state = {}
-    for key, tensor in weights.state.items():
-        inner = nested and key.startswith(("layer.", "stages."))
-        state[f"model.{key}" if inner else key] = tensor.float()
+    state = {
+        f"model.{key}" if nested and key.startswith(("layer.", "stages.")) else key: tensor
+        for key, tensor in weights.state.items()
+    }
     if _MASK_TOKEN in wanted:
         state.setdefault(_MASK_TOKEN, torch.zeros(wanted[_MASK_TOKEN].shape))
-    _check_state(weights, state, wanted)
-    model.load_state_dict(state, assign=True)
-
-
-def _check_state(weights: BackboneWeights, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    problems = [f"{key} is missing" for key in wanted.keys() - state.keys()]
-    problems += [f"{key} is not part of the model" for key in state.keys() - wanted.keys()]
-    problems += [
-        f"{key}: expected {tuple(wanted[key].shape)}, found {tuple(state[key].shape)}"
-        for key in wanted.keys() & state.keys()
-        if wanted[key].shape != state[key].shape
-    ]
-    if problems:
-        shown = "; ".join(sorted(problems)[:4]) + ("; ..." if len(problems) > 4 else "")
-        raise WeightsError(
-            f"{weights.path}: the tensors do not fit its configuration ({len(problems)} differences): {shown}. "
-            f"Take config.json and weights from the same download, or remove config.json to have it inferred."
-        )
+    fill(model, state, weights.path)
 
 
 def _checked_stages(stages: Sequence[int], depth: int) -> tuple[int, ...]:

@@ -1,6 +1,20 @@
-"""Encoder weights: name -> files -> tensors in one layout. The only place that opens checkpoints."""
+"""Encoder weights: name -> files -> tensors in one layout. The only place that opens checkpoints.
 
+table      the public models and all their names
+resolve    a name or a path -> a folder or a file on this machine, or one download (hub)
+files      a file -> tensors, never running what is in it
+load, clip -> tensors in the Hugging Face layout (vit, convnext: the names of Meta and timm) with a configuration
+"""
+
+from ad_dinov3.weights.clip import Activation as Activation
+from ad_dinov3.weights.clip import ClipWeights as ClipWeights
+from ad_dinov3.weights.clip import load_clip_weights as load_clip_weights
+from ad_dinov3.weights.files import read_tensors as read_tensors
 from ad_dinov3.weights.load import BackboneWeights as BackboneWeights
 from ad_dinov3.weights.load import load_backbone_weights as load_backbone_weights
 from ad_dinov3.weights.resolve import WeightSource as WeightSource
+from ad_dinov3.weights.resolve import find_local as find_local
 from ad_dinov3.weights.resolve import resolve_weights as resolve_weights
+from ad_dinov3.weights.resolve import weights_folder as weights_folder
+from ad_dinov3.weights.table import PUBLIC_BACKBONES as PUBLIC_BACKBONES
+from ad_dinov3.weights.table import PUBLIC_CLIPS as PUBLIC_CLIPS

@@ -1,19 +1,37 @@
-"""From a found source to tensors in the Hugging Face layout, whatever layout they were stored in."""
+"""From a found source to a backbone's tensors in the Hugging Face layout, whatever layout they were stored in."""
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ad_dinov3.weights.resolve import WeightSource
-from ad_dinov3.weights.table import DINOV3_LICENCE, IMAGENET_MEAN, IMAGENET_STD, Kind
+from ad_dinov3.errors import WeightsError
+from ad_dinov3.weights.convnext import convnext_config, convnext_to_hugging_face
+from ad_dinov3.weights.files import read_tensors, sha256_of
+from ad_dinov3.weights.folders import checkpoint_file, read_json
+from ad_dinov3.weights.resolve import WeightSource, ways
+from ad_dinov3.weights.table import DINOV3_LICENCE, IMAGENET_MEAN, IMAGENET_STD, PUBLIC_BACKBONES, Kind, PublicBackbone
+from ad_dinov3.weights.vit import heads_from_periods, vit_config, vit_to_hugging_face
 
-_DEFAULT_GRID_STRIDE = 16  # a ConvNeXt's common grid, the ViT's patch size
+Layout = Literal["Hugging Face", "timm", "Meta"]
+
+_DEFAULT_GRID_STRIDE = 16  # a ConvNeXt's common grid: the public ViTs' patch size
+_HEAD_WIDTH = 64  # channels per head of every public ViT but the 7B
+_MODEL_TYPES: dict[str, Kind] = {"dinov3_vit": "vit", "dinov3_convnext": "convnext"}
+_META_HASH = re.compile(r"-([0-9a-f]{8})\.pth")
+# A tensor that tells kind and layout; what stands before its name is a wrapper's prefix ("state_dict.", "backbone.").
+_ANCHORS: tuple[tuple[str, Kind, Layout], ...] = (
+    ("embeddings.patch_embeddings.weight", "vit", "Hugging Face"),
+    ("patch_embed.proj.weight", "vit", "Meta"),  # or timm, told apart below
+    ("stages.0.downsample_layers.0.weight", "convnext", "Hugging Face"),
+    ("downsample_layers.0.0.weight", "convnext", "Meta"),
+    ("stem.0.weight", "convnext", "timm"),
+)
 
 
 @dataclass(frozen=True)
@@ -23,11 +41,12 @@ class BackboneWeights:
     Attributes:
         name: the model's name.
         kind: ``vit`` or ``convnext``.
-        config: the fields of the Hugging Face configuration.
-        state: tensors by their Hugging Face keys, blocks below ``layer.`` or ``stages.``.
-        path: where they came from, for messages.
+        config: fields of the Hugging Face configuration.
+        state: tensors by their Hugging Face names, blocks below ``layer.`` or ``stages.``.
+        path: the file they came from.
+        layout: how they were stored there.
         licence: name of the licence.
-        mean, std: image statistics.
+        mean, std: image statistics, per channel of [0, 1].
         grid_stride: pixels per cell of a ConvNeXt's common grid.
     """
 
@@ -36,6 +55,7 @@ class BackboneWeights:
     config: Mapping[str, object]
     state: Mapping[str, Tensor]
     path: Path
+    layout: Layout = "Hugging Face"
     licence: str = DINOV3_LICENCE
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
@@ -43,16 +63,153 @@ class BackboneWeights:
 
 
 def load_backbone_weights(source: WeightSource) -> BackboneWeights:
-    """Read a backbone."""
-    config = json.loads((source.path / "config.json").read_text())
-    state = load_file(source.path / "model.safetensors")
-    kind: Kind = "vit" if config["model_type"] == "dinov3_vit" else "convnext"
+    """Read a DINOv3 backbone from Hugging Face's, timm's or Meta's files; the layout is told by the tensors' names.
+
+    The configuration comes from a ``config.json`` of ``transformers`` beside the file, else from the tensors' shapes.
+
+    Raises:
+        WeightsError: a file that is missing, truncated, of another model, or whose sha256 is not what its name says.
+    """
+    folder, file = checkpoint_file(source)
+    check_hash(file)
+    raw = read_tensors(file)
+    kind, layout, prefix = _detected(file, raw)
+    raw = {name.removeprefix(prefix): tensor for name, tensor in raw.items() if name.startswith(prefix)}
+    settings = read_json(folder / "config.json")
+    if layout == "Hugging Face":
+        state = {re.sub(r"^model\.(?=layer\.|stages\.)", "", name): tensor for name, tensor in raw.items()}
+        unknown: list[str] = []  # the network itself knows what is not part of it
+    else:
+        state, unknown = (vit_to_hugging_face if kind == "vit" else convnext_to_hugging_face)(raw)
+    if unknown:
+        raise WeightsError(
+            f"{file}: expected a DINOv3 {kind} in {layout}'s layout, found {len(unknown)} tensors that it does not "
+            f"have, such as {', '.join(sorted(unknown)[:3])}; this is another model"
+        )
+    row = source.backbone
+    try:
+        inferred = (
+            convnext_config(state) if kind == "convnext" else vit_config(state, _heads(file, settings, raw, state, row))
+        )
+    except KeyError as missing:
+        raise WeightsError(f"{file}: expected a DINOv3 {kind}, found no tensor {missing}; download it again") from None
+    if row is not None:
+        _check_row(file, row, kind, inferred)
+    mean, std = _statistics(folder, settings, row)
     return BackboneWeights(
         name=source.name,
         kind=kind,
-        config=config,
-        state={key.removeprefix("model."): tensor for key, tensor in state.items()},
-        path=source.path,
-        grid_stride=config.pop("grid_stride", _DEFAULT_GRID_STRIDE),
-        licence=config.pop("licence", DINOV3_LICENCE),
+        config=_config(file, kind, settings, inferred),
+        state=state,
+        path=file,
+        layout=layout,
+        licence=str(settings.get("licence", DINOV3_LICENCE if row is None else source.licence)),
+        mean=mean,
+        std=std,
+        grid_stride=_grid_stride(file, settings),
     )
+
+
+def check_hash(file: Path) -> bool:
+    """Whether a file's name carries the beginning of its sha256, as Meta's do.
+
+    Raises:
+        WeightsError: it does, and the file's bytes have another.
+    """
+    named = _META_HASH.search(file.name)
+    if named is None or not file.is_file():
+        return False
+    found = sha256_of(file)
+    if not found.startswith(named[1]):
+        raise WeightsError(
+            f"{file}: expected a sha256 that begins with {named[1]}, found {found[:8]} ({file.stat().st_size} bytes); "
+            f"the download is incomplete or the file was changed: download it again"
+        )
+    return True
+
+
+def _detected(file: Path, raw: Mapping[str, Tensor]) -> tuple[Kind, Layout, str]:
+    for anchor, kind, layout in _ANCHORS:
+        name = next((name for name in raw if name == anchor or name.endswith(f".{anchor}")), None)
+        if name is not None:
+            is_timm = any(other.endswith((".gamma_1", "reg_token")) for other in raw)
+            return kind, "timm" if layout == "Meta" and is_timm else layout, name.removesuffix(anchor)
+    examples = ", ".join(sorted(raw)[:3]) or "no tensors"
+    raise WeightsError(
+        f"{file}: expected a DINOv3 backbone in the layout of Hugging Face, timm or Meta, found {examples}."
+        f"{ways(PUBLIC_BACKBONES[3])}"
+    )
+
+
+def _config(
+    file: Path, kind: Kind, settings: Mapping[str, object], inferred: Mapping[str, object]
+) -> Mapping[str, object]:
+    """The configuration beside the file where it is one of transformers', else the one that the shapes tell."""
+    model_type = settings.get("model_type")
+    if model_type is None:
+        return inferred
+    if _MODEL_TYPES.get(str(model_type)) != kind:
+        raise WeightsError(f"{file}: config.json beside it is of a {model_type!r}, the tensors are of a DINOv3 {kind}")
+    return settings
+
+
+def _heads(
+    file: Path,
+    settings: Mapping[str, object],
+    raw: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    row: PublicBackbone | None,
+) -> int:
+    """A ViT's number of heads, which no shape tells: config.json, the name asked for, Meta's periods, or the width."""
+    named = settings.get("num_attention_heads", row.heads if row else None)
+    if isinstance(named, int):
+        return named
+    width = int(state["embeddings.patch_embeddings.weight"].shape[0])
+    public = {candidate.widths[0]: candidate.heads for candidate in PUBLIC_BACKBONES if candidate.kind == "vit"}
+    heads = heads_from_periods(raw) or public.get(width) or width // _HEAD_WIDTH
+    if not heads:
+        raise WeightsError(
+            f"{file}: the number of attention heads of a model {width} wide cannot be told from its tensors; put the "
+            f"model's config.json beside it"
+        )
+    return heads
+
+
+def _check_row(file: Path, row: PublicBackbone, kind: Kind, config: Mapping[str, object]) -> None:
+    """That the tensors are of the model that was asked for, by kind, widths and depths."""
+    if kind == "vit":
+        keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_register_tokens"]
+        expected: list[object] = [row.widths[0], row.depths[0], row.heads, row.hidden, row.registers]
+    else:
+        keys = ["hidden_sizes", "depths"]
+        expected = [list(row.widths), list(row.depths)]
+    found = [config.get(key) for key in keys]
+    if kind != row.kind or found != expected:
+        raise WeightsError(
+            f"{file}: expected {row.name}, a {row.kind} with {', '.join(keys)} = {expected}, found a {kind} with "
+            f"{found}; this is another model: rename it, or pass its path instead of the name"
+        )
+
+
+def _statistics(
+    folder: Path, settings: Mapping[str, object], row: PublicBackbone | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std: of the folder's files (transformers' processor, timm's config), else of the public model."""
+    processor = read_json(folder / "preprocessor_config.json")
+    timm = settings.get("pretrained_cfg")
+    candidates = [
+        (settings.get("image_mean"), settings.get("image_std")),
+        (processor.get("image_mean"), processor.get("image_std")),
+        (timm.get("mean"), timm.get("std")) if isinstance(timm, dict) else (None, None),
+    ]
+    for mean, std in candidates:
+        if isinstance(mean, list) and isinstance(std, list):
+            return tuple(map(float, mean)), tuple(map(float, std))
+    return (IMAGENET_MEAN, IMAGENET_STD) if row is None else (row.mean, row.std)
+
+
+def _grid_stride(file: Path, settings: Mapping[str, object]) -> int:
+    stride = settings.get("grid_stride", _DEFAULT_GRID_STRIDE)
+    if not isinstance(stride, int):
+        raise WeightsError(f"{file}: expected grid_stride in config.json to be a whole number, got {stride!r}")
+    return stride

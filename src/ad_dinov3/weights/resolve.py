@@ -1,29 +1,181 @@
-"""From a name or a path to files on this machine."""
+"""From a name or a path to files: a local path, AD_DINOV3_WEIGHTS, the Hugging Face cache, or one download."""
 
 from __future__ import annotations
 
+import difflib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ad_dinov3.errors import WeightsError
-from ad_dinov3.weights.table import NANO
+from ad_dinov3.weights.hub import cached_snapshot, download_snapshot
+from ad_dinov3.weights.table import (
+    DINOV3_LICENCE,
+    META_FORM_URL,
+    NANO,
+    OWN_LICENCE,
+    PUBLIC_BACKBONES,
+    PUBLIC_CLIPS,
+    PublicBackbone,
+    PublicClip,
+    find_backbone,
+    find_clip,
+)
+
+WEIGHTS_VARIABLE = "AD_DINOV3_WEIGHTS"
 
 _NANO_FOLDER = Path(__file__).parents[1] / "encoders" / "nano"
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
+
+Origin = Literal["embedded", "path", "folder of AD_DINOV3_WEIGHTS", "Hugging Face cache", "download"]
 
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where one model's weights lie: its name, and a folder or a file."""
+    """Where one model's weights lie.
+
+    Attributes:
+        name: the model's name; the folder's or file's own name for a model that is not in the tables.
+        path: a folder or a file.
+        origin: how it was found.
+        backbone: the row of the public backbone that was asked for, or that the path is named after; the tensors must
+            fit it.
+        licence: name of the weights' licence, as far as the name tells.
+    """
 
     name: str
     path: Path
+    origin: Origin = "path"
+    backbone: PublicBackbone | None = None
+    licence: str = "not stated"
 
 
 def resolve_weights(name_or_path: str, *, offline: bool = False) -> WeightSource:
-    """Find a model's weights."""
+    """Find a model's weights; a download happens only for a name that is nowhere on this machine.
+
+    The order: ``nano`` (the embedded model), an existing path, the folder that AD_DINOV3_WEIGHTS names, the Hugging
+    Face cache, then one download unless ``offline`` or HF_HUB_OFFLINE says no.
+
+    Args:
+        name_or_path: a folder, a file, a public name (``dinov3-vitl16``, ``vitl16``, ``clip-vit-l14``), a repository
+            on Hugging Face (``facebook/...``, ``timm/...``, ``openai/...``), or the name of Meta's file.
+        offline: never download.
+
+    Raises:
+        WeightsError: a name that nobody knows, or weights that are not to be had; it says how to get them.
+    """
+    found = find_local(name_or_path)
+    if found is not None:
+        return found
+    row = find_backbone(name_or_path) or find_clip(name_or_path)
+    repository = hub_repository(name_or_path)
+    if repository is None:
+        raise WeightsError(_unknown(name_or_path))
+    if offline:
+        raise WeightsError(f"{name_or_path}: not on this machine, and downloads are switched off.{ways(row)}")
+    path = download_snapshot(repository, ways(row))
+    return _named(name_or_path, path, "download")
+
+
+def find_local(name_or_path: str) -> WeightSource | None:
+    """The weights as ``resolve_weights`` finds them without a download, or None."""
     if name_or_path == NANO:
-        return WeightSource(NANO, _NANO_FOLDER)
+        return WeightSource(NANO, _NANO_FOLDER, "embedded", licence=OWN_LICENCE)
     path = Path(name_or_path).expanduser()
-    if path.is_dir():
-        return WeightSource(path.name, path)
-    raise WeightsError(f"no weights at {name_or_path}")
+    if path.exists():
+        return _named(path.name, path, "path")
+    in_folder = _in_weights_folder(name_or_path)
+    if in_folder is not None:
+        return _named(name_or_path, in_folder, "folder of AD_DINOV3_WEIGHTS")
+    for repository in _repositories(name_or_path):
+        snapshot = cached_snapshot(repository)
+        if snapshot is not None:
+            return _named(name_or_path, snapshot, "Hugging Face cache")
+    return None
+
+
+def hub_repository(name: str) -> str | None:
+    """The repository on Hugging Face that a name is downloaded from: timm's if asked for by that, else the maker's."""
+    return next(iter(_repositories(name)), None)
+
+
+def weights_folder() -> Path | None:
+    """The folder that AD_DINOV3_WEIGHTS names, or None."""
+    named = os.environ.get(WEIGHTS_VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
+def ways(row: PublicBackbone | PublicClip | None) -> str:
+    """The legal ways to get a public model's weights, as lines for a message."""
+    if row is None:
+        return f"\nPut its files into a folder and pass the folder, or set {WEIGHTS_VARIABLE} to the folder above it."
+    lines = [""]
+    if isinstance(row, PublicBackbone):
+        lines += [
+            f"Legal ways to get it ({DINOV3_LICENCE}):",
+            f"- accept the licence at https://huggingface.co/{row.hf_id}, run `hf auth login`, then "
+            f"`ad-dinov3 weights download {row.name} --to DIR`",
+            f"- Meta's request form (an e-mail brings links): {META_FORM_URL} -> {row.meta_file}",
+            f"- timm's mirror under the same licence: `ad-dinov3 weights download {row.timm_id} --to DIR`",
+        ]
+    else:
+        lines += [
+            "Ways to get it (MIT licence):",
+            f"- `ad-dinov3 weights download {row.name} --to DIR` where there is a network (https://huggingface.co/{row.hf_id})",
+            f"- OpenAI's own file {row.openai_file}, with tokenizer.json or vocab.json and merges.txt beside it",
+        ]
+    return "\n".join([*lines, f"Then pass DIR/{row.name}, or set {WEIGHTS_VARIABLE}=DIR to have it found by name."])
+
+
+def _named(asked: str, path: Path, origin: Origin) -> WeightSource:
+    """The source with what the name asked for, or else the path's own name, tells of it."""
+    stem = path.name.removesuffix(path.suffix) if path.suffix in _SUFFIXES else path.name
+    row = find_backbone(asked) or find_backbone(path.name) or find_backbone(stem)
+    if row is not None:
+        return WeightSource(row.name, path, origin, row, DINOV3_LICENCE)
+    clip = find_clip(asked) or find_clip(path.name)
+    if clip is not None:
+        return WeightSource(clip.name, path, origin, licence="MIT")
+    return WeightSource(stem or path.resolve().name, path, origin)
+
+
+def _names(name: str) -> tuple[str, ...]:
+    row = find_backbone(name) or find_clip(name)
+    return row.names if row else (name,)
+
+
+def _in_weights_folder(name: str) -> Path | None:
+    folder = weights_folder()
+    if folder is None:
+        return None
+    for known in _names(name):
+        candidates = [folder / known, folder / known.rpartition("/")[2]]
+        candidates += [folder / f"{known.rpartition('/')[2]}{suffix}" for suffix in _SUFFIXES]
+        for candidate in candidates:
+            if candidate.exists():
+                return candidate
+    return None
+
+
+def _repositories(name: str) -> tuple[str, ...]:
+    backbone = find_backbone(name)
+    if backbone is not None:
+        both = (backbone.hf_id, backbone.timm_id)
+        return both[::-1] if name == backbone.timm_id else both
+    clip = find_clip(name)
+    if clip is not None:
+        return (clip.hf_id,)
+    return (name,) if _HUB_ID.fullmatch(name) else ()
+
+
+def _unknown(name: str) -> str:
+    known = [NANO, *(row.name for row in (*PUBLIC_BACKBONES, *PUBLIC_CLIPS))]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    return (
+        f"{name}: no such file or folder, and no model of that name{hint} Known are {', '.join(known)}, a Hugging Face "
+        f"repository (owner/name), a folder or a file."
+    )

@@ -117,3 +117,46 @@ PUBLIC_BACKBONES = (
 def find_backbone(name: str) -> PublicBackbone | None:
     """The public backbone of a name (ours, Hugging Face's, timm's, Meta's file), or None."""
     return next((row for row in PUBLIC_BACKBONES if name in row.names), None)
+
+
+@dataclass(frozen=True)
+class PublicClip:
+    """One public CLIP.
+
+    Attributes:
+        name: our name for it.
+        hf_id: its repository on Hugging Face.
+        openai_file: OpenAI's own file, a TorchScript archive.
+        openai_sha256: what that file's sha256 is, from the address it is published at.
+    """
+
+    name: str
+    hf_id: str
+    openai_file: str
+    openai_sha256: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Everything that this model may be asked for by."""
+        return (self.name, self.hf_id, self.hf_id.partition("/")[2], self.openai_file)
+
+
+PUBLIC_CLIPS = (
+    PublicClip(
+        "clip-vit-l14-336",
+        "openai/clip-vit-large-patch14-336",
+        "ViT-L-14-336px.pt",
+        "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02",
+    ),
+    PublicClip(
+        "clip-vit-l14",
+        "openai/clip-vit-large-patch14",
+        "ViT-L-14.pt",
+        "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836",
+    ),
+)
+
+
+def find_clip(name: str) -> PublicClip | None:
+    """The public CLIP of a name, or None."""
+    return next((row for row in PUBLIC_CLIPS if name in row.names), None)
