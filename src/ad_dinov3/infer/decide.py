@@ -181,32 +181,32 @@ def simplify(ring: Sequence[Point], tolerance_px: float) -> list[Point]:
     Douglas and Peucker 1973, on the two halves between the first corner and the one farthest from it. A ring that
     would shrink to a line is returned as it is.
     """
-    points = np.asarray(ring, dtype=np.float64)
     if len(ring) <= 4:
         return list(ring)
-    far = int(np.argmax(np.hypot(*(points - points[0]).T)))
-    closed = np.vstack([points, points[:1]])
+    closed = np.array([complex(*corner) for corner in [*ring, ring[0]]])
+    far = int(np.abs(closed - closed[0]).argmax())
     keep = np.zeros(len(closed), dtype=bool)
     keep[[0, far]] = True
     spans = [(0, far), (far, len(ring))]
     while spans:
         first, last = spans.pop()
-        distance = _distance_to_segment(closed[first + 1 : last], closed[first], closed[last])
-        if distance.size and distance.max() > tolerance_px:
-            middle = first + 1 + int(distance.argmax())
+        if last - first < 2:
+            continue
+        distance = _distance_to_segment(closed[first + 1 : last] - closed[first], complex(closed[last] - closed[first]))
+        farthest = int(distance.argmax())
+        if distance[farthest] > tolerance_px:
+            middle = first + 1 + farthest
             keep[middle] = True
             spans += [(first, middle), (middle, last)]
     kept = [ring[int(index)] for index in np.flatnonzero(keep[:-1])]
     return kept if len(kept) > 2 else list(ring)
 
 
-def _distance_to_segment(
-    points: NDArray[np.float64], start: NDArray[np.float64], end: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    along = end - start
-    share = np.clip((points - start) @ along / max(float(along @ along), 1e-12), 0, 1)
-    offset: NDArray[np.float64] = points - start - share[:, None] * along
-    return np.hypot(offset[:, 0], offset[:, 1])
+def _distance_to_segment(points: NDArray[np.complex128], end: complex) -> NDArray[np.float64]:
+    """Distance of points x + iy to the segment from 0 to ``end``, which may be 0 as well."""
+    share = (points * end.conjugate()).real / max(abs(end) ** 2, 1e-12)
+    distance: NDArray[np.float64] = np.abs(points - share.clip(0, 1) * end)
+    return distance
 
 
 def position_words(centroid: tuple[float, float], size: tuple[int, int]) -> str:
