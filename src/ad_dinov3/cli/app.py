@@ -20,6 +20,7 @@ COMMANDS = {
     "ablate": ("ablate", "Train and evaluate variants of the method with several seeds; print one table."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
+    "convert": ("convert", "Convert between a model folder and a checkpoint of the authors' code."),
     "datasets": ("datasets", "List, describe and verify data sets."),
     "weights": ("weights", "List, verify and download encoder weights."),
     "cache": ("cache", "List and prune the cache of frozen features."),

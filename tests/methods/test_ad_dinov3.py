@@ -1,0 +1,296 @@
+"""AD-DINOv3's head against plain loops, the released code's behaviour, and its own invariants."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ad_dinov3.config import PRESETS, LossConfig, MethodConfig
+from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3
+from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+from ad_dinov3.methods.losses import dice, focal
+from ad_dinov3.methods.released_format import load_released, to_released
+from ad_dinov3.ops import on_grid, standardise, whiten
+from ad_dinov3.types import Features
+
+CLASSES = ("bottle", "metal_nut")
+GRID, SIZE, WIDTH, TEXT = (4, 6), (64, 96), 12, 12
+
+
+def make_features(batch: int = 2, stages: int = 4, seed: int = 0) -> Features:
+    generator = torch.Generator().manual_seed(seed)
+    patches = tuple(torch.randn(batch, *GRID, 16, generator=generator) for _ in range(stages))
+    cls = tuple(torch.randn(batch, 16, generator=generator) for _ in range(stages))
+    return Features(patches, cls, SIZE)
+
+
+def make_head(config: MethodConfig, learned: bool = False) -> AdDinoV3:
+    torch.manual_seed(1)
+    head = AdDinoV3(config.model_copy(update={"width": WIDTH}), (16,) * 4, TEXT, CLASSES, learned)
+    if not learned:
+        head.set_prompts({name: F.normalize(torch.randn(2, TEXT), dim=-1) for name in CLASSES})
+    return head
+
+
+def make_masks(batch: int = 2) -> Tensor:
+    return (torch.rand(batch, *SIZE, generator=torch.Generator().manual_seed(3)) > 0.8).float()
+
+
+def released_by_hand(head: AdDinoV3, features: Features, names: tuple[str, ...], size: tuple[int, int]) -> Tensor:
+    """What the authors' test code does for one image after another, written from its description."""
+    maps = []
+    for image, name in enumerate(names):
+        prompt = head.prompts[head.class_names.index(name)]
+        adapted = [F.leaky_relu(ada.first(prompt[i])) for i, ada in enumerate(head.text_adapters)]
+        text = torch.cat(adapted).reshape(WIDTH, 2)
+        total = torch.zeros(2, *size)
+        for stage, patches in enumerate(features.patch_tokens):
+            tokens = patches[image].flatten(0, 1)
+            tokens = (tokens - tokens.mean(0)) / (tokens.std(0) + 1e-6)
+            tokens = F.leaky_relu(head.patch_adapters[stage].first(tokens))
+            tokens = tokens / tokens.norm(dim=-1, keepdim=True)
+            logits = (100 * tokens @ text).T.reshape(1, 2, *GRID)
+            total += F.interpolate(logits, size, mode="bilinear", align_corners=True).softmax(1)[0]
+        maps.append(total[1] / len(features.patch_tokens))
+    return torch.stack(maps)
+
+
+def test_released_preset_equals_the_description_of_the_authors_code() -> None:
+    head, features = make_head(PRESETS["released"].method), make_features()
+
+    scores = head.score(features, CLASSES)
+
+    assert scores.patch_map.shape == (2, *SIZE)
+    torch.testing.assert_close(scores.patch_map, released_by_hand(head, features, CLASSES, SIZE), atol=1e-5, rtol=0)
+
+
+def test_interleaved_text_has_the_even_entries_in_column_zero() -> None:
+    head = make_head(PRESETS["released"].method)
+
+    columns = head.text(CLASSES[:1])[0]
+
+    normal, abnormal = (F.leaky_relu(ada.first(head.prompts[0, i])) for i, ada in enumerate(head.text_adapters))
+    torch.testing.assert_close(columns[:, 0], torch.cat([normal[::2], abnormal[::2]]))
+    torch.testing.assert_close(columns[:, 1], torch.cat([normal[1::2], abnormal[1::2]]))
+
+
+def test_paper_preset_follows_equations_1_and_2_patch_by_patch() -> None:
+    config = PRESETS["paper"].method
+    head, features = make_head(config), make_features()
+
+    patch_map = head.score(features, CLASSES).patch_map
+
+    for image, name in enumerate(CLASSES):
+        text = head.text([name])[0]
+        for row, column in ((0, 0), (3, 5), (2, 1)):
+            probabilities = []
+            for stage, adapter in enumerate(head.patch_adapters):
+                tokens = standardise(features.patch_tokens[stage].flatten(1, 2))[image]
+                patch = adapter(tokens[row * GRID[1] + column])
+                similarity = torch.stack([F.cosine_similarity(patch, text[:, k], dim=0) for k in (0, 1)])
+                probabilities.append((config.gain * similarity).softmax(0)[1])
+            torch.testing.assert_close(patch_map[image, row, column], torch.stack(probabilities).mean())
+
+
+def test_scores_of_a_batch_equal_those_of_its_images_one_by_one() -> None:
+    for preset in PRESETS.values():
+        head, features = make_head(preset.method), make_features(batch=3)
+        names = ["bottle", "metal_nut", "bottle"]
+        whole = head.score(features, names)
+        for i in range(3):
+            one = Features(
+                tuple(p[i : i + 1] for p in features.patch_tokens),
+                tuple(c[i : i + 1] for c in features.cls_tokens),
+                SIZE,
+            )
+            alone = head.score(one, names[i : i + 1])
+            torch.testing.assert_close(alone.patch_map[0], whole.patch_map[i])
+            torch.testing.assert_close(alone.image_score[0], whole.image_score[i])
+
+
+def test_scores_stay_in_the_unit_interval_on_extreme_tokens() -> None:
+    features = make_features()
+    wild = Features(tuple(1e4 * p for p in features.patch_tokens), features.cls_tokens, SIZE)
+    flat = Features(tuple(torch.zeros_like(p) for p in features.patch_tokens), features.cls_tokens, SIZE)
+    for tokens in ("raw", "standardise", "whiten"):
+        head = make_head(MethodConfig(tokens=tokens))
+        for case in (wild, flat):
+            scores = head.score(case, CLASSES)
+            for values in (scores.patch_map, scores.image_score):
+                assert bool(((values >= 0) & (values <= 1)).all())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"adapter": "bottleneck"},
+        {"residual": 0.5},
+        {"stages": "last"},
+        {"tokens": "raw"},
+        {"tokens": "whiten"},
+        {"text_norm": False},
+        {"text_layout": "interleaved"},
+        {"gain": 10.0},
+        {"upsample": "logits"},
+    ],
+)
+def test_map_switch_changes_the_map(change: dict[str, object]) -> None:
+    plain = make_head(MethodConfig()).score(make_features(), CLASSES).patch_map
+    changed = make_head(MethodConfig().model_copy(update=change)).score(make_features(), CLASSES).patch_map
+
+    assert changed.shape != plain.shape or not torch.allclose(changed, plain, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [{"aacm_gain": 3.0}, {"aacm_sigma": "softmax"}])
+def test_aacm_switch_changes_the_loss_and_not_the_map(change: dict[str, object]) -> None:
+    plain, changed = make_head(MethodConfig()), make_head(MethodConfig().model_copy(update=change))
+    features, masks = make_features(), make_masks()
+
+    torch.testing.assert_close(plain.score(features, CLASSES).patch_map, changed.score(features, CLASSES).patch_map)
+    terms = [head.losses(features, CLASSES, masks, LossConfig())["aacm"].item() for head in (plain, changed)]
+    assert terms[0] != pytest.approx(terms[1])
+
+
+def test_aacm_is_the_sigmoid_of_scaled_cosines_to_the_cls_token() -> None:
+    head, features = make_head(MethodConfig()), make_features()
+
+    maps = head.aacm_maps(head(features, CLASSES), SIZE)
+
+    tokens = head.patch_adapters[2](standardise(features.patch_tokens[2].flatten(1, 2)))
+    cls = head.cls_adapters[2](features.cls_tokens[2])
+    expected = (10 * F.cosine_similarity(tokens, cls[:, None], dim=-1)).sigmoid().reshape(2, *GRID)
+    torch.testing.assert_close(maps[2], expected)
+
+
+def test_switching_a_loss_off_removes_its_term_and_its_gradient() -> None:
+    head = make_head(MethodConfig())
+    losses = head.losses(make_features(), CLASSES, make_masks(), LossConfig(aacm=0, image=0))
+
+    losses["total"].backward()
+
+    assert set(losses) == {"total", "cross_modal"}
+    assert head.cls_adapters[0].first.weight.grad is None
+    assert head.patch_adapters[0].first.weight.grad is not None
+
+
+def test_total_is_the_sum_of_the_weighted_terms() -> None:
+    head, features, masks = make_head(MethodConfig()), make_features(), make_masks()
+    losses = head.losses(features, CLASSES, masks, LossConfig(cross_modal=0.5, aacm=0.25, image=0.25))
+    single = head.losses(features, CLASSES, masks, LossConfig(cross_modal=1, aacm=1, image=1))
+
+    expected = 0.5 * single["cross_modal"] + 0.25 * single["aacm"] + 0.25 * single["image"]
+    torch.testing.assert_close(losses["total"], expected)
+
+
+@pytest.mark.parametrize("resolution", ["grid", "mid", "full"])
+@pytest.mark.parametrize("over_stages", ["mean_map", "per_stage"])
+def test_loss_falls_when_the_map_meets_the_mask_at_every_resolution(resolution: str, over_stages: str) -> None:
+    torch.manual_seed(0)
+    masks = torch.zeros(2, *SIZE)
+    masks[:, 16:48, 16:64] = 1
+    config = LossConfig.model_validate({"resolution": resolution, "over_stages": over_stages})
+    head = make_head(MethodConfig(width=WIDTH), learned=True)
+    signal = on_grid(F.adaptive_avg_pool2d(masks[:, None], GRID).flatten(2).mT, GRID).permute(0, 2, 3, 1)
+    features = Features(
+        tuple(torch.randn(2, *GRID, 16) + 4 * signal for _ in range(4)), (torch.randn(2, 16),) * 4, SIZE
+    )
+    optimiser = torch.optim.Adam(head.parameters(), 1e-2)
+    totals = []
+    for _ in range(30):
+        losses = head.losses(features, CLASSES, masks, config)
+        optimiser.zero_grad()
+        losses["total"].backward()
+        optimiser.step()
+        totals.append(losses["total"].item())
+
+    assert totals[-1] < 0.7 * totals[0]
+
+
+def test_focal_and_dice_equal_a_loop_over_pixels() -> None:
+    generator = torch.Generator().manual_seed(0)
+    abnormal = torch.rand(2, 3, 5, generator=generator)
+    mask = (torch.rand(2, 3, 5, generator=generator) > 0.5).float()
+
+    by_pixel = []
+    for p, m in zip(abnormal.flatten().tolist(), mask.flatten().tolist(), strict=True):
+        target = min(max(m, 1e-5), 1 - 1e-5)
+        agreement = target * p + (1 - target) * (1 - p) + 1e-5
+        by_pixel.append(-((1 - agreement) ** 2) * float(torch.tensor(agreement).log()))
+    assert float(focal(abnormal, mask)) == pytest.approx(sum(by_pixel) / len(by_pixel), rel=1e-4)
+    by_image = [1 - (2 * float((a * m).sum()) + 1) / (float(a.sum() + m.sum()) + 1) for a, m in zip(abnormal, mask)]
+    assert float(dice(abnormal, mask)) == pytest.approx(sum(by_image) / 2, rel=1e-5)
+
+
+def test_whitened_tokens_have_identity_covariance_and_mahalanobis_length() -> None:
+    mixing = torch.randn(5, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens = torch.randn(1, 400, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64) @ mixing
+
+    white = whiten(tokens, shrinkage=1e-9)[0]
+
+    torch.testing.assert_close(white.T.cov(), torch.eye(5, dtype=torch.float64), atol=1e-4, rtol=0)
+    centred = tokens[0] - tokens[0].mean(0)
+    mahalanobis = (centred @ torch.linalg.inv(tokens[0].T.cov()) * centred).sum(-1)
+    torch.testing.assert_close(white.square().sum(-1), mahalanobis, rtol=1e-4, atol=1e-4)
+
+
+def test_plain_baseline_is_the_channel_mean_of_unit_tokens() -> None:
+    features = make_features()
+
+    patch_map = Dinov3Plain().score(features, CLASSES).patch_map
+
+    token = features.patch_tokens[-1][1, 2, 3]
+    mean = float((token / token.norm()).mean())
+    assert float(patch_map[1, 2, 3]) == pytest.approx((mean * 16**0.5 + 1) / 2, rel=1e-5)
+
+
+def test_released_checkpoint_round_trips_to_the_same_map() -> None:
+    head, features = make_head(PRESETS["released"].method), make_features()
+    tree = to_released(head)
+    flat = {f"{module}.{name}": tensor for module, tensors in tree.items() for name, tensor in tensors.items()}
+    torch.manual_seed(9)
+    other = AdDinoV3(head.config, (16,) * 4, TEXT, CLASSES)
+    other.set_prompts(dict(zip(CLASSES, head.prompts.detach(), strict=True)))
+
+    load_released(other, flat, "adapters.pth")
+
+    assert tree["patch_token_adapter"]["3.fc2.0.weight"].shape == (16, WIDTH)
+    assert torch.equal(other.score(features, CLASSES).patch_map, head.score(features, CLASSES).patch_map)
+
+
+def test_released_checkpoint_with_other_keys_is_refused_and_names_them() -> None:
+    head = make_head(PRESETS["released"].method)
+    flat = {f"{m}.{n}": t for m, tensors in to_released(head).items() for n, t in tensors.items()}
+    flat["prompt_adapter.2.fc1.0.weight"] = flat.pop("prompt_adapter.1.fc1.0.weight")
+
+    with pytest.raises(WeightsError, match=r"missing: prompt_adapter\.1.*unknown: prompt_adapter\.2"):
+        load_released(head, flat, "adapters.pth")
+
+
+def test_released_format_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(ConfigError, match="linear adapters"):
+        to_released(make_head(PRESETS["paper"].method))
+
+
+def test_unknown_class_is_refused_with_the_baked_ones() -> None:
+    with pytest.raises(ConfigError, match="no prompts for cable; baked are bottle, metal_nut"):
+        make_head(MethodConfig()).score(make_features(), ["bottle", "cable"])
+
+
+def test_features_of_another_encoder_are_refused() -> None:
+    head = make_head(MethodConfig())
+    narrow = Features((torch.randn(1, *GRID, 8),) * 4, (torch.randn(1, 8),) * 4, SIZE)
+
+    with pytest.raises(ShapeError, match="expected stages of widths"):
+        head.score(narrow, CLASSES[:1])
+
+
+def test_learned_prompts_take_any_class_and_get_gradients() -> None:
+    head = make_head(MethodConfig(), learned=True)
+
+    head.losses(make_features(), ["anything", "else"], make_masks(), LossConfig())["total"].backward()
+
+    assert head.prompts.grad is not None
+    assert float(head.prompts.grad.abs().sum()) > 0

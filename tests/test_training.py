@@ -1,0 +1,203 @@
+"""Training: reproducible bit for bit, resumable after a kill, honest about what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ad_dinov3.augment import augment
+from ad_dinov3.config import PRESETS, ModelConfig
+from ad_dinov3.data.layouts import read_folder
+from ad_dinov3.errors import ConfigError, DataError, TrainingError
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3
+from ad_dinov3.model import Model, load_model, new_model
+from ad_dinov3.training import LOG, Progress, RunOptions, learning_rate, read_training_set, train
+
+QUICK = {
+    "input.height": 32,
+    "input.width": 40,
+    "prompts.source": "learned",
+    "method.width": 8,
+    "train.epochs": 3,
+    "train.batch_size": 4,
+    "train.learning_rate": 1e-2,
+}
+
+
+def quick(weights: Path, **changes: object) -> ModelConfig:
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return PRESETS["default"].with_settings(QUICK | {"encoder": str(weights)} | dotted)
+
+
+def state(model: Model) -> dict[str, torch.Tensor]:
+    assert isinstance(model.head, AdDinoV3)
+    return {name: tensor.clone() for name, tensor in model.head.state_dict().items()}
+
+
+def assert_equal_bits(one: Model, other: Model) -> None:
+    first, second = state(one), state(other)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def losses(folder: Path) -> list[float]:
+    return [json.loads(line)["total"] for line in (folder / LOG).read_text().splitlines()]
+
+
+def test_loss_falls_and_the_saved_model_gives_the_trained_maps(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    config = quick(tiny_vit, train__epochs=15)
+    trained = train(new_model(config), read_folder(squares), tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+
+    totals = losses(tmp_path / "m")
+    assert np.mean(totals[-3:]) < 0.8 * np.mean(totals[:3])
+    assert_equal_bits(trained, loaded)
+    assert loaded.config == trained.config
+    assert loaded.training_images == trained.training_images
+    assert len(loaded.training_images) == 10
+    assert loaded.fingerprint == trained.fingerprint
+    images = torch.randint(0, 256, (2, 3, 32, 40), dtype=torch.uint8)
+    assert torch.equal(loaded.score(images, ["a", "b"]).patch_map, trained.score(images, ["a", "b"]).patch_map)
+
+
+def test_two_runs_with_one_seed_agree_bit_for_bit_and_another_seed_does_not(
+    tmp_path: Path, tiny_vit: Path, squares: Path
+) -> None:
+    samples = read_folder(squares)
+    runs = [
+        train(new_model(config), samples, tmp_path / name)
+        for name, config in (
+            ("a", quick(tiny_vit)),
+            ("b", quick(tiny_vit)),
+            ("c", quick(tiny_vit, train__seed=1)),
+        )
+    ]
+    assert_equal_bits(runs[0], runs[1])
+    assert not torch.equal(state(runs[0])["prompts"], state(runs[2])["prompts"])
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_killed_run_resumes_to_the_same_bits_and_log(
+    tmp_path: Path, tiny_vit: Path, squares: Path, cache: bool
+) -> None:
+    config, samples = quick(tiny_vit, train__augment=not cache), read_folder(squares)
+    whole = train(new_model(config), samples, tmp_path / "whole", RunOptions(cache=cache))
+
+    def kill(progress: Progress) -> None:
+        if progress.phase == "train" and progress.done == 8:  # in the third epoch
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(new_model(config), samples, tmp_path / "cut", RunOptions(cache=cache, report=kill))
+    resumed = train(new_model(config), samples, tmp_path / "cut", RunOptions(cache=cache, resume=True))
+
+    assert_equal_bits(whole, resumed)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+
+
+def test_run_can_be_prolonged_by_resuming_with_more_epochs(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    samples = read_folder(squares)
+    whole = train(new_model(quick(tiny_vit)), samples, tmp_path / "whole")
+    train(new_model(quick(tiny_vit, train__epochs=1)), samples, tmp_path / "cut")
+    prolonged = train(new_model(quick(tiny_vit)), samples, tmp_path / "cut", RunOptions(resume=True))
+
+    assert_equal_bits(whole, prolonged)
+
+
+def test_checkpoint_of_other_settings_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    samples = read_folder(squares)
+    train(new_model(quick(tiny_vit)), samples, tmp_path)
+
+    with pytest.raises(TrainingError, match="other settings or data"):
+        train(new_model(quick(tiny_vit, loss__aacm=0.1)), samples, tmp_path, RunOptions(resume=True))
+
+
+def test_cached_and_live_training_agree_within_half_precision(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    samples = read_folder(squares)
+    config = quick(tiny_vit, train__learning_rate=1e-3)
+    train(new_model(config), samples, tmp_path / "cached")
+    train(new_model(config), samples, tmp_path / "live", RunOptions(cache=False))
+
+    assert losses(tmp_path / "cached") == pytest.approx(losses(tmp_path / "live"), rel=1e-2)
+    assert losses(tmp_path / "cached") != losses(tmp_path / "live")
+
+
+def test_cache_is_filled_once_and_announced_before(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    announced: list[tuple[int, int]] = []
+    phases: list[str] = []
+    options = RunOptions(
+        announce=lambda needed, present: announced.append((needed, present)),
+        report=lambda progress: phases.append(progress.phase),
+    )
+    for name in ("first", "second"):
+        train(new_model(quick(tiny_vit)), read_folder(squares), tmp_path / name, options)
+
+    (first, empty), (second, present) = announced
+    assert first > 0 == empty
+    assert second == 0 < present
+    assert phases.count("features") == phases.index("train")
+
+
+def test_nan_stops_with_epoch_step_and_files(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    model = new_model(quick(tiny_vit))
+    assert isinstance(model.head, AdDinoV3)
+    with torch.no_grad():
+        model.head.prompts.fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match=r"nan at epoch 1, step 1, on .*\.png"):
+        train(model, read_folder(squares), tmp_path)
+
+
+def test_augmentation_with_the_cache_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    with pytest.raises(ConfigError, match="--no-cache"):
+        train(new_model(quick(tiny_vit, train__augment=True)), read_folder(squares), tmp_path)
+
+
+def test_training_without_anomalies_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    normal = [sample for sample in read_folder(squares) if not sample.is_anomalous]
+
+    with pytest.raises(DataError, match="none among 4"):
+        train(new_model(quick(tiny_vit)), normal, tmp_path)
+
+
+def test_masks_survive_packing(squares: Path) -> None:
+    data = read_training_set(read_folder(squares), (40, 48))
+    areas = sorted(int(data.mask(row).sum()) for row in range(10))
+    assert areas == [0] * 4 + [144] * 6
+
+
+def test_warm_up_rises_from_zero_and_then_stays() -> None:
+    config = PRESETS["released"]
+    rates = [learning_rate(config, step, 1000) for step in range(1000)]
+    assert rates[0] == 0
+    assert rates[15] == pytest.approx(0.5e-5)
+    assert rates[30] == rates[999] == 1e-5
+
+
+def test_augmentation_moves_image_and_mask_together() -> None:
+    rng = np.random.default_rng(0)
+    masks = torch.zeros(8, 32, 32)
+    masks[:, 4:12, 16:28] = 1
+    images = (50 + 100 * masks[:, None].expand(-1, 3, -1, -1)).to(torch.uint8)
+
+    for _ in range(5):
+        changed, moved = augment(images, masks, rng)
+        assert changed.dtype == torch.uint8
+        assert torch.equal(changed[:, 0] > 100, moved > 0.5)
+
+
+def test_model_without_a_trainable_head_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    from ad_dinov3.model import plain_model
+
+    model = plain_model(str(tiny_vit), PRESETS["default"])
+    with pytest.raises(ConfigError, match="nothing to train"):
+        train(replace(model), read_folder(squares), tmp_path)
