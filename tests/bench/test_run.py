@@ -1,0 +1,216 @@
+"""evaluate from images to rows: values against plain computation, resuming, refusing."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_toys import BrightnessDetector, subject_with
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
+from ad_dinov3.bench.rows import Row
+from ad_dinov3.bench.run import evaluate, save_maps, score
+from ad_dinov3.bench.scoring import ScoringOptions, TestSet, file_hash
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.layouts import read_folder
+from ad_dinov3.data.masks import load_mask
+from ad_dinov3.errors import DataError
+from ad_dinov3.infer.decide import upsample
+
+SMALL = replace(PROTOCOLS["paper"], name="small", size=(40, 56), resamples=50)
+
+
+def pick(rows: tuple[Row, ...], scope: str, metric: str, class_name: str = "") -> Row:
+    return next(r for r in rows if (r.scope, r.metric, r.class_name) == (scope, metric, class_name))
+
+
+def plain_scores(data: TestSet, class_name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pixel scores and labels of a class, or of all, concatenated without any of the bench's code."""
+    detector = BrightnessDetector()
+    scores, labels = [], []
+    for sample in data.samples:
+        if class_name in (None, sample.class_name):
+            raw = detector.score(detector.prepare(decode_image(sample.image_path))[None], ["x"])
+            scores.append(upsample(raw.maps[0], (40, 56)).ravel())
+            labels.append(load_mask(sample, (40, 56)).ravel())
+    return np.concatenate(scores), np.concatenate(labels)
+
+
+def test_rows_hold_the_values_of_scikit_learn_on_the_concatenated_maps(toy: TestSet, tmp_path: Path) -> None:
+    rows = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).rows
+    values = []
+    for name in ("metal_nut", "tissue"):
+        scores, labels = plain_scores(toy, name)
+        row = pick(rows, "class", "pixel_auroc", name)
+        assert row.value == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
+        values.append(row.value)
+    assert pick(rows, "mean", "pixel_auroc").value == pytest.approx(np.mean(values))
+    scores, labels = plain_scores(toy)
+    assert pick(rows, "pooled", "pixel_auroc").value == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
+    assert pick(rows, "pooled", "pixel_ap").value == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
+
+
+def test_every_row_carries_its_interval_and_its_origin(toy: TestSet, tmp_path: Path) -> None:
+    row = pick(evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).rows, "pooled", "pixel_f1_max")
+    assert row.value is not None
+    assert row.low is not None
+    assert row.high is not None
+    assert row.low <= row.value <= row.high
+    assert row.threshold is not None
+    assert (row.images, row.anomalous_images, row.pixels, row.classes) == (12, 8, 12 * 40 * 56, 2)
+    assert (row.protocol, row.protocol_hash, row.weights_hash) == ("small", SMALL.digest, "b0b0")
+    assert "numpy" in row.versions
+    assert row.peak_memory_mb > 10
+
+
+def test_a_class_without_normal_images_has_no_image_metrics_and_the_mean_leaves_it_out(
+    toy: TestSet, tmp_path: Path
+) -> None:
+    rows = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).rows
+    assert pick(rows, "class", "image_auroc", "tissue").value is None
+    assert pick(rows, "class", "pixel_auroc", "tissue").value is not None
+    assert pick(rows, "mean", "image_auroc").value == pick(rows, "class", "image_auroc", "metal_nut").value
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_rows(toy: TestSet, tmp_path: Path) -> None:
+    whole = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path / "whole").rows
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(
+            subject_with(BrightnessDetector(fail_after=7)), toy, SMALL, tmp_path / "cut", ScoringOptions(batch_size=2)
+        )
+    second = BrightnessDetector()
+    resumed = evaluate(subject_with(second), toy, SMALL, tmp_path / "cut").rows
+    assert second.scored == 12 - 6
+    timeless = [[replace(r, seconds=0.0, peak_memory_mb=0.0) for r in rows] for rows in (whole, resumed)]
+    assert timeless[0] == timeless[1]
+
+
+def test_other_weights_share_no_stored_scores(toy: TestSet, tmp_path: Path) -> None:
+    evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path)
+    other = BrightnessDetector()
+    evaluate(subject_with(other, weights_hash="c1c1"), toy, SMALL, tmp_path)
+    assert other.scored == 12
+
+
+def test_shares_divide_the_images_and_the_last_reader_finds_all(toy: TestSet, tmp_path: Path) -> None:
+    counts = []
+    for index in range(2):
+        detector = BrightnessDetector()
+        score(subject_with(detector), toy, SMALL, tmp_path, ScoringOptions(share=(index, 2)))
+        counts.append(detector.scored)
+        if index == 0:
+            with pytest.raises(DataError, match="6 of 12 images are not scored yet"):
+                evaluate(subject_with(detector), toy, SMALL, tmp_path, ScoringOptions(share=(0, 2)))
+    reader = BrightnessDetector()
+    evaluate(subject_with(reader), toy, SMALL, tmp_path)
+    assert (counts, reader.scored) == ([6, 6], 0)
+
+
+def test_batch_size_changes_no_value(toy: TestSet, tmp_path: Path) -> None:
+    runs = [
+        evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path / str(b), ScoringOptions(batch_size=b)).rows
+        for b in (1, 5)
+    ]
+    assert [r.value for r in runs[0]] == [r.value for r in runs[1]]
+
+
+def test_training_data_of_the_same_name_is_refused(toy: TestSet, tmp_path: Path) -> None:
+    subject = subject_with(BrightnessDetector(), trained_on=("visa", "TOY"))
+    with pytest.raises(DataError, match="was trained on toy"):
+        evaluate(subject, toy, SMALL, tmp_path)
+
+
+def test_one_training_image_under_another_name_is_refused(toy: TestSet, tmp_path: Path) -> None:
+    copy = shutil.copy(toy.samples[3].image_path, tmp_path / "renamed.png")
+    subject = subject_with(BrightnessDetector(), training_images=frozenset({file_hash(Path(copy))}))
+    with pytest.raises(DataError, match="1 images of toy are among the training images"):
+        evaluate(subject, toy, SMALL, tmp_path)
+
+
+def test_a_broken_image_is_an_error_or_left_out_and_listed(data_root: Path, tmp_path: Path) -> None:
+    victim = data_root / "metal_nut" / "test" / "good" / "000.png"
+    victim.write_bytes(victim.read_bytes()[:60])
+    data = TestSet("toy", tuple(read_folder(data_root)))
+    with pytest.raises(DataError, match=r"1 images cannot be decoded[\s\S]*000\.png"):
+        evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path)
+    result = evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path, skip_bad=True)
+    assert pick(result.rows, "pooled", "pixel_auroc").images == 11
+    assert [error.path for error in result.broken] == [str(victim)]
+
+
+def test_scores_outside_the_unit_interval_are_refused(toy: TestSet, tmp_path: Path) -> None:
+    class Loud(BrightnessDetector):
+        def score(self, batch, class_names):  # type: ignore[no-untyped-def]
+            raw = super().score(batch, class_names)
+            return replace(raw, maps=raw.maps * 9)
+
+    with pytest.raises(DataError, match=r"in \[0, 1\]"):
+        evaluate(subject_with(Loud()), toy, SMALL, tmp_path)
+
+
+def test_words_of_a_class_reach_the_detector(toy: TestSet, tmp_path: Path) -> None:
+    detector = BrightnessDetector()
+    named = replace(toy, words={"tissue": "skin"})
+    evaluate(subject_with(detector), named, replace(SMALL, class_words=(("metal_nut", "steel nut"),)), tmp_path)
+    assert set(detector.words) == {"skin", "steel nut"}
+
+
+def test_native_size_measures_every_pixel_of_the_image(toy: TestSet, tmp_path: Path) -> None:
+    protocol = replace(SMALL, size=None)
+    row = pick(evaluate(subject_with(BrightnessDetector()), toy, protocol, tmp_path).rows, "pooled", "pixel_auroc")
+    assert row.pixels == 12 * 48 * 64
+
+
+def test_anomalous_images_alone_count_for_pixels_where_the_protocol_says_so(toy: TestSet, tmp_path: Path) -> None:
+    protocol = replace(SMALL, images="anomalous")
+    row = pick(evaluate(subject_with(BrightnessDetector()), toy, protocol, tmp_path).rows, "pooled", "pixel_auroc")
+    assert row.pixels == 8 * 40 * 56
+
+
+def test_large_sets_are_streamed_and_say_so(toy: TestSet, tmp_path: Path) -> None:
+    exact = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).rows
+    streamed = evaluate(subject_with(BrightnessDetector()), toy, replace(SMALL, exact_up_to_px=0), tmp_path).rows
+    for metric in ("pixel_auroc", "pixel_ap", "pixel_f1_max", "pixel_aupro"):
+        left, right = pick(exact, "pooled", metric), pick(streamed, "pooled", metric)
+        assert (left.estimator, right.estimator) == ("exact", "65536 bins")
+        assert right.value == pytest.approx(left.value, abs=1e-3)
+
+
+def test_legacy_aupro_is_reported_where_the_protocol_asks(toy: TestSet, tmp_path: Path) -> None:
+    metrics = [
+        {row.metric for row in evaluate(subject_with(BrightnessDetector()), toy, protocol, tmp_path).rows}
+        for protocol in (SMALL, replace(SMALL, legacy_aupro=True))
+    ]
+    assert metrics[1] - metrics[0] == {"pixel_aupro_200"}
+
+
+def test_data_hash_follows_masks_and_ignores_place(data_root: Path, tmp_path: Path) -> None:
+    def digest(root: Path) -> str:
+        data = TestSet("toy", tuple(read_folder(root)))
+        return evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path / "store").rows[0].data_hash
+
+    first = digest(data_root)
+    moved = shutil.copytree(data_root, tmp_path / "elsewhere" / "toy")
+    assert digest(moved) == first
+    mask = next((moved / "tissue" / "ground_truth").rglob("*.png"))
+    Image.fromarray(np.asarray(Image.open(mask)).T.copy().T[::-1]).save(mask)
+    assert digest(moved) != first
+
+
+def test_maps_are_saved_below_class_and_defect(toy: TestSet, tmp_path: Path) -> None:
+    result = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path / "store")
+    save_maps(result, SMALL, tmp_path / "maps")
+    saved = np.asarray(Image.open(tmp_path / "maps" / "tissue" / "lesion" / "020.png"))
+    assert saved.shape == (40, 56)
+    assert saved.dtype == np.uint16
+    assert len(list((tmp_path / "maps").rglob("*.png"))) == 12
+
+
+def test_an_empty_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no images"):
+        evaluate(subject_with(BrightnessDetector()), TestSet("none", ()), Protocol("p"), tmp_path)
