@@ -74,11 +74,14 @@ def _traces(rng: Generator, count: int) -> list[Outline]:
         across = rng.random() < 0.5
         for lane in range(int(rng.integers(2, 6))):
             row = start[0] + lane * gap
-            path = np.array([
-                (row, start[1]), (row, start[1] + reach / 2 - lane * gap / 2 * np.sign(slant)),
-                (row + slant, start[1] + reach / 2 + abs(slant) - lane * gap / 2 * np.sign(slant)),
-                (row + slant, start[1] + reach + abs(slant)),
-            ])
+            path = np.array(
+                [
+                    (row, start[1]),
+                    (row, start[1] + reach / 2 - lane * gap / 2 * np.sign(slant)),
+                    (row + slant, start[1] + reach / 2 + abs(slant) - lane * gap / 2 * np.sign(slant)),
+                    (row + slant, start[1] + reach + abs(slant)),
+                ]
+            )
             paths.append(np.clip(path[:, ::-1] if across else path, 0.05, 0.95))
     return paths
 
@@ -104,7 +107,9 @@ def _add_chip(rng: Generator, parts: _Parts, top: float, left: float) -> None:
     for line in (0.4, 0.62):
         for x in np.arange(left + 0.05, left + wide - 0.05, 0.018).tolist():
             if rng.random() < 0.8:
-                parts.letters.append((top + tall * line, x, top + tall * line + 0.018, x + float(rng.uniform(0.006, 0.013))))
+                parts.letters.append(
+                    (top + tall * line, x, top + tall * line + 0.018, x + float(rng.uniform(0.006, 0.013)))
+                )
 
 
 def _add_row(rng: Generator, parts: _Parts, top: float, left: float) -> None:
@@ -114,8 +119,17 @@ def _add_row(rng: Generator, parts: _Parts, top: float, left: float) -> None:
         parts.tin.append((y, left, y + 0.026, left + 0.075))
         parts.small.append((y, left + 0.018, y + 0.026, left + 0.057))
     low, right = rows[-1] + 0.04, left + 0.09
-    parts.frames.append(np.array([(top - 0.015, left - 0.012), (top - 0.015, right), (low, right), (low, left - 0.012),
-                                  (top - 0.015, left - 0.012)]))
+    parts.frames.append(
+        np.array(
+            [
+                (top - 0.015, left - 0.012),
+                (top - 0.015, right),
+                (low, right),
+                (low, left - 0.012),
+                (top - 0.015, left - 0.012),
+            ]
+        )
+    )
 
 
 def circuit_board(rng: Generator, size: int) -> Surface:
@@ -156,13 +170,13 @@ def connector(rng: Generator, size: int) -> Surface:
     top, pitch_y, pitch_x = 0.5 - tall / 2, (tall - 0.12) / rows, 0.88 / cols
     body = hsv(rng.random(), float(rng.choice([0.03, 0.06, 0.5])), float(rng.choice([0.12, 0.15, 0.75, 0.4])))
     layers = _Layers(body, plan.shape)
-    centres = [
-        (top + 0.06 + (y + 0.5) * pitch_y, 0.06 + (x + 0.5) * pitch_x) for y in range(rows) for x in range(cols)
-    ]
+    centres = [(top + 0.06 + (y + 0.5) * pitch_y, 0.06 + (x + 0.5) * pitch_x) for y in range(rows) for x in range(cols)]
     half = 0.36 * min(pitch_x, pitch_y)
     rim = plan.boxes([(top + 0.02, 0.02, top + tall - 0.02, 0.98)])
     layers.add(rim, body * np.float32(1.1), -1.5 * unit)
-    layers.add(plan.boxes([(y - half, x - half, y + half, x + half) for y, x in centres]), body * np.float32(0.25), -2.5 * unit)
+    layers.add(
+        plan.boxes([(y - half, x - half, y + half, x + half) for y, x in centres]), body * np.float32(0.25), -2.5 * unit
+    )
     pin = half * float(rng.uniform(0.3, 0.5))
     metal = hsv(*(_GOLD if rng.random() < 0.6 else _TIN))
     layers.add(plan.boxes([(y - pin, x - pin, y + pin, x + pin) for y, x in centres]), metal, 2.0 * unit)

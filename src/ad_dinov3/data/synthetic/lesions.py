@@ -62,15 +62,15 @@ def mole(surface: Surface, rng: Generator) -> Mask:
 def polyp(surface: Surface, rng: Generator) -> Mask:
     """A bump of the lining: shaded as a dome, redder or paler, with a wet highlight."""
     window = place(surface, rng, 0.15, 0.5, aspect=1.4)
-    drawn = blob(rng, window.shape, 0.15, float(rng.uniform(0.05, 0.25)))
+    drawn = blob(rng, window.shape, 0.3, float(rng.uniform(0.05, 0.25)))
     radius = ellipse(rng, window.shape, 1.1)
     alpha = visible(surface, window, drawn)
     dome = window.cut(np.sqrt(np.maximum(0.8 - radius, 0.0)))
     tint = (1.0 + rng.uniform(-0.1, 0.25) + rng.normal(0, 0.07, 3)).astype(np.float32)
     texture = 1.0 + 0.05 * window.cut(noise(rng, window.shape, max(window.shape) * 0.06))
     view = colours_in(surface, window)
-    paint(surface, window, alpha, np.clip(view * tint * (0.6 + 0.5 * dome)[..., None] * texture[..., None], 0.0, 1.0))
-    press(surface, window, alpha * dome * np.float32(0.28 * min(window.shape)))
+    paint(surface, window, alpha, np.clip(view * tint * (0.78 + 0.3 * dome)[..., None] * texture[..., None], 0.0, 1.0))
+    press(surface, window, alpha * dome * np.float32(0.16 * min(window.shape)))
     tip = window.cut(np.roll(radius, tuple(rng.integers(-window.shape[0] // 8, window.shape[0] // 8 + 1, 2)), (0, 1)))
     paint(surface, window, 0.85 * alpha * smoothstep(0.035, 0.015, tip), np.ones(3, np.float32))
     return marked(surface, window, alpha > _SEEN)

@@ -49,14 +49,54 @@ MATERIALS: dict[str, Material] = {
     "eye_ground": tissues.eye_ground,
 }
 
-_METAL = ("scratch", "crack", "pit", "stain", "dent", "missing", "colour_shift", "speckle", "wear", "fibre", "lesion", "fold")
-_CLOTH = ("scratch", "stain", "missing", "fold", "fibre", "colour_shift", "speckle", "perlin", "cutpaste", "bend", "pit")
+_METAL = (
+    "scratch",
+    "crack",
+    "pit",
+    "stain",
+    "dent",
+    "missing",
+    "colour_shift",
+    "speckle",
+    "wear",
+    "fibre",
+    "lesion",
+    "fold",
+)
+_CLOTH = (
+    "scratch",
+    "stain",
+    "missing",
+    "fold",
+    "fibre",
+    "colour_shift",
+    "speckle",
+    "perlin",
+    "cutpaste",
+    "bend",
+    "pit",
+)
 _STONE = ("scratch", "crack", "pit", "stain", "missing", "colour_shift", "speckle", "fibre", "perlin", "lesion", "wear")
-_PART = ("scratch", "crack", "pit", "stain", "missing", "dent", "colour_shift", "speckle", "fibre", "perlin", "cutpaste", "smear")
+_PART = (
+    "scratch",
+    "crack",
+    "pit",
+    "stain",
+    "missing",
+    "dent",
+    "colour_shift",
+    "speckle",
+    "fibre",
+    "perlin",
+    "cutpaste",
+    "smear",
+)
 
 # What each material can have; perlin and cutpaste stand for anything unforeseen. A material that is not named: all.
 SUITED: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("brushed_metal", "steel_strip", "cast_iron", "machined_disc", "threaded_rod"), (*_METAL, "perlin")),
+    **dict.fromkeys(
+        ("brushed_metal", "steel_strip", "cast_iron", "machined_disc", "threaded_rod"), (*_METAL, "perlin")
+    ),
     "perforated": (*_METAL, "bend", "cutpaste"),
     "wood": (*_STONE, "dent", "smear"),
     **dict.fromkeys(("leather", "carpet", "weave", "knit"), _CLOTH),
@@ -65,7 +105,19 @@ SUITED: dict[str, tuple[str, ...]] = {
     "mesh": (*_CLOTH, "dent"),
     **dict.fromkeys(("ceramic_tile", "concrete", "asphalt", "marble"), _STONE),
     "rubber": (*_STONE, "dent", "cutpaste"),
-    "glass": ("scratch", "crack", "pit", "stain", "bright_spot", "speckle", "fibre", "perlin", "lesion", "missing", "smear"),
+    "glass": (
+        "scratch",
+        "crack",
+        "pit",
+        "stain",
+        "bright_spot",
+        "speckle",
+        "fibre",
+        "perlin",
+        "lesion",
+        "missing",
+        "smear",
+    ),
     **dict.fromkeys(("bottle_cap", "nut", "tablet", "biscuit", "gear", "bolt_head", "connector"), _PART),
     "leaf": (*_STONE, "fold", "mole"),
     "fruit": (*_STONE, "dent", "mole"),

@@ -14,14 +14,14 @@ from ad_dinov3.data.synthetic.surface import Colours, Surface, random_light
 def _sheen(rng: Generator, length: int, strength: float) -> Plane:
     """A broad highlight profile (length,) around 1, as on rolled or cylindrical metal."""
     position = np.linspace(-1, 1, length, dtype=np.float32) - np.float32(rng.uniform(-0.8, 0.8))
-    return np.asarray(1.0 + strength * np.exp(-(position / rng.uniform(0.3, 0.8)) ** 2), np.float32)
+    return np.asarray(1.0 + strength * np.exp(-((position / rng.uniform(0.3, 0.8)) ** 2)), np.float32)
 
 
 def brushed_metal(rng: Generator, size: int) -> Surface:
     """Sheet metal with fine parallel brush lines and a soft highlight."""
     unit, shape = size / 256, (size, size)
     lines = noise(rng, shape, (unit, 90 * unit)) + 0.6 * noise(rng, shape, (2.5 * unit, 250 * unit))
-    level = rng.uniform(0.3, 0.6) + rng.uniform(0.025, 0.07) * lines + 0.03 * noise(rng, shape, 1.0, 3.0)
+    level = rng.uniform(0.3, 0.6) + rng.uniform(0.025, 0.07) * lines + 0.03 * noise(rng, shape, unit, 3.0)
     level = level * _sheen(rng, size, float(rng.uniform(0.1, 0.5))).reshape((-1, 1) if rng.random() < 0.5 else (1, -1))
     surface = texture(tinted(metal_colour(rng), level.astype(np.float32)), 0.15 * lines, random_light(rng, 0.12, 3))
     return maybe_transposed(rng, surface)
@@ -30,19 +30,23 @@ def brushed_metal(rng: Generator, size: int) -> Surface:
 def steel_strip(rng: Generator, size: int) -> Surface:
     """Hot-rolled strip or a ground tile in grey: cloudy, with faint lines and uneven light."""
     unit, shape = size / 256, (size, size)
-    level = rng.uniform(0.25, 0.65) + rng.uniform(0.02, 0.07) * noise(rng, shape, 1.0, float(rng.uniform(1.6, 2.6)))
+    level = rng.uniform(0.25, 0.65) + rng.uniform(0.02, 0.07) * noise(rng, shape, unit, float(rng.uniform(1.6, 2.6)))
     level = level + rng.uniform(0.0, 0.05) * noise(rng, shape, (120 * unit, 1.3 * unit))
     level = level + rng.uniform(0.01, 0.05) * noise(rng, shape, float(rng.uniform(0.7, 1.6)) * unit)
     level = level * _sheen(rng, size, float(rng.uniform(0.0, 0.5)))
     grey = np.ones(3, np.float32) if rng.random() < 0.8 else metal_colour(rng)
-    return maybe_transposed(rng, texture(tinted(grey, level.astype(np.float32)), np.zeros(shape, np.float32), random_light(rng)))
+    return maybe_transposed(
+        rng, texture(tinted(grey, level.astype(np.float32)), np.zeros(shape, np.float32), random_light(rng))
+    )
 
 
 def cast_iron(rng: Generator, size: int) -> Surface:
     """Rough dark casting."""
     unit, shape = size / 256, (size, size)
-    relief = 1.1 * noise(rng, shape, 2.5 * unit) + 0.8 * noise(rng, shape, 6 * unit) + 0.5 * noise(rng, shape, unit, 2.0)
-    level = rng.uniform(0.16, 0.34) * (1.0 + 0.1 * noise(rng, shape, 1.0, 2.0))
+    relief = (
+        1.1 * noise(rng, shape, 2.5 * unit) + 0.8 * noise(rng, shape, 6 * unit) + 0.5 * noise(rng, shape, unit, 2.0)
+    )
+    level = rng.uniform(0.16, 0.34) * (1.0 + 0.1 * noise(rng, shape, unit, 2.0))
     colour = hsv(rng.uniform(0.05, 0.65), rng.uniform(0.0, 0.15), 1.0)
     return texture(tinted(colour, level), rng.uniform(0.25, 0.55) * relief, random_light(rng, 0.25, 3))
 
@@ -68,7 +72,12 @@ def machined_disc(rng: Generator, size: int) -> Surface:
         turn = rng.uniform(0, np.pi)
         for index in range(count if rng.random() < 0.6 else 0):
             phi = turn + 2 * np.pi * index / count
-            _drill(albedo, height, np.hypot(rows - np.float32(ring * np.sin(phi)), cols - np.float32(ring * np.cos(phi))), 0.06)
+            _drill(
+                albedo,
+                height,
+                np.hypot(rows - np.float32(ring * np.sin(phi)), cols - np.float32(ring * np.cos(phi))),
+                0.06,
+            )
     return texture(albedo, height, random_light(rng, 0.1, 4))
 
 
@@ -97,7 +106,9 @@ def threaded_rod(rng: Generator, size: int) -> Surface:
     glint = np.exp(-(((turn - first) / 0.08) ** 2)) + 0.6 * np.exp(-(((turn - second) / 0.05) ** 2))
     level = (0.2 + 0.3 * crown + 0.45 * glint * (1 + 0.25 * lines)) * (1.0 - 0.75 * groove) * (0.25 + 0.75 * bulge)
     level = level * (1.0 + 0.08 * noise(rng, shape, (2 * unit, 20 * unit)))
-    return maybe_transposed(rng, texture(tinted(metal_colour(rng), level.astype(np.float32)), np.zeros(shape), random_light(rng)))
+    return maybe_transposed(
+        rng, texture(tinted(metal_colour(rng), level.astype(np.float32)), np.zeros(shape), random_light(rng))
+    )
 
 
 def perforated(rng: Generator, size: int) -> Surface:
@@ -113,7 +124,7 @@ def perforated(rng: Generator, size: int) -> Surface:
     reach = float(rng.uniform(0.2, 0.36))
     edge = float(1.2 / pitch)
     hole = smoothstep(reach + edge, reach - edge, radius)
-    level = rng.uniform(0.4, 0.7) + 0.04 * noise(rng, shape, (unit, 40 * unit)) + 0.03 * noise(rng, shape, 1.0, 3.0)
+    level = rng.uniform(0.4, 0.7) + 0.04 * noise(rng, shape, (unit, 40 * unit)) + 0.03 * noise(rng, shape, unit, 3.0)
     behind = hsv(rng.random(), 0.1, rng.uniform(0.02, 0.15))
     albedo = mix(tinted(metal_colour(rng), level.astype(np.float32)), behind, hole)
     relief = -smoothstep(reach + 3 * edge, reach, radius) * np.float32(2.0 * unit)

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import fft
 from scipy.spatial import cKDTree
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]  # float32 wherever speed counts
 Shape = tuple[int, int]
 
 _SIDE = 512  # cells along one side of a tile
@@ -109,4 +109,5 @@ def cells(rng: Generator, shape: Shape, cell_px: float) -> Cells:
 
 def profile(rng: Generator, length: int, scale: float = 1.0, beta: float = 0.0) -> Plane:
     """A one-dimensional random field (length,) of zero mean and unit deviation."""
-    return noise(rng, (1, length), (1.0, scale), beta)[0]
+    field: Plane = noise(rng, (1, length), (1.0, scale), beta)[0]
+    return field

@@ -1,4 +1,4 @@
-"""Single objects on a ground with a shadow: caps, nuts, tablets, biscuits, gears, bolts, leaves, fruit. All is normal."""
+"""Single objects on a ground with a shadow: cap, nut, tablet, biscuit, gear, bolt, leaf, fruit. All is normal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Frame:
 
 
 def frame(rng: Generator, size: int, low: float = 0.6, high: float = 0.88) -> Frame:
-    """Coordinates of an object that takes ``low`` to ``high`` of the picture's side, slightly off the middle, turned."""
+    """Coordinates of an object that takes ``low`` to ``high`` of the picture's side, off the middle and turned."""
     unit = float(rng.uniform(low, high)) * size / 2
     turn = rng.uniform(0, 2 * np.pi)
     middle = size / 2 + rng.uniform(-0.5, 0.5, 2) * (size / 2 - unit)
@@ -66,7 +66,9 @@ def _ground(rng: Generator, size: int, contrast_with: float) -> Surface:
         surface = Surface(albedo, np.zeros((size, size), np.float32), np.ones((size, size), np.bool_))
     wanted = rng.uniform(0.5, 0.8) if contrast_with < 0.4 or rng.random() < 0.25 else rng.uniform(0.1, 0.3)
     # Brightening must not blow the texture up with it: half of the contrast goes, and some of the colour.
-    surface.albedo[...] = np.minimum(np.float32(wanted) * (0.5 + np.float32(0.5 / max(level, 0.05)) * surface.albedo), 1.0)
+    surface.albedo[...] = np.minimum(
+        np.float32(wanted) * (0.5 + np.float32(0.5 / max(level, 0.05)) * surface.albedo), 1.0
+    )
     surface.height[...] *= np.float32(0.6)
     return surface
 
@@ -88,13 +90,19 @@ def put(rng: Generator, cover: Plane, albedo: Colours, height: Plane, light: Lig
 def _metal(rng: Generator, size: int, low: float = 0.35, high: float = 0.7) -> Colours:
     """Machined metal as colours (H, W, 3)."""
     shape, unit = (size, size), size / 256
-    level = rng.uniform(low, high) * (1.0 + 0.07 * noise(rng, shape, (unit, 30 * unit)) + 0.06 * noise(rng, shape, 1.0, 2.5))
+    level = rng.uniform(low, high) * (
+        1.0 + 0.07 * noise(rng, shape, (unit, 30 * unit)) + 0.06 * noise(rng, shape, unit, 2.5)
+    )
     return tinted(metal_colour(rng), level.astype(np.float32))
 
 
 def hexagon(at: Frame) -> Plane:
     """Distance that is 1 on a hexagon's flats."""
-    return np.maximum.reduce([np.abs(at.rows * np.sin(a) + at.cols * np.cos(a)) for a in np.float32((0, np.pi / 3, 2 * np.pi / 3))])
+    flats = [
+        np.abs(at.rows * np.float32(np.sin(a)) + at.cols * np.float32(np.cos(a)))
+        for a in (0.0, np.pi / 3, 2 * np.pi / 3)
+    ]
+    return np.asarray(np.maximum(np.maximum(flats[0], flats[1]), flats[2]))
 
 
 def bottle_cap(rng: Generator, size: int) -> Surface:
@@ -131,7 +139,13 @@ def nut(rng: Generator, size: int) -> Surface:
         albedo = albedo * (1 - hole * (1 - inner * (0.25 + 0.5 * thread)))[..., None]
     relief = relief + 0.03 * smoothstep(bore, bore + 0.05, at.radius)
     through = inside(at, at.radius, bore if washer else bore - 0.12)
-    return put(rng, cover * (1 - through), albedo.astype(np.float32), (at.unit * relief).astype(np.float32), random_light(rng, 0.35, 4))
+    return put(
+        rng,
+        cover * (1 - through),
+        albedo.astype(np.float32),
+        (at.unit * relief).astype(np.float32),
+        random_light(rng, 0.35, 4),
+    )
 
 
 def tablet(rng: Generator, size: int) -> Surface:
@@ -170,8 +184,10 @@ def biscuit(rng: Generator, size: int) -> Surface:
         distance = distance * (1 + 0.02 * np.cos(24 * at.angle))
     cover = inside(at, distance, 0.97)
     bumps = noise(rng, shape, 14 * unit) + 0.6 * noise(rng, shape, 5 * unit) + 0.35 * noise(rng, shape, 2 * unit)
-    relief = (0.16 * at.unit) * np.sqrt(np.maximum(1.05 - distance * distance, 0)) + (1.3 if chips else 0.35) * unit * bumps
-    brown = smoothstep(0.55, 1.0, distance + 0.1 * noise(rng, shape, 1.0, 2.0))
+    relief = (0.16 * at.unit) * np.sqrt(np.maximum(1.05 - distance * distance, 0)) + (
+        1.3 if chips else 0.35
+    ) * unit * bumps
+    brown = smoothstep(0.55, 1.0, distance + 0.1 * noise(rng, shape, unit, 2.0))
     albedo = mix(np.broadcast_to(hsv(0.1, 0.45, 0.86), (*shape, 3)), hsv(0.075, 0.68, 0.56), brown)
     albedo = albedo * (1 + 0.05 * noise(rng, shape, 1.6 * unit) + 0.04 * bumps)[..., None]
     if chips:
@@ -221,8 +237,15 @@ def bolt_head(rng: Generator, size: int) -> Surface:
     if not hexed:
         relief = 0.25 * np.sqrt(np.maximum(1.04 - at.radius**2, 0))
     kind = int(rng.integers(4))
-    arm = np.minimum(np.maximum(np.abs(at.rows) / 0.16, np.abs(at.cols)), np.maximum(np.abs(at.cols) / 0.16, np.abs(at.rows)))
-    drives = (hexagon(at), np.maximum(np.abs(at.rows) * 6, np.abs(at.cols) * 0.6), arm, at.radius * (1 - 0.14 * np.cos(6 * at.angle)))
+    arm = np.minimum(
+        np.maximum(np.abs(at.rows) / 0.16, np.abs(at.cols)), np.maximum(np.abs(at.cols) / 0.16, np.abs(at.rows))
+    )
+    drives = (
+        hexagon(at),
+        np.maximum(np.abs(at.rows) * 6, np.abs(at.cols) * 0.6),
+        arm,
+        at.radius * (1 - 0.14 * np.cos(6 * at.angle)),
+    )
     socket = inside(at, drives[kind], 0.42 if kind else 0.38)
     albedo = _metal(rng, size, 0.35, 0.6)
     if hexed:
@@ -252,10 +275,16 @@ def leaf(rng: Generator, size: int) -> Surface:
     hue, value = float(rng.choice([0.28, 0.25, 0.3, 0.1, 0.04])), rng.uniform(0.3, 0.55)
     base = hsv(hue + rng.normal(0, 0.015), rng.uniform(0.5, 0.75), value)
     lines = np.clip(midrib + 0.55 * vein + 0.2 * fine, 0, 1)
-    albedo = mix(np.broadcast_to(base, (*shape, 3)), base * np.float32(0.6) + np.float32(0.28), lines.astype(np.float32))
-    albedo = albedo * (1 + 0.07 * noise(rng, shape, 1.0, 2.0))[..., None]
-    relief = unit * (2.2 * np.abs(np.sin(slant * 6)) * (1 - midrib) - 1.5 * midrib - 0.6 * vein + 0.5 * noise(rng, shape, 8 * unit))
-    return put(rng, cover.astype(np.float32), albedo.astype(np.float32), relief.astype(np.float32), random_light(rng, 0.12, 3))
+    albedo = mix(
+        np.broadcast_to(base, (*shape, 3)), base * np.float32(0.6) + np.float32(0.28), lines.astype(np.float32)
+    )
+    albedo = albedo * (1 + 0.07 * noise(rng, shape, unit, 2.0))[..., None]
+    relief = unit * (
+        2.2 * np.abs(np.sin(slant * 6)) * (1 - midrib) - 1.5 * midrib - 0.6 * vein + 0.5 * noise(rng, shape, 8 * unit)
+    )
+    return put(
+        rng, cover.astype(np.float32), albedo.astype(np.float32), relief.astype(np.float32), random_light(rng, 0.12, 3)
+    )
 
 
 def fruit(rng: Generator, size: int) -> Surface:
@@ -272,7 +301,7 @@ def fruit(rng: Generator, size: int) -> Surface:
     calyx = np.hypot(at.rows - 0.25, at.cols - 0.1)
     round_it = np.arctan2(at.rows - 0.25, at.cols - 0.1) / (2 * np.pi) + 0.5
     meridian = profile(rng, size, 2.5)[(round_it * (size - 1)).astype(np.intp)]
-    blush = smoothstep(-1.6, 2.0, 0.45 * meridian * (kind == 0) + noise(rng, shape, 1.0, 3.0))
+    blush = smoothstep(-1.6, 2.0, 0.45 * meridian * (kind == 0) + noise(rng, shape, unit, 3.0))
     dots = cells(rng, shape, 12 * unit)
     spots = smoothstep(0.14, 0.06, dots.distance) * (kind == 0)
     albedo = mix(np.broadcast_to(first, (*shape, 3)), second, np.clip(blush + 0.5 * spots, 0, 1))

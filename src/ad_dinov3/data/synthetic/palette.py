@@ -50,5 +50,7 @@ def maybe_transposed(rng: Generator, surface: Surface) -> Surface:
 
 def metal_colour(rng: Generator) -> Colours:
     """Steel, brass, copper or dark alloy."""
-    hue, saturation = ((0.6, 0.05), (0.12, 0.35), (0.05, 0.4), (0.1, 0.04))[int(rng.choice(4, p=[0.5, 0.15, 0.1, 0.25]))]
+    hue, saturation = ((0.6, 0.05), (0.12, 0.35), (0.05, 0.4), (0.1, 0.04))[
+        int(rng.choice(4, p=[0.5, 0.15, 0.1, 0.25]))
+    ]
     return hsv(hue + rng.normal(0, 0.02), saturation * rng.uniform(0.6, 1.2), 1.0)

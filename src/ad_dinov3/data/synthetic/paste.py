@@ -8,7 +8,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ad_dinov3.data.synthetic.defects import DEFECTS
-from ad_dinov3.data.synthetic.surface import Colours, Mask, Surface, random_light, shade, to_pixels
+from ad_dinov3.data.synthetic.surface import (
+    Colours,
+    Mask,
+    Surface,
+    is_coloured,
+    random_light,
+    shade,
+    to_pixels,
+    without_colour,
+)
 from ad_dinov3.errors import ShapeError
 
 _DARK = 0.08  # grey level under which a region counts as empty background
@@ -16,7 +25,18 @@ _BLACK = 16  # grey level, of 255
 _TRIES = 3
 _LEAST_CHANGE = 5.0  # mean grey levels by which a defect must differ to be worth a label
 _LEAST_SHARE = 0.00015  # share of the image's area
-_IN_GROUPS = ("scratch", "stain", "lesion", "missing", "bright_spot", "dent", "colour_shift", "cutpaste", "fibre", "pit")
+_IN_GROUPS = (
+    "scratch",
+    "stain",
+    "lesion",
+    "missing",
+    "bright_spot",
+    "dent",
+    "colour_shift",
+    "cutpaste",
+    "fibre",
+    "pit",
+)
 
 
 def _foreground(albedo: Colours) -> Mask:
@@ -44,6 +64,7 @@ def _attempt(
 ) -> tuple[NDArray[np.uint8], Mask]:
     """The image with one named defect (often a second of its kind) and the mask."""
     albedo = image.astype(np.float32) * np.float32(1 / 255)
+    coloured = is_coloured(albedo)
     light = random_light(rng, specular=float(rng.uniform(0, 0.25)) if rng.random() < 0.4 else 0.0)
     height = np.zeros(image.shape[:2], dtype=np.float32)
     surface = Surface(albedo, height, _foreground(albedo), donor=donor, light=light, clips=False)
@@ -54,20 +75,14 @@ def _attempt(
         # The picture holds its own highlights already: add only what the relief changes.
         resting = shade(np.zeros((3, 3, 3), np.float32), np.zeros((3, 3), np.float32), light)[1, 1]
         albedo = shade(albedo, height, light) - resting
-    if not _is_coloured(image) and rng.random() < 0.9:
+    if not coloured and rng.random() < 0.9:
         # A tint in a grey picture would give the defect away for a reason that no factory has.
-        albedo = np.repeat(albedo.mean(axis=2, keepdims=True), 3, axis=2)
+        albedo = without_colour(albedo)
     pasted = to_pixels(albedo)
     # On black ground many defects change nothing: such pixels carry no label.
     black = (image[..., 1] < _BLACK) & mask
     mask[black] = np.abs(pasted[black].astype(np.int16) - image[black]).max(axis=1) > 3
     return pasted, mask
-
-
-def _is_coloured(image: NDArray[np.uint8]) -> bool:
-    """Whether every eighth pixel differs between its channels by more than JPEG's chroma noise."""
-    few = image[::8, ::8].astype(np.int16)
-    return float((few.max(axis=2) - few.min(axis=2)).mean()) > 3.0
 
 
 def paste_defect(

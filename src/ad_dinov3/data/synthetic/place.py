@@ -104,7 +104,7 @@ def mean_colour(surface: Surface, window: Window) -> Colours:
 
 
 def contrasting(rng: Generator, colour: Colours, low: float, high: float) -> Colours:
-    """A colour (3,) that differs from ``colour`` by low to high in brightness, to the side that has room, with a slight tint."""
+    """A colour (3,) brighter or darker than ``colour`` by low to high, on the side that has room, slightly tinted."""
     level = float(colour.mean())
     delta = rng.uniform(low, high)
     upward = rng.random() < (0.5 if 0.3 < level < 0.7 else 0.85 if level <= 0.3 else 0.15)
@@ -116,7 +116,6 @@ def contrasting(rng: Generator, colour: Colours, low: float, high: float) -> Col
 
 def foreign_texture(surface: Surface, rng: Generator, size: Shape) -> Colours:
     """A texture (h, w, 3) that does not belong: from the donor, from elsewhere on the surface, or procedural."""
-    height, width = surface.shape
     source = surface.donor if surface.donor is not None and rng.random() < 0.7 else None
     if source is None and rng.random() < 0.45:
         source = surface.albedo
@@ -130,7 +129,7 @@ def foreign_texture(surface: Surface, rng: Generator, size: Shape) -> Colours:
     if rng.random() < 0.5:
         patch = patch[:, ::-1]
     gain, shift = rng.uniform(0.6, 1.4), rng.uniform(-0.15, 0.15)
-    return np.clip(patch * np.float32(gain) + np.float32(shift), 0.0, 1.0)
+    return np.asarray(np.clip(patch * np.float32(gain) + np.float32(shift), 0.0, 1.0))
 
 
 def _procedural(rng: Generator, size: Shape) -> Colours:

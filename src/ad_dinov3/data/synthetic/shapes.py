@@ -44,7 +44,7 @@ def ellipse(rng: Generator, shape: Shape, aspect: float = 1.0) -> Plane:
     angle = rng.uniform(0, np.pi)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     along, across = cols * cos + rows * sin, (rows * cos - cols * sin) * np.float32(aspect)
-    return along * along + across * across
+    return np.asarray(along * along + across * across)
 
 
 def blob(rng: Generator, shape: Shape, softness: float = 0.1, roughness: float = 0.3) -> Plane:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.synthetic.noise import Plane, Shape, noise
 
-Colours = NDArray[np.float32]
+Colours = NDArray[np.floating]
 Mask = NDArray[np.bool_]
 
 
@@ -61,15 +61,30 @@ class Surface:
         return int(self.height.shape[0]), int(self.height.shape[1])
 
 
+def is_coloured(albedo: Colours) -> bool:
+    """Whether every eighth pixel differs between its channels by more than JPEG's chroma noise."""
+    few = albedo[::8, ::8]
+    return float((few.max(axis=2) - few.min(axis=2)).mean()) > 0.012
+
+
+def without_colour(albedo: Colours) -> Colours:
+    """The mean of the channels in all three of them."""
+    return np.repeat(albedo.mean(axis=2, keepdims=True), 3, axis=2)
+
+
 def random_light(rng: Generator, specular: float = 0.0, sharpness: int = 4) -> Light:
     """A light from a random side, between raking and nearly overhead."""
     return Light(
-        float(rng.uniform(0, 2 * np.pi)), float(rng.uniform(0.6, 1.15)), float(rng.uniform(0.3, 0.55)), specular, sharpness
+        float(rng.uniform(0, 2 * np.pi)),
+        float(rng.uniform(0.6, 1.15)),
+        float(rng.uniform(0.3, 0.55)),
+        specular,
+        sharpness,
     )
 
 
 def shade(albedo: Colours, height: Plane, light: Light) -> Colours:
-    """Colours (H, W, 3) under the light: Lambert plus Blinn-Phong, scaled so that a flat matt surface keeps its albedo."""
+    """Colours (H, W, 3) under the light: Lambert plus Blinn-Phong; a flat matt surface keeps its albedo."""
     slope_y = np.zeros_like(height)
     slope_x = np.zeros_like(height)
     slope_y[1:-1] = 0.5 * (height[2:] - height[:-2])
@@ -82,7 +97,7 @@ def shade(albedo: Colours, height: Plane, light: Light) -> Colours:
     )
     facing = (toward[2] - slope_x * np.float32(toward[0]) - slope_y * np.float32(toward[1])) / length
     diffuse = light.ambient + (1.0 - light.ambient) * np.maximum(facing, 0.0) / np.float32(toward[2])
-    shaded = albedo * diffuse.astype(np.float32)[..., None]
+    shaded: Colours = albedo * diffuse.astype(np.float32)[..., None]
     if light.specular > 0.0:
         # The viewer looks straight down, so the half vector leans half way toward the light.
         half = np.array((toward[0], toward[1], toward[2] + 1.0), np.float32)
@@ -96,7 +111,7 @@ def shade(albedo: Colours, height: Plane, light: Light) -> Colours:
 
 def to_pixels(colours: Colours) -> NDArray[np.uint8]:
     """(H, W, 3) float colours in [0, 1] as uint8, rounded and clipped."""
-    return np.rint(np.clip(colours, 0.0, 1.0) * np.float32(255.0)).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(colours, 0.0, 1.0) * np.float32(255.0)), dtype=np.uint8)
 
 
 def illumination(rng: Generator, shape: Shape) -> Plane:

@@ -41,13 +41,14 @@ def wood(rng: Generator, size: int) -> Surface:
 def leather(rng: Generator, size: int) -> Surface:
     """Pebbled hide in natural or dyed colours."""
     unit, shape = size / 256, (size, size)
-    pebbles = cells(rng, shape, float(rng.uniform(6, 14)) * unit)
+    pebbles = cells(rng, shape, float(rng.uniform(6, 13)) * unit)
     dome = smoothstep(0.0, float(rng.uniform(0.25, 0.5)), pebbles.edge)
-    creases = noise(rng, shape, 1.0, 2.5)
-    relief = rng.uniform(0.9, 1.8) * unit * dome + 0.12 * noise(rng, shape, 1.5 * unit) + 1.5 * creases
+    creases = noise(rng, shape, 8 * unit, 3.0)
+    relief = rng.uniform(0.8, 1.5) * unit * dome + 0.08 * noise(rng, shape, 1.5 * unit) + 1.5 * unit * creases
     hue = float(rng.choice([0.05, 0.06, 0.08, 0.02, 0.6, 0.35])) + rng.normal(0, 0.01)
-    colour = hsv(hue, rng.uniform(0.3, 0.7), rng.uniform(0.16, 0.6))
-    level = 0.8 + 0.2 * dome + 0.06 * noise(rng, shape, 1.0, 2.5) + 0.05 * pebbles.value
+    dyed = hue > 0.1
+    colour = hsv(hue, rng.uniform(0.2, 0.45 if dyed else 0.7), rng.uniform(0.16, 0.4 if dyed else 0.6))
+    level = 0.8 + 0.2 * dome + 0.06 * noise(rng, shape, unit, 2.5) + 0.05 * pebbles.value
     return texture(tinted(colour, level.astype(np.float32)), relief, random_light(rng, 0.2, 3))
 
 
@@ -63,7 +64,11 @@ def weave(rng: Generator, size: int) -> Surface:
     yarn_u, yarn_v = np.abs(np.sin(np.pi * u)), np.abs(np.sin(np.pi * v))
     relief = np.where(warp_up, yarn_u * (0.55 + 0.45 * yarn_v), yarn_v * (0.55 + 0.45 * yarn_u)).astype(np.float32)
     first = hsv(rng.random(), rng.uniform(0.05, 0.6), rng.uniform(0.2, 0.85))
-    second = first * np.float32(rng.uniform(0.7, 1.0)) if rng.random() < 0.5 else hsv(rng.random(), 0.3, rng.uniform(0.3, 0.8))
+    second = (
+        first * np.float32(rng.uniform(0.7, 1.0))
+        if rng.random() < 0.5
+        else hsv(rng.random(), 0.3, rng.uniform(0.3, 0.8))
+    )
     fuzz = 1.0 + 0.1 * noise(rng, shape, 1.2 * unit)
     albedo = mix(first, second, warp_up.astype(np.float32)) * ((0.45 + 0.55 * relief) * fuzz)[..., None]
     return texture(albedo.astype(np.float32), relief * period * 0.22, random_light(rng))
@@ -92,10 +97,13 @@ def carpet(rng: Generator, size: int) -> Surface:
     pile = cells(rng, shape, float(rng.uniform(4.5, 8.0)) * unit)
     strands = noise(rng, shape, 1.2 * unit)
     hue, value = rng.random(), rng.uniform(0.25, 0.75)
-    first, second = hsv(hue, rng.uniform(0.0, 0.5), value), hsv(hue + rng.normal(0, 0.1), 0.35, value * rng.uniform(0.5, 1.3))
+    first, second = (
+        hsv(hue, rng.uniform(0.0, 0.5), value),
+        hsv(hue + rng.normal(0, 0.1), 0.35, value * rng.uniform(0.5, 1.3)),
+    )
     flecks = smoothstep(0.6, 0.8, pile.value) if rng.random() < 0.6 else np.zeros(shape, np.float32)
     height = 1.0 - np.minimum(pile.distance, 1.0)
-    level = 0.45 + 0.75 * height + 0.1 * strands + 0.06 * noise(rng, shape, 1.0, 3.0)
+    level = 0.45 + 0.75 * height + 0.1 * strands + 0.06 * noise(rng, shape, unit, 3.0)
     albedo = mix(first, second, flecks) * level[..., None]
     return texture(albedo.astype(np.float32), 2.5 * unit * height + 0.5 * strands, random_light(rng))
 
@@ -105,10 +113,12 @@ def paper(rng: Generator, size: int) -> Surface:
     unit, shape = size / 256, (size, size)
     hue = float(rng.choice([0.1, 0.12, 0.08, 0.55, 0.95]))
     colour = hsv(hue, rng.uniform(0.0, 0.3), rng.uniform(0.6, 0.92))
-    formation = noise(rng, shape, 5 * unit) + noise(rng, shape, 1.0, 2.0)
-    fibres = np.maximum(noise(rng, shape, (1.2 * unit, 9 * unit)), 1.6) + np.maximum(noise(rng, shape, (9 * unit, 1.2 * unit)), 1.6)
+    formation = noise(rng, shape, 5 * unit) + noise(rng, shape, unit, 2.0)
+    fibres = np.maximum(noise(rng, shape, (1.2 * unit, 9 * unit)), 1.6) + np.maximum(
+        noise(rng, shape, (9 * unit, 1.2 * unit)), 1.6
+    )
     level = 1.0 + 0.012 * formation - rng.uniform(0.0, 0.12) * (fibres - 3.2)
-    relief = rng.uniform(0.05, 0.3) * noise(rng, shape, 1.6 * unit) + 0.3 * noise(rng, shape, 1.0, 2.5)
+    relief = rng.uniform(0.05, 0.3) * noise(rng, shape, 1.6 * unit) + 0.3 * noise(rng, shape, unit, 2.5)
     return texture(tinted(colour, level.astype(np.float32)), relief, random_light(rng))
 
 
@@ -122,11 +132,22 @@ def printed(rng: Generator, size: int) -> Surface:
     dy, dx = rows / pitch - line - 0.5, cols / pitch + shift - np.floor(cols / pitch + shift) - 0.5
     far = np.sqrt(dx * dx + dy * dy)
     square = np.maximum(np.abs(dx), np.abs(dy))
-    field = (far, np.abs(far - 0.3) + 0.18, np.abs(dx) + 0.1, square, (np.abs(dx) + np.abs(dy)) * 0.75)[int(rng.integers(5))]
+    field = (far, np.abs(far - 0.3) + 0.18, np.abs(dx) + 0.1, square, (np.abs(dx) + np.abs(dy)) * 0.75)[
+        int(rng.integers(5))
+    ]
     ink = smoothstep(0.3, 0.3 - float(1.6 / pitch), np.asarray(field, np.float32))
     second = smoothstep(0.13, 0.13 - float(1.6 / pitch), far) if rng.random() < 0.5 else np.zeros(shape, np.float32)
-    ground = hsv(rng.random(), rng.uniform(0, 0.3), rng.uniform(0.6, 0.95))
-    albedo = mix(mix(np.broadcast_to(ground, (*shape, 3)), hsv(rng.random(), 0.6, 0.6), ink), hsv(rng.random(), 0.5, 0.4), second)
+    hue, dark = rng.random(), rng.random() < 0.3
+    ground = (
+        hsv(hue, 0.45, 0.3)
+        if dark
+        else hsv(rng.choice([0.1, 0.13, 0.58]), rng.uniform(0, 0.12), rng.uniform(0.75, 0.95))
+    )
+    first = hsv(
+        hue + float(rng.choice([0.0, 0.08, 0.5])), rng.uniform(0.1, 0.7), 0.85 if dark else rng.uniform(0.3, 0.65)
+    )
+    accent = hsv(hue + 0.04, 0.6, rng.uniform(0.3, 0.9))
+    albedo = mix(mix(np.broadcast_to(ground, (*shape, 3)), first, ink), accent, second)
     albedo = albedo * (1.0 + 0.03 * noise(rng, shape, unit))[..., None]
     return texture(albedo.astype(np.float32), 0.12 * noise(rng, shape, 1.5 * unit), random_light(rng))
 

@@ -22,7 +22,9 @@ def ultrasound(rng: Generator, size: int) -> Surface:
     """Layers of tissue in log-compressed speckle, with attenuation and the shadows that belong."""
     unit, shape = size / 256, (size, size)
     depth = np.linspace(0, 1, size, dtype=np.float32)[:, None]
-    layer = depth + 0.04 * noise(rng, shape, (160 * unit, 90 * unit)) + 0.012 * noise(rng, shape, (25 * unit, 40 * unit))
+    layer = (
+        depth + 0.04 * noise(rng, shape, (160 * unit, 90 * unit)) + 0.012 * noise(rng, shape, (25 * unit, 40 * unit))
+    )
     echo = 0.35 * noise(rng, shape, (30 * unit, 50 * unit)) + 0.3 * noise(rng, shape, (7 * unit, 22 * unit))
     patches = smoothstep(-1.0, 1.0, noise(rng, shape, (25 * unit, 60 * unit)))
     previous = 0.0
@@ -41,7 +43,8 @@ def ultrasound(rng: Generator, size: int) -> Surface:
     if rng.random() < 0.2:
         # A convex probe sees a fan.
         rows, cols = grid(shape)
-        grey = grey * smoothstep(0.0, 0.02, 1.15 + 0.75 * rows - 1.1 * np.abs(cols))
+        fan = smoothstep(0.0, 0.02, np.asarray(1.15 + 0.75 * rows - 1.1 * np.abs(cols), np.float32))
+        return _unlit(np.asarray(grey * fan, np.float32), fan * (depth > 0.12))
     return _unlit(np.asarray(grey, np.float32), np.broadcast_to(depth > 0.12, shape).astype(np.float32))
 
 
@@ -63,8 +66,8 @@ def skin(rng: Generator, size: int) -> Surface:
     tone = (tone + rng.normal(0, 0.025, 3)).astype(np.float32)
     furrows = cells(rng, shape, float(rng.uniform(7, 14)) * unit)
     plates = smoothstep(0.0, 0.3, furrows.edge)
-    red = noise(rng, shape, 1.0, 2.5)
-    albedo = tone * (1 + 0.025 * noise(rng, shape, 1.0, 2.0) + 0.05 * (plates - 0.8))[..., None]
+    red = noise(rng, shape, unit, 2.5)
+    albedo = tone * (1 + 0.025 * noise(rng, shape, unit, 2.0) + 0.05 * (plates - 0.8))[..., None]
     albedo = albedo * (1 + np.array([0.008, -0.02, -0.02], np.float32) * red[..., None])
     freckles = cells(rng, shape, 34 * unit)
     spots = smoothstep(0.09, 0.04, freckles.distance) * (freckles.value > rng.uniform(0.5, 1.2))
@@ -87,9 +90,13 @@ def mucosa(rng: Generator, size: int) -> Surface:
     rows, cols = grid(shape)
     way = rng.uniform(-0.7, 0.7, 2)
     far = np.hypot(rows - np.float32(way[0]), cols - np.float32(way[1])) * (1 + 0.12 * noise(rng, shape, 60 * unit))
-    ring = np.sin(far * np.float32(rng.uniform(7, 13)) + 0.9 * noise(rng, shape, 90 * unit) + np.float32(rng.uniform(0, 6)))
+    ring = np.sin(
+        far * np.float32(rng.uniform(7, 13)) + 0.9 * noise(rng, shape, 90 * unit) + np.float32(rng.uniform(0, 6))
+    )
     folds = smoothstep(0.2, 1.0, ring)
-    relief = unit * (rng.uniform(2.0, 6.0) * folds + 2.5 * noise(rng, shape, 40 * unit) + 0.2 * noise(rng, shape, 7 * unit))
+    relief = unit * (
+        rng.uniform(2.0, 6.0) * folds + 2.5 * noise(rng, shape, 40 * unit) + 0.2 * noise(rng, shape, 7 * unit)
+    )
     colour = hsv(rng.uniform(-0.02, 0.05), rng.uniform(0.4, 0.6), rng.uniform(0.75, 0.95))
     vessels = np.exp(-np.abs(noise(rng, shape, 34 * unit) + 0.35 * noise(rng, shape, 11 * unit)) * 22)
     vessels = vessels * smoothstep(-0.3, 1.2, noise(rng, shape, 60 * unit))
@@ -106,37 +113,45 @@ def mucosa(rng: Generator, size: int) -> Surface:
     return Surface((albedo * seen[..., None]).astype(np.float32), (relief * seen).astype(np.float32), area, light=lamp)
 
 
+def _brain(rng: Generator, depth: Plane, rows: Plane, cols: Plane, gyri: Plane) -> Plane:
+    """Grey levels of the brain: ``depth`` is the way to its surface, ``gyri`` folds the cortex."""
+    shape: Shape = (depth.shape[0], depth.shape[1])
+    unit = shape[0] / 256
+    white, grey, fluid = rng.uniform(0.38, 0.6), rng.uniform(0.28, 0.5), rng.uniform(0.04, 0.2)
+    cortex = smoothstep(0.3, 0.02, depth + 0.07 * gyri)
+    core = np.hypot((np.abs(cols) - 0.16) / 0.09, rows / 0.2) + 0.15 * noise(rng, shape, 14 * unit)
+    level = white + (grey - white) * np.maximum(cortex, 0.8 * smoothstep(1.0, 0.75, core))
+    sulci = smoothstep(0.32, 0.0, np.abs(gyri)) * smoothstep(0.26, 0.04, depth + 0.04 * noise(rng, shape, 30 * unit))
+    level = level + (fluid - level) * 0.75 * sulci
+    horn = np.abs(cols + 0.01 * gyri) - np.float32(rng.uniform(0.07, 0.13)) * (0.4 + np.abs(rows) * 1.6)
+    around = np.hypot(horn / np.float32(rng.uniform(0.03, 0.07)), rows / np.float32(rng.uniform(0.2, 0.32)))
+    midline = smoothstep(0.018, 0.006, np.abs(cols + 0.008 * noise(rng, shape, 20 * unit)))
+    midline = midline * smoothstep(0.2, 0.35, np.abs(rows))
+    return np.asarray(level + (fluid - level) * np.maximum(smoothstep(1.0, 0.75, around), 0.8 * midline))
+
+
 def mri(rng: Generator, size: int) -> Surface:
     """An axial head slice: scalp, skull, folded cortex, white matter, ventricles, the midline."""
     unit, shape = size / 256, (size, size)
     rows, cols = grid(shape)
     tilt = np.float32(rng.normal(0, 0.05))
     rows, cols = rows - tilt * cols, cols + tilt * rows
-    scale = rng.uniform(0.75, 0.92)
+    tall = float(rng.uniform(0.75, 0.92))
     wobble = 1 + 0.015 * noise(rng, shape, 60 * unit)
-    head = np.hypot(rows / np.float32(scale), cols / np.float32(scale * rng.uniform(0.76, 0.86))) * wobble
-    depth = np.float32(rng.uniform(0.84, 0.9)) - head  # above 0 in the brain
+    head = np.hypot(rows / np.float32(tall), cols / np.float32(tall * rng.uniform(0.76, 0.86))) * wobble
+    depth = np.asarray(np.float32(rng.uniform(0.84, 0.9)) - head)  # above 0 in the brain
     gyri = noise(rng, shape, 11 * unit) + 0.35 * noise(rng, shape, 5 * unit)
-    cortex = smoothstep(0.3, 0.02, depth + 0.07 * gyri)
-    sulci = smoothstep(0.32, 0.0, np.abs(gyri)) * smoothstep(0.26, 0.04, depth + 0.04 * noise(rng, shape, 30 * unit))
-    white, grey, fluid, scalp = rng.uniform(0.38, 0.6), rng.uniform(0.28, 0.5), rng.uniform(0.04, 0.2), rng.uniform(0.6, 1.0)
-    core = np.hypot((np.abs(cols) - 0.16) / 0.09, rows / 0.2) + 0.15 * noise(rng, shape, 14 * unit)
-    brain = white + (grey - white) * np.maximum(cortex, 0.8 * smoothstep(1.0, 0.75, core))
-    brain = brain + (fluid - brain) * 0.75 * sulci
-    spread = rng.uniform(0.07, 0.13)
-    horn = np.abs(cols + 0.01 * gyri) - spread * (0.4 + np.abs(rows) * 1.6)
-    ventricle = smoothstep(1.0, 0.75, np.hypot(horn / np.float32(rng.uniform(0.03, 0.07)), rows / np.float32(rng.uniform(0.2, 0.32))))
-    midline = smoothstep(0.018, 0.006, np.abs(cols + 0.008 * noise(rng, shape, 20 * unit))) * smoothstep(0.2, 0.35, np.abs(rows))
-    brain = brain + (fluid - brain) * np.maximum(ventricle, 0.8 * midline)
     inner = smoothstep(0.0, 0.02, depth)
     rim = smoothstep(0.92, 0.95, head - 0.012 * gyri) * smoothstep(1.0, 0.97, head)
-    picture = inner * brain + rim * scalp * (0.7 + 0.15 * noise(rng, shape, 24 * unit) + 0.1 * noise(rng, shape, 4 * unit))
+    scalp = rng.uniform(0.6, 1.0) * (0.7 + 0.15 * noise(rng, shape, 24 * unit) + 0.1 * noise(rng, shape, 4 * unit))
+    picture = inner * _brain(rng, depth, rows, cols, gyri) + rim * scalp
     picture = picture * (1 + 0.07 * noise(rng, shape, 90 * unit)) + 0.012 * np.abs(noise(rng, shape, 1.2 * unit))
-    surface = _unlit(np.asarray(picture + 0.015 * inner * noise(rng, shape, 1.4 * unit), np.float32), smoothstep(0.08, 0.1, depth))
+    picture = picture + 0.015 * inner * noise(rng, shape, 1.4 * unit)
+    surface = _unlit(np.asarray(picture, np.float32), smoothstep(0.08, 0.1, depth))
     if rng.random() < 0.4:
         # Three sequences shown as the three colour channels.
-        gains = rng.uniform(0.4, 1.0, 3).astype(np.float32)
-        surface.albedo[...] = surface.albedo ** rng.uniform(0.7, 1.5, 3).astype(np.float32) * gains
+        gains = rng.uniform(0.55, 1.0, 3).astype(np.float32)
+        surface.albedo[...] = surface.albedo ** rng.uniform(0.7, 1.4, 3).astype(np.float32) * gains
     return surface
 
 
@@ -148,7 +163,7 @@ def eye_ground(rng: Generator, size: int) -> Surface:
     side = float(rng.choice([-1.0, 1.0]))
     disc = np.array([rng.normal(0, 0.05), side * 0.5])
     ground = hsv(rng.uniform(0.03, 0.07), rng.uniform(0.6, 0.8), rng.uniform(0.6, 0.8))
-    level = 1.0 - 0.25 * radius**2 + 0.05 * noise(rng, shape, 1.0, 2.5)
+    level = 1.0 - 0.25 * radius**2 + 0.05 * noise(rng, shape, unit, 2.5)
     macula = np.exp(-((np.hypot(rows - np.float32(disc[0]), cols + np.float32(0.25 * side)) / 0.16) ** 2))
     albedo = tinted(ground, np.asarray(level - 0.35 * macula, np.float32))
     strokes, centre = [], (disc + 1) * size / 2
