@@ -220,7 +220,7 @@ def test_focal_and_dice_equal_a_loop_over_pixels() -> None:
         agreement = target * p + (1 - target) * (1 - p) + 1e-5
         by_pixel.append(-((1 - agreement) ** 2) * float(torch.tensor(agreement).log()))
     assert float(focal(abnormal, mask)) == pytest.approx(sum(by_pixel) / len(by_pixel), rel=1e-4)
-    by_image = [1 - (2 * float((a * m).sum()) + 1) / (float(a.sum() + m.sum()) + 1) for a, m in zip(abnormal, mask)]
+    by_image = [1 - (2 * float((a * m).sum()) + 1) / (float(a.sum() + m.sum()) + 1) for a, m in zip(abnormal, mask, strict=True)]
     assert float(dice(abnormal, mask)) == pytest.approx(sum(by_image) / 2, rel=1e-5)
 
 

@@ -17,7 +17,6 @@ COMMANDS = {
     "predict": ("predict", "Score images: maps, masks, regions, overlays and a report."),
     "train": ("train", "Train adapters on labelled images of other products."),
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),
-    "ablate": ("ablate", "Train and evaluate variants of the method with several seeds; print one table."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
     "convert": ("convert", "Convert between a model folder and a checkpoint of the authors' code."),
