@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.errors import ConfigError, WeightsError
 
 _SHOWN_KEYS = 8
@@ -84,6 +85,32 @@ class References:
         return found
 
 
+class FrozenText:
+    """A frozen text tower inside a head that is not part of the head's parameters nor of what is saved.
+
+    Args:
+        tower: None for a head that only scores.
+    """
+
+    def __init__(self, tower: ClipTextTower | None) -> None:
+        self.tower = None if tower is None else tower.eval().requires_grad_(False)
+
+    def needed(self) -> ClipTextTower:
+        """The tower.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if self.tower is None:
+            raise ConfigError("learned prompts run through CLIP's text tower, and this head was made without one")
+        return self.tower
+
+    def apply(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move or convert the tower as a head is moved or converted."""
+        if self.tower is not None:
+            self.tower._apply(fn)  # type: ignore[no-untyped-call]
+
+
 def gaussian(maps: Tensor, sigma: float) -> Tensor:
     """Gaussian filter of (B, H, W), equal to ``scipy.ndimage.gaussian_filter`` with its defaults on each map.
 
@@ -99,7 +126,7 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
         lines = maps.movedim(axis, -1)
         padded = lines[..., _mirrored(lines.shape[-1], radius, maps.device)]
         smooth = F.conv1d(padded.flatten(0, 1)[:, None], kernel[None, None])[:, 0]
-        maps = smooth.unflatten(0, lines.shape[:2]).movedim(-1, axis)
+        maps = smooth.reshape(lines.shape).movedim(-1, axis)
     return maps
 
 
@@ -110,7 +137,7 @@ def _mirrored(size: int, radius: int, device: torch.device) -> Tensor:
 
 
 def loss_size(grid: tuple[int, int], full: tuple[int, int], resolution: str) -> tuple[int, int]:
-    """Where maps meet masks, (h, w): the patch ``grid``, four times the grid (``mid``) or the input's size (``full``)."""
+    """Where maps meet masks, (h, w): the patch ``grid``, four times it (``mid``) or the input's size (``full``)."""
     mid = (min(4 * grid[0], full[0]), min(4 * grid[1], full[1]))
     return {"grid": grid, "mid": mid, "full": full}[resolution]
 

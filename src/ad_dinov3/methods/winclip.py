@@ -1,0 +1,221 @@
+"""WinCLIP and WinCLIP+ (Jeong et al., CVPR 2023): CLIP on small windows, without any training.
+
+The authors published no code; facts from two rebuilds that agree on the zero-shot map, zqhang/Accurate-WinCLIP-pytorch
+and anomalib. Deviation: with reference images Accurate-WinCLIP adds the two maps, in [0, 2]; ours is half of that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ad_dinov3.config_methods import WinClipConfig
+from ad_dinov3.encoders.clip_image import ClipVision, as_grid
+from ad_dinov3.encoders.dinov3 import StageTokens
+from ad_dinov3.encoders.prompts import WINCLIP_PROMPTS, PromptSet
+from ad_dinov3.errors import ShapeError
+from ad_dinov3.methods.clip_common import BakedPrompts, References, gaussian
+from ad_dinov3.types import Features, Scores, TextEncoder
+
+_WINDOW_BATCH = 512  # windows per pass: bounds the memory, whatever the batch
+_DOUBLED, _MISSING = "a jpeg corrupted photo of the {}.", "a jpeg corrupted photo of a {}."
+_LEFT_OUT = "a cropped photo of a {}."
+
+
+class ClipWindows(nn.Module):
+    """Embeds every window of patches by itself (section 4.1 of the paper): CLS token and the window's patches alone.
+
+    Patches are embedded once, with the positions that they have in the image. A window is filed under its top left
+    patch; where none begins, at the right and lower border, there are zeros. The last stage is not of windows: it holds
+    the patches of the whole image after the last block, not projected, which only the reference memory looks at.
+
+    Args:
+        vision: the tower.
+        config: ``scales`` and ``patch_norm`` are used.
+    """
+
+    def __init__(self, vision: ClipVision, config: WinClipConfig) -> None:
+        super().__init__()
+        self.vision = vision
+        self.scales = config.scales
+        self.patch_norm = config.patch_norm
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the stages: the text's width for each scale, then the tower's."""
+        return (self.vision.text_width,) * len(self.scales) + (self.vision.width,)
+
+    def forward(self, pixels: Tensor) -> StageTokens:
+        """Window embeddings of each scale (B, h, w, D), patches (B, h, w, C), and the image's embedding (B, D).
+
+        Raises:
+            ShapeError: a window does not fit into the patch grid.
+        """
+        grid = self.vision.grid(pixels)
+        if max(self.scales) > min(grid):
+            raise ShapeError(f"expected windows within the {grid[0]}x{grid[1]} patch grid, got scales {self.scales}")
+        tokens = self.vision.embed(pixels)  # (B, 1 + h*w, C)
+        cls, patches = tokens[:, :1], as_grid(tokens[:, 1:], grid)
+        windows = [self.embed_windows(cls, patches, scale) for scale in self.scales]
+        whole = self.vision.run(tokens)
+        last = as_grid(whole[:, 1:], grid)
+        last = self.vision.post_norm(last) if self.patch_norm else last
+        embedding = self.vision.project(whole[:, 0])
+        return StageTokens((*windows, last), (embedding,) * (len(windows) + 1))
+
+    def embed_windows(self, cls: Tensor, patches: Tensor, side: int) -> Tensor:
+        """Embeddings (B, h, w, D) of all windows of ``side`` x ``side`` patches.
+
+        Args:
+            cls: (B, 1, C), the embedded CLS token.
+            patches: (B, h, w, C), embedded with their positions.
+            side: in patches.
+        """
+        windows = patches.unfold(1, side, 1).unfold(2, side, 1)  # (B, h', w', C, side, side)
+        batch, rows, columns, width = windows.shape[:4]
+        count = rows * columns
+        starts = cls.expand(batch, count, width).flatten(0, 1)[:, None]
+        flat = windows.flatten(1, 2).flatten(3).mT.flatten(0, 1)  # (B * count, side * side, C)
+        chunks = zip(torch.split(starts, _WINDOW_BATCH), torch.split(flat, _WINDOW_BATCH), strict=True)
+        embedded = [self.vision.project(self.vision.run(torch.cat(pair, 1))[:, 0]) for pair in chunks]
+        placed = torch.cat(embedded).reshape(batch, rows, columns, -1)
+        return F.pad(placed, (0, 0, 0, side - 1, 0, side - 1))
+
+
+class WinClip(nn.Module):
+    """Scores windows against prompts, and against reference images once it has some.
+
+    Features are those of ``ClipWindows``.
+
+    Args:
+        config: the switches.
+        text_width: length D of a prompt embedding.
+        class_names: classes whose prompts it holds.
+    """
+
+    def __init__(self, config: WinClipConfig, text_width: int, class_names: Sequence[str]) -> None:
+        super().__init__()
+        self.config = config
+        self.prompts = BakedPrompts(class_names, text_width)
+        self.references = References()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes with baked prompts."""
+        return self.prompts.class_names
+
+    def set_prompts(self, embeddings: Mapping[str, Tensor]) -> None:
+        """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
+        self.prompts.bake(embeddings)
+
+    def remember(self, class_name: str, features: Features) -> None:
+        """Take normal reference images of one class; from then on that class is scored as WinCLIP+."""
+        levels = self._levels(features)
+        self.references.remember(class_name, [tokens.flatten(0, 1) for tokens in levels])
+
+    @torch.no_grad()
+    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
+        """Maps at the input's size and image scores of B images.
+
+        Raises:
+            ConfigError: a class has no baked prompt, or no reference images while others have.
+            ShapeError: the features are of other scales.
+        """
+        text = self.prompts.columns(class_names)  # (B, D, 2)
+        of_image = self.probabilities(features.cls_tokens[0][:, None], text)[:, 0]  # (B,)
+        levels = self._levels(features)
+        grid = features.grid
+        # Harmonic mean over the scales; the whole image counts as one more scale.
+        inverse = (1 / of_image)[:, None, None].expand(-1, *grid)
+        for side, windows in zip(self.config.scales, levels[:-1], strict=True):
+            inverse = inverse + 1 / harmonic_map(self._on_windows(self.probabilities(windows, text), side, grid), side)
+        grid_map = finite((len(self.config.scales) + 1) / inverse)
+        image_score = of_image
+        if self.references:
+            by_references = self.reference_map(levels, class_names, grid)
+            grid_map = (grid_map + by_references) / 2
+            image_score = (of_image + by_references.amax((1, 2))) / 2
+        full = F.interpolate(
+            grid_map[:, None], features.image_size, mode="bilinear", align_corners=self.config.align_corners
+        )
+        return Scores(gaussian(full[:, 0], self.config.sigma_px), image_score)
+
+    def probabilities(self, embeddings: Tensor, text: Tensor) -> Tensor:
+        """Abnormal probability of embeddings (B, N, D) under prompts (B, D, 2): (B, N)."""
+        cosines = F.normalize(embeddings, dim=-1) @ text
+        return (cosines / self.config.temperature).softmax(-1)[..., 1]
+
+    def reference_map(self, levels: Sequence[Tensor], class_names: Sequence[str], grid: tuple[int, int]) -> Tensor:
+        """Mean over windows of each scale and patches of half the cosine distance to the references, (B, h, w)."""
+        *windows, patches = [distance / 2 for distance in self.references.distances(levels, class_names)]
+        maps = [patches.reshape(-1, *grid)]
+        for side, distance in zip(self.config.scales, windows, strict=True):
+            maps.append(harmonic_map(self._on_windows(distance, side, grid), side))
+        return finite(torch.stack(maps).mean(0))
+
+    def _levels(self, features: Features) -> list[Tensor]:
+        """The embeddings of real windows (B, h'*w', D) of each scale, then the patches (B, h*w, C)."""
+        if len(features.patch_tokens) != len(self.config.scales) + 1:
+            raise ShapeError(
+                f"expected features of {len(self.config.scales)} scales and the patches, "
+                f"got {len(features.patch_tokens)} stages"
+            )
+        rows, columns = features.grid
+        windows = [
+            tokens[:, : rows - side + 1, : columns - side + 1].flatten(1, 2)
+            for side, tokens in zip(self.config.scales, features.patch_tokens[:-1], strict=True)
+        ]
+        return [*windows, features.patch_tokens[-1].flatten(1, 2)]
+
+    @staticmethod
+    def _on_windows(values: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
+        return values.reshape(-1, grid[0] - side + 1, grid[1] - side + 1)
+
+
+def harmonic_map(scores: Tensor, side: int) -> Tensor:
+    """For each patch the harmonic mean of the scores of the windows that cover it.
+
+    Args:
+        scores: (B, h - side + 1, w - side + 1), of windows at stride 1 by their top left patch.
+        side: of a window, in patches.
+
+    Returns:
+        (B, h, w); 0 where a covering window has score 0.
+    """
+
+    def covering_sum(values: Tensor) -> Tensor:
+        padded = F.pad(values[:, None], (side - 1,) * 4)
+        return F.avg_pool2d(padded, side, stride=1, divisor_override=1)[:, 0]
+
+    return finite(covering_sum(torch.ones_like(scores[:1])) / covering_sum(1 / scores))
+
+
+def finite(values: Tensor) -> Tensor:
+    """The values with 0 in place of NaN and infinity, as both rebuilds have it."""
+    return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def winclip_prompts(config: WinClipConfig) -> PromptSet:
+    """The ensemble of 7 normal and 4 abnormal states in 22 templates, or in the 21 lines of the public rebuilds."""
+    prompts = replace(WINCLIP_PROMPTS, raw_class_names=config.class_words == "as_is")
+    if config.templates == "paper":
+        return prompts
+    lines = [_DOUBLED if line == _MISSING else line for line in prompts.templates if line != _LEFT_OUT]
+    return replace(prompts, templates=tuple(lines))
+
+
+def encode_winclip(encoder: TextEncoder, config: WinClipConfig, class_names: Sequence[str]) -> dict[str, Tensor]:
+    """The two embeddings of each class, (2, D) float32, row 0 normal: means over sentences, not normalised."""
+    prompts = winclip_prompts(config)
+    found = {}
+    for name in dict.fromkeys(class_names):
+        rows = []
+        for said in prompts.sentences(name):
+            embeddings = encoder.encode_sentences(said).float()
+            rows.append((F.normalize(embeddings, dim=-1) if config.normalise_sentences else embeddings).mean(0))
+        found[name] = torch.stack(rows).cpu()
+    return found
