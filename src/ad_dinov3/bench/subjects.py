@@ -1,0 +1,97 @@
+"""Methods made ready for measuring: a saved model, the untrained baseline, the classical floor."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_dinov3.bench.run import Subject
+from ad_dinov3.config import ModelConfig
+from ad_dinov3.data.transforms import resize_image
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.detector import Detector, load
+from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.methods import mahalanobis
+from ad_dinov3.model import plain_model
+
+METHODS = ("ad_dinov3", "dinov3_plain", "mahalanobis")
+_TOP_SHARE = 0.01
+
+
+def open_subject(
+    method: str, model: str, weights: str | None = None, *, device: str = "cpu", offline: bool = False
+) -> Subject:
+    """A method with weights.
+
+    Args:
+        method: one of `METHODS`.
+        model: ``embedded``, a model's folder or a hub repository; the baseline takes its encoder and input from it.
+        weights: another image encoder for ``dinov3_plain``: name, folder or file.
+        device: a torch device.
+        offline: never download.
+
+    Raises:
+        ConfigError: no such method, or weights for a method that takes none.
+        WeightsError: the model's or the encoder's files are missing or do not fit.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    if weights and method != "dinov3_plain":
+        raise ConfigError(f"--weights names an image encoder for dinov3_plain; {method} takes none")
+    if method == "mahalanobis":
+        return mahalanobis_subject()
+    if method == "ad_dinov3":
+        return detector_subject(load(model, device=device, offline=offline), model, device)
+    config = ModelConfig() if weights else load(model, device=device, offline=offline).config
+    encoder = weights or config.encoder
+    plain = Detector(plain_model(encoder, config, offline=offline), device=device, offline=offline)
+    return detector_subject(plain, encoder, device, "dinov3_plain")
+
+
+def detector_subject(detector: Detector, model: str, device: str, method: str = "ad_dinov3") -> Subject:
+    """A detector as it is measured; an untrained method carries no training data."""
+    config = detector.config
+    is_trained = method != "dinov3_plain"
+    return Subject(
+        detector,
+        method=method,
+        model=model,
+        weights_hash=detector.fingerprint,
+        input_size=config.input.size,
+        interpolation=config.input.interpolation,
+        trained_on=config.trained_on if is_trained else (),
+        training_images=detector.model.training_images if is_trained else frozenset(),
+        training_seed=config.train.seed if is_trained else None,
+        device=device,
+    )
+
+
+def mahalanobis_subject(size_px: int = 256) -> Subject:
+    """The classical floor; its hash is that of its source, since it has no weights."""
+    source = inspect.getsource(mahalanobis) + str(size_px)
+    return Subject(
+        _Mahalanobis(size_px),
+        method="mahalanobis",
+        model="mahalanobis",
+        weights_hash=hashlib.sha256(source.encode()).hexdigest()[:16],
+        input_size=(size_px, size_px),
+        interpolation="bilinear",
+    )
+
+
+class _Mahalanobis:
+    def __init__(self, size_px: int) -> None:
+        self._size_px = size_px
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return resize_image(image, (self._size_px, self._size_px), "bilinear")
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        maps = np.stack([mahalanobis.mahalanobis_map(image.transpose(1, 2, 0), self._size_px) for image in batch])
+        top = max(1, round(_TOP_SHARE * self._size_px**2))
+        scores = np.sort(maps.reshape(len(maps), -1), axis=1)[:, -top:].mean(axis=1)
+        return RawScores(maps, scores)

@@ -1,0 +1,212 @@
+"""ad-dinov3 evaluate: measure a method on labelled data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ad_dinov3.cli.options import OFFLINE_HELP, spread
+
+if TYPE_CHECKING:
+    from ad_dinov3.bench.measure import GroupResult
+    from ad_dinov3.bench.protocol import Protocol
+    from ad_dinov3.bench.run import Evaluation, Subject
+    from ad_dinov3.bench.scoring import TestSet
+    from ad_dinov3.data.catalog import LabelledData
+
+app = typer.Typer(add_completion=False)
+_COLUMNS = {
+    "pixel_auroc": "pixel\nAUROC",
+    "pixel_f1_max": "pixel\nF1max",
+    "pixel_ap": "pixel\nAP",
+    "pixel_aupro": "pixel\nAUPRO",
+    "image_auroc": "image\nAUROC",
+    "image_f1_max": "image\nF1max",
+    "image_ap": "image\nAP",
+}
+
+
+@app.command()
+def evaluate(
+    data: Annotated[list[str], typer.Option(help="data set: folder, manifest, catalog name or NAME=DIR; repeatable")],
+    model: Annotated[str, typer.Option(help="embedded, a model's folder, or a hub repository")] = "embedded",
+    method: Annotated[str, typer.Option(help="ad_dinov3, dinov3_plain (untrained) or mahalanobis")] = "ad_dinov3",
+    weights: Annotated[str | None, typer.Option(help="image encoder of dinov3_plain, instead of --model's")] = None,
+    protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
+    out: Annotated[Path, typer.Option(help="folder of rows.jsonl and the stored scores")] = Path("results"),
+    limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    batch_size: Annotated[int, typer.Option(min=1, help="images per step of the model")] = 8,
+    save_maps: Annotated[bool, typer.Option(help="also write every map as 16-bit PNG to OUT/maps")] = False,
+    curves: Annotated[bool, typer.Option(help="also draw ROC, precision-recall and PRO curves to OUT/curves")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option(help="leave out images that cannot be used; else they are an error")
+    ] = False,
+    share: Annotated[
+        str, typer.Option(help="I/N: score every N-th image from the I-th; run all, then once without")
+    ] = "0/1",
+    offline: Annotated[bool, typer.Option(help=OFFLINE_HELP)] = False,
+) -> None:
+    """Measure a method on labelled data sets, one row per class and metric.
+
+    Scores of every image are kept in OUT/store: a run that was killed goes on where it stopped. Several processes share
+    a set with --share 0/4 ... --share 3/4. Data that the model was trained on are refused.
+    """
+    from ad_dinov3.bench.protocol import read_protocol
+    from ad_dinov3.bench.subjects import open_subject
+    from ad_dinov3.data.catalog import open_data
+
+    run = _Run(
+        Console(),
+        open_subject(method, model, weights, device=device, offline=offline),
+        read_protocol(protocol),
+        out,
+        batch_size,
+        skip_bad,
+    )
+    parts = _read_share(share)
+    for spec in data:
+        test_set = _test_set(open_data(spec), limit, skip_bad)
+        if parts[1] > 1:
+            _score_share(run, test_set, parts)
+            continue
+        result = _evaluate(run, test_set)
+        if save_maps:
+            _save_maps(run, test_set.name, result)
+        if curves:
+            _draw_curves(run, test_set.name, result)
+
+
+@dataclass(frozen=True)
+class _Run:
+    console: Console
+    subject: Subject
+    protocol: Protocol
+    out: Path
+    batch_size: int
+    skip_bad: bool
+
+    @property
+    def store(self) -> Path:
+        return self.out / "store"
+
+
+def _evaluate(run: _Run, test_set: TestSet) -> Evaluation:
+    from ad_dinov3.bench.rows import write_rows
+    from ad_dinov3.bench.run import evaluate
+    from ad_dinov3.bench.scoring import ScoringOptions
+
+    with _bar(run.console, test_set.name) as report:
+        options = ScoringOptions(run.batch_size, report=report)
+        result = evaluate(run.subject, test_set, run.protocol, run.store, options, run.skip_bad)
+    run.console.print(_table(run, test_set.name, result))
+    for error in result.broken:
+        run.console.print(f"left out: {error}", style="yellow", markup=False)
+    file = write_rows(run.out, result.rows)
+    run.console.print(f"{len(result.rows)} rows in {file}; put runs side by side: ad-dinov3 compare {run.out}")
+    return result
+
+
+def _score_share(run: _Run, test_set: TestSet, parts: tuple[int, int]) -> None:
+    from ad_dinov3.bench.run import score
+    from ad_dinov3.bench.scoring import ScoringOptions
+
+    with _bar(run.console, test_set.name) as report:
+        _, broken = score(run.subject, test_set, run.protocol, run.store, ScoringOptions(run.batch_size, parts, report))
+    run.console.print(f"{test_set.name}: share {parts[0]}/{parts[1]} is scored, {len(broken)} images cannot be decoded")
+
+
+def _save_maps(run: _Run, name: str, result: Evaluation) -> None:
+    from ad_dinov3.bench.run import save_maps
+
+    folder = run.out / "maps" / f"{run.subject.method}-{run.subject.weights_hash}" / name
+    save_maps(result, run.protocol, folder)
+    run.console.print(f"maps: {folder}")
+
+
+def _draw_curves(run: _Run, name: str, result: Evaluation) -> None:
+    from ad_dinov3.bench.figures import write_curves
+
+    folder = run.out / "curves" / f"{run.subject.method}-{run.subject.weights_hash}-{name}"
+    for path in write_curves(result.pooled, f"{run.subject.method} on {name}", folder):
+        run.console.print(f"curve: {path}")
+
+
+def _read_share(text: str) -> tuple[int, int]:
+    from ad_dinov3.errors import ConfigError
+
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise ConfigError(f"--share {text}: expected I/N with I < N, such as 0/4")
+    return int(index), int(count)
+
+
+def _test_set(labelled: LabelledData, limit: int | None, skip_bad: bool) -> TestSet:
+    from ad_dinov3.bench.scoring import TestSet
+    from ad_dinov3.data.catalog import class_words
+
+    samples = list(labelled.listing.samples) if skip_bad else labelled.listing.complete()
+    # Ordinary words are what the prompts make of the name itself, under which a model may hold them ready.
+    words = {name: said for name, said in labelled.words.items() if said != class_words(name)}
+    return TestSet(labelled.name, tuple(spread(samples, limit)), words)
+
+
+@contextmanager
+def _bar(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(f"scoring {name}", total=None)
+
+        def report(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+            if done == total:
+                progress.update(task, description=f"measuring {name}")
+
+        yield report
+
+
+def _table(run: _Run, name: str, result: Evaluation) -> Table:
+    from ad_dinov3.bench.measure import mean_of
+
+    subject = run.subject
+    size = "x".join(map(str, reversed(subject.input_size)))
+    table = Table(
+        title=f"{subject.method} ({subject.model}, input {size}) on {name}, protocol {run.protocol.name}; in %",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("class")
+    for heading in ("images", *_COLUMNS.values()):
+        table.add_column(heading, justify="right")
+    for class_name, group in result.classes.items():
+        table.add_row(class_name, *_cells(group, with_interval=len(result.classes) == 1))
+    if len(result.classes) > 1:
+        table.add_section()
+        table.add_row("mean", *_cells(mean_of(list(result.classes.values()), run.protocol), with_interval=True))
+        table.add_row("pooled", *_cells(result.pooled, with_interval=True))
+    table.caption = (
+        f"[low, high]: {run.protocol.level:.0%} interval over images; n/a: undefined (one kind of images only)"
+    )
+    return table
+
+
+def _cells(group: GroupResult, with_interval: bool) -> list[str]:
+    cells = [f"{group.images}"]
+    for metric in _COLUMNS:
+        estimate = group.estimates[metric]
+        text = "n/a" if estimate.value is None else f"{100 * estimate.value:.1f}"
+        if with_interval and estimate.interval:
+            half = 50 * (estimate.interval.high - estimate.interval.low)
+            text += f"\n[dim]±{half:.1f}[/dim]"
+        cells.append(text)
+    return cells
