@@ -25,8 +25,8 @@ from ad_dinov3.data.tiff import is_tiff, tiff_header, tiff_pixels
 from ad_dinov3.errors import ImageError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 2**28
-"""Largest image that is decoded, in px (16384 x 16384; 0.8 GB as RGB). Above it a file counts as a bomb."""
+MAX_PIXELS = 200_000_000
+"""Largest image that is decoded, in px (0.6 GB as RGB); Pillow warns at 89 and refuses at 179 million."""
 
 _EXIF_ORIENTATION = 0x0112
 _SNIFF_BYTES = 16
@@ -53,7 +53,7 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
     with _refusals(path):
         stored = _stored(path, _read(path))
         values = stored.values if stored.palette is None else stored.palette[stored.values[:, :, 0]]
-        return np.ascontiguousarray(upright(to_rgb(_levels(values)), stored.orientation))
+        return np.require(upright(to_rgb(_levels(values)), stored.orientation), np.uint8, ["C", "W"])
 
 
 def decode_mask(path: Path, above: int | None = None) -> NDArray[np.bool_]:
@@ -93,7 +93,7 @@ def image_size(path: Path) -> tuple[int, int]:
         else:
             image = _open_with_pillow(file, head)
             width, height = image.size
-            orientation = _orientation(image)
+            orientation = _orientation(image, file)
         return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
@@ -108,15 +108,13 @@ def _refusals(path: Path) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise ImageError(path, "there is not enough memory to decode it") from error
+    except NotImplementedError as error:
+        raise ImageError(path, f"is not supported ({error})") from error
     except Exception as error:
         # Decoders answer broken bytes with OSError, SyntaxError, ValueError, struct.error, IndexError, zlib.error...:
         # no list of theirs is complete, and one bad file must never end a run.
-        raise ImageError(path, f"cannot be decoded ({_words(error)})") from error
-
-
-def _words(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text[:200] if text else type(error).__name__
+        words = " ".join(str(error).split())[:200]
+        raise ImageError(path, f"is broken or incomplete ({type(error).__name__}: {words})") from error
 
 
 @contextmanager
@@ -168,19 +166,31 @@ def _open_with_pillow(file: BinaryIO, head: bytes) -> ImageFile:
         return WebPImagePlugin.WebPImageFile(file)
     if is_tiff(head):
         return TiffImagePlugin.TiffImageFile(file)
-    raise ValueError("not a JPEG, PNG, BMP, TIFF or WebP file, whatever its name says")
+    raise NotImplementedError("its content is not JPEG, PNG, BMP, TIFF or WebP, whatever its name says")
 
 
 def _pillow(data: bytes) -> ImageFile:
     return _open_with_pillow(io.BytesIO(data), data[:_SNIFF_BYTES])
 
 
-def _orientation(image: ImageFile) -> int:
+def _orientation(image: ImageFile, file: BinaryIO) -> int:
+    if isinstance(image, PngImagePlugin.PngImageFile) and not _png_may_have_exif(file):
+        return 1
     try:
         value = image.getexif().get(_EXIF_ORIENTATION, 1)
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
         return 1  # broken EXIF is no EXIF, as in every viewer; the pixels are whole
     return value if isinstance(value, int) else 1
+
+
+def _png_may_have_exif(file: BinaryIO) -> bool:
+    """Whether a PNG has a chunk that can hold EXIF; asking Pillow would decode the whole image."""
+    position = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+        file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+    file.seek(position)
+    return len(head) == 8
 
 
 def _stored(path: Path, data: bytes) -> _Stored:
@@ -191,17 +201,20 @@ def _stored(path: Path, data: bytes) -> _Stored:
         tiff = tiff_pixels(io.BytesIO(data))
         if tiff is not None:
             return _Stored(tiff.values, tiff.palette, header.orientation)
-    image = _open_with_pillow(io.BytesIO(data), data[:_SNIFF_BYTES])
+    file = io.BytesIO(data)
+    image = _open_with_pillow(file, data[:_SNIFF_BYTES])
     _check_size(path, image.height, image.width)
-    orientation = header.orientation if is_tiff(data) else _orientation(image)
+    palette = None
     if image.mode == "P":
         image.load()
         image.apply_transparency()
         palette = np.zeros((256, 4), np.uint8)
         colours = np.array(image.getpalette("RGBA"), np.uint8).reshape(-1, 4)
         palette[: len(colours)] = colours
-        return _Stored(np.asarray(image)[:, :, np.newaxis], palette, orientation)
-    return _Stored(_pillow_values(image, data), None, orientation)
+        values: Pixels = np.asarray(image)[:, :, np.newaxis]
+    else:
+        values = _pillow_values(image, data)
+    return _Stored(values, palette, header.orientation if is_tiff(data) else _orientation(image, file))
 
 
 def _levels(values: Pixels) -> NDArray[np.uint8]:

@@ -59,6 +59,10 @@ def tiff_pixels(file: BinaryIO) -> TiffPixels | None:
     """Values of the first page; None when only Pillow can decode its compression or colour space."""
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
+        if page.samplesperpixel > 4 or page.imagedepth != 1:
+            raise NotImplementedError(
+                f"{page.samplesperpixel} channels x {page.imagedepth} planes, expected 1 to 4 x 1"
+            )
         photometric = int(page.photometric)
         if photometric in (6, 8) and page.samplesperpixel == 3:
             return None  # YCbCr and CIELab: Pillow knows the conversion
@@ -86,8 +90,8 @@ def _channels_last(stored: Pixels, page: tifffile.TiffPage) -> Pixels:
         return stored[:, :, np.newaxis]
     if stored.ndim == 3 and page.axes.startswith("S"):
         stored = np.moveaxis(stored, 0, 2)
-    if stored.ndim != 3 or stored.shape[2] > 4:
-        raise ValueError(f"expected an image of 1 to 4 channels, got shape {stored.shape} with axes {page.axes}")
+    if stored.ndim != 3:
+        raise NotImplementedError(f"expected one plane of pixels, got shape {stored.shape} with axes {page.axes}")
     return stored
 
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from ad_dinov3.data.catalog import CATALOG, ClassRow, LabelledData
 from ad_dinov3.data.decode import decode_image
-from ad_dinov3.data.masks import load_mask, pair_problem, resize_mask
+from ad_dinov3.data.masks import load_mask, pair_problem
 from ad_dinov3.errors import DataError, ImageError
 from ad_dinov3.types import Sample
 
@@ -109,7 +109,7 @@ def _thumbnail(sample: Sample) -> Image.Image:
     scale = _THUMB_PX / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     small = np.array(Image.fromarray(image).resize((width, height)))
-    shown = resize_mask(mask, (height, width))
+    shown = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((width, height), Image.Resampling.BOX)) > 0
     small[ndimage.binary_dilation(shown) & ~shown] = _OUTLINE
     canvas.paste(Image.fromarray(small), ((_THUMB_PX - width) // 2, (_THUMB_PX - height) // 2))
     return canvas
