@@ -48,14 +48,17 @@ def _ranking_charts(kind: str, counts: RankingCounts, title: str) -> dict[str, s
 
 def roc_chart(counts: RankingCounts, title: str) -> str:
     """True positive rate over false positive rate, from (0, 0) to (1, 1)."""
-    fpr = np.concatenate([[0.0], counts.false_positives / counts.negative_total, [1.0]])
-    tpr = np.concatenate([[0.0], counts.true_positives / counts.positive_total, [1.0]])
+    total = counts.negative_total
+    tpr = counts.true_positives / counts.positive_total
+    # Between two positive scores only negatives pass: a flat piece up to the next score, then the step at it.
+    across = np.column_stack([counts.negatives_above / total, counts.false_positives / total]).ravel()
+    up = np.column_stack([np.append(0.0, tpr[:-1]), tpr]).ravel()
     best = _best(counts)
     return line_chart(
         {
-            "ROC": thinned(fpr, tpr),
+            "ROC": thinned(np.concatenate([[0.0], across, [1.0]]), np.concatenate([[0.0], up, [1.0]])),
             "chance": [(0.0, 0.0), (1.0, 1.0)],
-            _label(counts): _cross(fpr[best + 1], tpr[best + 1]),
+            _label(counts): _cross(counts.false_positives[best] / total, tpr[best]),
         },
         title,
         "false positive rate",
@@ -110,5 +113,6 @@ def _label(counts: RankingCounts) -> str:
 
 
 def _cross(x: float, y: float, arm: float = 0.015) -> list[Point]:
-    """A small cross at a point, drawn as one line."""
-    return [(x - arm, y), (x + arm, y), (x, y), (x, y - arm), (x, y + arm)]
+    """A small cross at a point, drawn as one line that stays within the unit square."""
+    left, right = max(x - arm, 0.0), min(x + arm, 1.0)
+    return [(left, y), (right, y), (x, y), (x, max(y - arm, 0.0)), (x, min(y + arm, 1.0))]

@@ -194,9 +194,7 @@ def _table(run: _Run, name: str, result: Evaluation) -> Table:
         table.add_section()
         table.add_row("mean", *_cells(mean_of(list(result.classes.values()), run.protocol), with_interval=True))
         table.add_row("pooled", *_cells(result.pooled, with_interval=True))
-    table.caption = (
-        f"[low, high]: {run.protocol.level:.0%} interval over images; n/a: undefined (one kind of images only)"
-    )
+    table.caption = f"±: half of the {run.protocol.level:.0%} interval over images; n/a: undefined"
     return table
 
 
