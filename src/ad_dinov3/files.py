@@ -18,6 +18,7 @@ def replacing(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
+        unfinished.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

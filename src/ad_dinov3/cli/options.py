@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from ad_dinov3.data.locate import LabelledData
     from ad_dinov3.training import Progress as TrainingProgress
     from ad_dinov3.types import Sample
 
@@ -36,20 +35,6 @@ def read_changes(settings: Path | None, changes: Sequence[str]) -> dict[str, obj
             raise ConfigError(f"--set {change}: expected KEY=VALUE, such as train.epochs=5")
         flat[key] = _value(value)
     return flat
-
-
-def open_sets(specs: Sequence[str]) -> list[LabelledData]:
-    """The data sets that a person named: folders, manifests, catalog names, NAME=DIR.
-
-    Raises:
-        DataError: one is not there, or has another shape.
-    """
-    import os
-
-    from ad_dinov3.data.locate import open_data, search_roots
-
-    roots = search_roots(os.environ, Path.cwd())
-    return [open_data(spec, roots) for spec in specs]
 
 
 def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import OFFLINE_HELP, open_sets, read_changes, spread, training_progress
+from ad_dinov3.cli.options import OFFLINE_HELP, read_changes, spread, training_progress
 
 if TYPE_CHECKING:
     from ad_dinov3.config import ModelConfig
@@ -39,12 +39,13 @@ def train(
 
     With torchrun --nproc-per-node N -m ad_dinov3 train ... several processes share every batch.
     """
+    from ad_dinov3.data.catalog import open_data
     from ad_dinov3.model import new_model
     from ad_dinov3.training import RunOptions
     from ad_dinov3.training import train as run
 
     console = Console()
-    sets = open_sets(data)
+    sets = [open_data(spec) for spec in data]
     config = _config(preset, weights, read_changes(settings, changes or []), tuple(item.name for item in sets))
     samples: list[Sample] = []
     words: dict[str, str] = {}
