@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -98,6 +98,12 @@ def load_clip_weights(source: WeightSource, towers: Towers = "text") -> ClipWeig
         activation=_trained_activation(config, open_clip, is_torchscript(file)),
         licence=source.licence,
     )
+
+
+def is_clip(names: Iterable[str]) -> bool:
+    """Whether tensors of these names are a CLIP's, in any of its layouts."""
+    bare = {name.removeprefix("module.").removeprefix("text.") for name in names}
+    return not bare.isdisjoint({"token_embedding.weight", "text_model.embeddings.token_embedding.weight"})
 
 
 def _wanted(towers: Towers) -> Callable[[str], bool]:

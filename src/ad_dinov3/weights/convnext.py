@@ -42,7 +42,7 @@ def convnext_to_hugging_face(state: Mapping[str, Tensor]) -> tuple[dict[str, Ten
 def convnext_config(state: Mapping[str, Tensor]) -> dict[str, object]:
     """The Hugging Face configuration that tensors in the Hugging Face layout tell."""
     layers = {tuple(name.split(".")[1:4:2]) for name in state if ".layers." in name}  # (stage, layer)
-    stages = sorted({int(stage) for stage, _ in layers})
+    stages = sorted({0, *(int(stage) for stage, _ in layers)})
     return {
         "model_type": "dinov3_convnext",
         "num_channels": state["stages.0.downsample_layers.0.weight"].shape[1],

@@ -56,6 +56,23 @@ def read_tensors(path: Path, keep: Keep | None = None) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in found.items() if keep is None or keep(name)}
 
 
+def tensor_names(path: Path) -> tuple[str, ...]:
+    """The names of a checkpoint's tensors; of safetensors only the header is read.
+
+    Raises:
+        WeightsError: as ``read_tensors``.
+    """
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, framework="pt") as file:
+                return tuple(file.keys())
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(_broken(path, str(error))) from None
+    if path.name.endswith(_INDEX_SUFFIX):
+        return tuple(_weight_map(path))
+    return tuple(read_tensors(path))
+
+
 def is_torchscript(path: Path) -> bool:
     """Whether a file is a TorchScript archive, the form of OpenAI's CLIP files."""
     return path.is_file() and _is_torchscript(path)
@@ -77,11 +94,17 @@ def _read_safetensors(path: Path, keep: Keep | None) -> dict[str, Tensor]:
         raise WeightsError(_broken(path, str(error))) from None
 
 
-def _read_shards(index: Path, keep: Keep | None) -> dict[str, Tensor]:
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which shard holds which tensor."""
     try:
         where: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(_broken(index, repr(error))) from None
+    return where
+
+
+def _read_shards(index: Path, keep: Keep | None) -> dict[str, Tensor]:
+    where = _weight_map(index)
     missing = sorted({shard for shard in where.values() if not (index.parent / shard).is_file()})
     if missing:
         raise WeightsError(f"{index.parent}: {index.name} names {missing[0]}, which is not there; download it again")

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.weights.convnext import convnext_config, convnext_to_hugging_face
-from ad_dinov3.weights.files import read_tensors, sha256_of
+from ad_dinov3.weights.files import read_tensors
 from ad_dinov3.weights.folders import checkpoint_file, read_json
+from ad_dinov3.weights.hashes import check_named_hash
 from ad_dinov3.weights.resolve import WeightSource, ways
 from ad_dinov3.weights.table import DINOV3_LICENCE, IMAGENET_MEAN, IMAGENET_STD, PUBLIC_BACKBONES, Kind, PublicBackbone
 from ad_dinov3.weights.vit import heads_from_periods, vit_config, vit_to_hugging_face
@@ -23,7 +24,6 @@ Layout = Literal["Hugging Face", "timm", "Meta"]
 _DEFAULT_GRID_STRIDE = 16  # a ConvNeXt's common grid: the public ViTs' patch size
 _HEAD_WIDTH = 64  # channels per head of every public ViT but the 7B
 _MODEL_TYPES: dict[str, Kind] = {"dinov3_vit": "vit", "dinov3_convnext": "convnext"}
-_META_HASH = re.compile(r"-([0-9a-f]{8})\.pth")
 # A tensor that tells kind and layout; what stands before its name is a wrapper's prefix ("state_dict.", "backbone.").
 _ANCHORS: tuple[tuple[str, Kind, Layout], ...] = (
     ("embeddings.patch_embeddings.weight", "vit", "Hugging Face"),
@@ -71,7 +71,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         WeightsError: a file that is missing, truncated, of another model, or whose sha256 is not what its name says.
     """
     folder, file = checkpoint_file(source)
-    check_hash(file)
+    check_named_hash(file)
     raw = read_tensors(file)
     kind, layout, prefix = _detected(file, raw)
     raw = {name.removeprefix(prefix): tensor for name, tensor in raw.items() if name.startswith(prefix)}
@@ -108,24 +108,6 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         std=std,
         grid_stride=_grid_stride(file, settings),
     )
-
-
-def check_hash(file: Path) -> bool:
-    """Whether a file's name carries the beginning of its sha256, as Meta's do.
-
-    Raises:
-        WeightsError: it does, and the file's bytes have another.
-    """
-    named = _META_HASH.search(file.name)
-    if named is None or not file.is_file():
-        return False
-    found = sha256_of(file)
-    if not found.startswith(named[1]):
-        raise WeightsError(
-            f"{file}: expected a sha256 that begins with {named[1]}, found {found[:8]} ({file.stat().st_size} bytes); "
-            f"the download is incomplete or the file was changed: download it again"
-        )
-    return True
 
 
 def _detected(file: Path, raw: Mapping[str, Tensor]) -> tuple[Kind, Layout, str]:

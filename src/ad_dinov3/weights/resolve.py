@@ -70,12 +70,10 @@ def resolve_weights(name_or_path: str, *, offline: bool = False) -> WeightSource
     found = find_local(name_or_path)
     if found is not None:
         return found
-    row = find_backbone(name_or_path) or find_clip(name_or_path)
     repository = hub_repository(name_or_path)
-    if repository is None:
-        raise WeightsError(_unknown(name_or_path))
+    row = public_row(name_or_path)
     if offline:
-        raise WeightsError(f"{name_or_path}: not on this machine, and downloads are switched off.{ways(row)}")
+        raise WeightsError(f"{name_or_path}: not on this machine, and nothing is downloaded here.{ways(row)}")
     path = download_snapshot(repository, ways(row))
     return _named(name_or_path, path, "download")
 
@@ -97,9 +95,21 @@ def find_local(name_or_path: str) -> WeightSource | None:
     return None
 
 
-def hub_repository(name: str) -> str | None:
-    """The repository on Hugging Face that a name is downloaded from: timm's if asked for by that, else the maker's."""
-    return next(iter(_repositories(name)), None)
+def public_row(name: str) -> PublicBackbone | PublicClip | None:
+    """The row of a public model by any of its names, or None."""
+    return find_backbone(name) or find_clip(name)
+
+
+def hub_repository(name: str) -> str:
+    """The repository on Hugging Face that a name is downloaded from: timm's if asked for by that, else the maker's.
+
+    Raises:
+        WeightsError: a name that is neither a public model's nor of the form owner/name.
+    """
+    repositories = _repositories(name)
+    if not repositories:
+        raise WeightsError(_unknown(name))
+    return repositories[0]
 
 
 def weights_folder() -> Path | None:
@@ -143,7 +153,7 @@ def _named(asked: str, path: Path, origin: Origin) -> WeightSource:
 
 
 def _names(name: str) -> tuple[str, ...]:
-    row = find_backbone(name) or find_clip(name)
+    row = public_row(name)
     return row.names if row else (name,)
 
 
@@ -174,8 +184,8 @@ def _repositories(name: str) -> tuple[str, ...]:
 def _unknown(name: str) -> str:
     known = [NANO, *(row.name for row in (*PUBLIC_BACKBONES, *PUBLIC_CLIPS))]
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    hint = f"did you mean {close[0]}? " if close else ""
     return (
-        f"{name}: no such file or folder, and no model of that name{hint} Known are {', '.join(known)}, a Hugging Face "
-        f"repository (owner/name), a folder or a file."
+        f"{name}: no such file or folder, and no model of that name; {hint}known are {', '.join(known)}, a Hugging "
+        f"Face repository (owner/name), a folder or a file"
     )

@@ -1,0 +1,130 @@
+"""`ad-dinov3 weights`: which encoder weights are on this machine, whether they are whole, and how to get them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from ad_dinov3.types import EncoderSpec
+
+app = typer.Typer(help="List, verify and download encoder weights.", no_args_is_help=True, add_completion=False)
+
+
+@app.command("list")
+def list_weights() -> None:
+    """List the public models, and where each is found on this machine; nothing is downloaded."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ad_dinov3.weights import DINOV3_LICENCE_URL, NANO, PUBLIC_BACKBONES, PUBLIC_CLIPS, find_local, weights_folder
+
+    table = Table("name", "shape", "licence", "on this machine", box=None, pad_edge=False)
+    shapes = {NANO: "embedded"}
+    for row in PUBLIC_BACKBONES:
+        shapes[row.name] = f"{row.kind} {'/'.join(map(str, row.widths))} x {'/'.join(map(str, row.depths))}"
+    shapes |= {row.name: "CLIP text 768 x 12" for row in PUBLIC_CLIPS}
+    licences = {NANO: "Apache-2.0", **{row.name: "DINOv3" for row in PUBLIC_BACKBONES}}
+    for name, shape in shapes.items():
+        found = find_local(name)
+        where = f"{found.path} ({found.origin})" if found and found.path.exists() else "[dim]not here[/dim]"
+        table.add_row(name, shape, licences.get(name, "MIT"), where)
+    console = Console()
+    console.print(table)
+    folder = weights_folder()
+    console.print(f"\nAD_DINOV3_WEIGHTS: {folder if folder else 'not set'}", highlight=False)
+    console.print(f"DINOv3 License: {DINOV3_LICENCE_URL}", highlight=False)
+    console.print("Get one: ad-dinov3 weights download NAME --to DIR", highlight=False)
+
+
+@app.command()
+def verify(
+    name_or_path: Annotated[str, typer.Argument(help="A model's name, or a folder or file of weights.")],
+) -> None:
+    """Verify weights on this machine: sha256, layout, shapes, and that they compute; nothing is downloaded."""
+    from rich.console import Console
+
+    from ad_dinov3.weights import (
+        check_hashes,
+        checkpoint_file,
+        is_clip,
+        resolve_weights,
+        tensor_names,
+    )
+
+    source = resolve_weights(name_or_path, offline=True)
+    folder, file = checkpoint_file(source)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{file} ({source.origin})")
+    for line in check_hashes(folder, file):
+        console.print(line)
+    if is_clip(tensor_names(file)):
+        from ad_dinov3.encoders.clip_text import build_clip_text
+        from ad_dinov3.weights import load_clip_weights
+
+        weights = load_clip_weights(source)
+        width = build_clip_text(weights, weights.activation or "quick_gelu").encode_sentences(["a photo"]).shape[-1]
+        trained = weights.activation or "an activation that the files do not tell"
+        console.print(f"ok: {source.name}, a CLIP text tower trained with {trained}; embeddings of {width}")
+    else:
+        layout, spec = _try_backbone(name_or_path)
+        stages = ", ".join(map(str, spec.widths))
+        console.print(f"ok: {spec.name} in {layout}'s layout; patches of {spec.patch_size} px, stages of {stages}")
+        console.print(f"licence: {spec.licence}")
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="A public name (see list) or a repository on Hugging Face (owner/name).")],
+    to: Annotated[
+        Path, typer.Option("--to", help="Folder to put the model's folder in; carry it to offline machines.")
+    ],
+) -> None:
+    """Download a model's weights, tokenizer and licence into a folder, with the sha256 of every file beside them."""
+    from rich.console import Console
+
+    from ad_dinov3.errors import WeightsError
+    from ad_dinov3.weights import (
+        DINOV3_LICENCE,
+        DINOV3_LICENCE_URL,
+        NANO,
+        PublicBackbone,
+        download_snapshot,
+        hub_repository,
+        public_row,
+        ways,
+        write_sums,
+    )
+
+    if name == NANO:
+        raise WeightsError("nano comes with the package; there is nothing to download")
+    row = public_row(name)
+    repository = hub_repository(name)
+    folder = to / (row.name if row else repository.partition("/")[2])
+    download_snapshot(repository, ways(row), folder)
+    sums = write_sums(folder)
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{repository} -> {folder} (sha256 of every file in {sums.name})")
+    if isinstance(row, PublicBackbone):
+        console.print(f"These weights are under the {DINOV3_LICENCE}: {DINOV3_LICENCE_URL}")
+    console.print(f"Check: ad-dinov3 weights verify {folder}")
+    console.print(f"Found by name with AD_DINOV3_WEIGHTS={to}")
+
+
+def _try_backbone(name_or_path: str) -> tuple[str, EncoderSpec]:
+    """The layout and the spec of a backbone that has encoded a small image."""
+    import torch
+
+    from ad_dinov3.encoders.dinov3 import build_dinov3
+    from ad_dinov3.errors import WeightsError
+    from ad_dinov3.weights import load_backbone_weights, resolve_weights
+
+    weights = load_backbone_weights(resolve_weights(name_or_path, offline=True))
+    encoder = build_dinov3(weights)
+    side = 2 * encoder.spec.size_multiple
+    features = encoder.encode(torch.full((1, 3, side, side), 127, dtype=torch.uint8))
+    if not all(bool(torch.isfinite(tokens).all()) for tokens in features.patch_tokens):
+        raise WeightsError(f"{weights.path}: expected finite features, found NaN or infinity; download it again")
+    return weights.layout, encoder.spec
