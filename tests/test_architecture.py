@@ -19,6 +19,8 @@ ROWS = {
     "files": 0,
     "types": 0,
     "config": 0,
+    "config_rivals": 0,
+    "settings": 0,
     "ops": 0,
     "weights": 0,
     "encoders": 1,
@@ -42,6 +44,9 @@ ROWS = {
 WITHIN_ROW_0 = {
     ("types", "errors"),
     ("config", "errors"),
+    ("config", "config_rivals"),
+    ("config", "settings"),
+    ("config_rivals", "settings"),
     ("ops", "errors"),
     ("weights", "errors"),
     ("weights", "files"),

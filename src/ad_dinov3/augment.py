@@ -25,12 +25,21 @@ def augment(images: Tensor, masks: Tensor, rng: np.random.Generator) -> tuple[Te
     pairs = [_turned(image, mask, rng) for image, mask in zip(images, masks, strict=True)]
     images = torch.stack([image for image, _ in pairs])
     masks = torch.stack([mask for _, mask in pairs])
-    mosaic = [_mosaic(images, masks, rng) if rng.random() < _MOSAIC_SHARE else None for _ in range(len(images))]
-    images = torch.stack([image if new is None else new[0] for image, new in zip(images, mosaic, strict=True)])
-    masks = torch.stack([mask if new is None else new[1] for mask, new in zip(masks, mosaic, strict=True)])
+    images, masks = mosaics(images, masks, _MOSAIC_SHARE, rng)
     factors = torch.from_numpy(rng.uniform(1 - _BRIGHTNESS, 1 + _BRIGHTNESS, len(images)).astype(np.float32))
     brightened = (images.float() * factors[:, None, None, None]).round().clamp(0, 255)
     return brightened.to(torch.uint8), masks
+
+
+def mosaics(images: Tensor, masks: Tensor, share: float, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """A share of the images, drawn by chance, replaced by 2x2 mosaics of the batch's own images.
+
+    APRIL-GAN and AdaCLIP draw the four from all images of the class; ours come from the same step.
+    """
+    mosaic = [_mosaic(images, masks, rng) if rng.random() < share else None for _ in range(len(images))]
+    images = torch.stack([image if new is None else new[0] for image, new in zip(images, mosaic, strict=True)])
+    masks = torch.stack([mask if new is None else new[1] for mask, new in zip(masks, mosaic, strict=True)])
+    return images, masks
 
 
 def _turned(image: Tensor, mask: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:

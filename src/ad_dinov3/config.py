@@ -12,16 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from ad_dinov3.config_rivals import RIVAL_PRESETS, RivalConfig
 from ad_dinov3.errors import ConfigError
-
-
-class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+from ad_dinov3.settings import Settings as Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -117,6 +112,10 @@ class TrainConfig(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16 is used on a GPU only: on a CPU without AMX it takes twice as long as fp32"
     )
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of the optimiser's two running means")
+    mosaic_share: float = Field(
+        0.0, ge=0, le=1, description="share of images replaced by a 2x2 mosaic of the step's own; needs --no-cache"
+    )
     augment: bool = Field(False, description="flips, quarter turns, 2x2 mosaics, brightness; needs --no-cache")
 
 
@@ -132,6 +131,7 @@ class ModelConfig(Settings):
     input: InputConfig = InputConfig()
     prompts: PromptConfig = PromptConfig()
     method: MethodConfig = MethodConfig()
+    rival: RivalConfig | None = Field(None, description="one of the systems compared with; None: AD-DINOv3")
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     threshold: float = Field(
@@ -152,7 +152,7 @@ class ModelConfig(Settings):
             *parents, leaf = key.split(".")
             node = tree
             for parent in parents:
-                node = node.get(parent, {})
+                node = node.get(parent) or {}
             if leaf not in node:
                 near = ", ".join(node) or ", ".join(tree)
                 raise ConfigError(f"no setting {key!r}; there are {near}")
@@ -222,4 +222,4 @@ _DEFAULT: dict[str, object] = {"preset": "default"}
 PRESETS = {
     name: ModelConfig().with_settings(changes)
     for name, changes in {"paper": _PAPER, "released": _RELEASED, "default": _DEFAULT}.items()
-}
+} | {name: ModelConfig().with_settings({"preset": name, **changes}) for name, changes in RIVAL_PRESETS.items()}

@@ -22,17 +22,19 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from ad_dinov3.config import ModelConfig, validated
+from ad_dinov3.config import PRESETS, ModelConfig, validated
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
-from ad_dinov3.errors import WeightsError
+from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.files import replacing, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+from ad_dinov3.methods.rivals import RIVAL_HEADS, add_prompts, load_authors, new_rival, saved_rival
 from ad_dinov3.types import ImageEncoder, Method, Scores
+from ad_dinov3.weights import read_tensors
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "methods" / "embedded"
@@ -43,6 +45,15 @@ _CONFIG, _HEAD, _HASHES, _CARD, _NOTICE = (
     "README.md",
     "NOTICE.md",
 )
+
+
+_METHOD_NAMES = {
+    "dinov3": "AD-DINOv3",
+    "winclip": "WinCLIP",
+    "april_gan": "APRIL-GAN",
+    "anomalyclip": "AnomalyCLIP",
+    "adaclip": "AdaCLIP",
+}
 
 
 @dataclass(frozen=True)
@@ -74,14 +85,14 @@ class Model:
     def fingerprint(self) -> str:
         """Hex digest over settings, encoder and head: equal fingerprints give equal maps."""
         digest = hashlib.sha256(self.config.model_dump_json().encode() + self.encoder.spec.fingerprint.encode())
-        if isinstance(self.head, AdDinoV3):
+        if isinstance(self.head, nn.Module):
             for name, tensor in sorted(self.head.state_dict().items()):
                 digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def to(self, device: str) -> Model:
         """The same model on another device."""
-        if isinstance(self.head, AdDinoV3):
+        if isinstance(self.head, nn.Module):
             self.head.to(device)
         return replace(self, encoder=self.encoder.to(device))
 
@@ -98,8 +109,11 @@ def new_model(config: ModelConfig, words: Mapping[str, str] | None = None, *, of
         WeightsError: the encoder's or the text encoder's weights are not to be had.
         ConfigError: settings that the encoder cannot meet.
     """
-    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
     words = {**(words or {}), DEFAULT_CLASS: DEFAULT_CLASS}
+    if config.rival is not None:
+        rival = new_rival(config, words, offline=offline)
+        return Model(config.model_copy(update={"class_names": tuple(words)}), rival.encoder, rival.head)
+    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
     learned = config.prompts.source == "learned"
     text = {} if learned else _encode(config, words, offline)
     width = config.method.width if learned else next(iter(text.values())).shape[-1]
@@ -121,6 +135,43 @@ def plain_model(encoder_name: str, config: ModelConfig, *, offline: bool = False
     return Model(config.model_copy(update={"preset": "dinov3_plain", "encoder": encoder_name}), encoder, Dinov3Plain())
 
 
+def open_method(method: str, model: str, weights: str | None = None, *, offline: bool = False) -> Model:
+    """A model of a named method.
+
+    Args:
+        method: ``ad_dinov3``, or a rival: ``winclip``, ``april_gan``, ``anomalyclip``, ``adaclip``.
+        model: ``embedded``, a model's folder or a hub repository; for a rival also a checkpoint file of its authors'
+            code. WinCLIP is not trained and needs none.
+        weights: the CLIP of a rival that does not come from a model's folder: name, folder or file; by default its own.
+        offline: never download.
+
+    Raises:
+        ConfigError: the model is of another method, or a method that must be trained came without a model.
+        WeightsError: files are missing or do not fit.
+    """
+    if method == "ad_dinov3" or Path(model).is_dir():
+        opened = load_model(model, offline=offline)
+        found = opened.config.rival.kind if opened.config.rival else "ad_dinov3"
+        if found != method:
+            raise ConfigError(f"{model} is a model of {found}, not of {method}")
+        return opened
+    if method not in PRESETS or PRESETS[method].rival is None:
+        rivals = [name for name, preset in PRESETS.items() if preset.rival is not None and name == preset.rival.kind]
+        raise ConfigError(f"no method {method!r}; there are ad_dinov3, {', '.join(rivals)}")
+    config = PRESETS[method].with_settings({"encoder": weights} if weights else {})
+    if method == "winclip" and model == EMBEDDED:
+        return new_model(config, offline=offline)
+    if not Path(model).is_file():
+        raise ConfigError(
+            f"{method} must be trained: expected a model's folder or a checkpoint of its authors, got {model!r}; "
+            f"train one with `ad-dinov3 train --method {method} --data ... --out DIR`"
+        )
+    opened = new_model(config, offline=offline)
+    if isinstance(opened.head, RIVAL_HEADS):
+        load_authors(opened.head, read_tensors(Path(model)), model)
+    return opened
+
+
 def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = False) -> Model:
     """The same model with the prompts of further classes baked in; loads the text encoder only if one is missing.
 
@@ -128,6 +179,10 @@ def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = Fa
         WeightsError: a class is new and the text encoder's weights are not to be had.
     """
     head = model.head
+    if isinstance(head, RIVAL_HEADS):
+        add_prompts(head, model.config, {name: display_name(name) for name in class_names}, offline=offline)
+        names = tuple(dict.fromkeys((*model.config.class_names, *class_names)))
+        return replace(model, config=model.config.model_copy(update={"class_names": names}))
     if not isinstance(head, AdDinoV3) or head.learned_prompts:
         return model
     new = {name: display_name(name) for name in class_names if name not in head.class_names}
@@ -150,7 +205,7 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     Raises:
         WeightsError: the model has no trained head.
     """
-    if not isinstance(model.head, AdDinoV3):
+    if not isinstance(model.head, nn.Module):
         raise WeightsError(f"{folder}: {model.config.preset} has no trained head to save")
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
@@ -185,6 +240,11 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
     config = validated(ModelConfig, tree, str(folder / _CONFIG))
+    hashes = folder / _HASHES
+    seen = frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
+    if config.rival is not None:
+        rival = saved_rival(config, state, offline=offline)
+        return Model(config, rival.encoder, rival.head, seen).to(device)
     encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
     head = AdDinoV3(
         config.method,
@@ -197,8 +257,6 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
         head.load_state_dict(state)
     except RuntimeError as error:
         raise WeightsError(f"{folder / _HEAD}: does not fit {_CONFIG}: {error}") from None
-    hashes = folder / _HASHES
-    seen = frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
     return Model(config, encoder, head.eval(), seen).to(device)
 
 
@@ -231,10 +289,10 @@ def _model_card(model: Model, more: str) -> str:
         "---",
         "library_name: ad-dinov3",
         "pipeline_tag: image-segmentation",
-        "tags: [anomaly-detection, zero-shot, dinov3]",
+        f"tags: [anomaly-detection, zero-shot, {_kind(config)}]",
         "---",
         "",
-        f"# AD-DINOv3 head on {spec.name}",
+        f"# {_METHOD_NAMES[_kind(config)]} head on {spec.name}",
         "",
         "Adapters and baked prompts for zero-shot anomaly detection; the frozen backbone is not part of this folder.",
         "",
@@ -248,6 +306,10 @@ def _model_card(model: Model, more: str) -> str:
         "",
     ]
     return "\n".join(lines) + more
+
+
+def _kind(config: ModelConfig) -> str:
+    return config.rival.kind if config.rival else "dinov3"
 
 
 def _notice(model: Model) -> str:

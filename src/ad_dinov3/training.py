@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ad_dinov3.augment import augment
+from ad_dinov3.augment import augment, mosaics
 from ad_dinov3.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.decode import decode_image
@@ -130,7 +130,7 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
     head = model.head
     if not isinstance(head, Head):
         raise ConfigError(f"{config.preset} has nothing to train")
-    if config.train.augment and options.cache:
+    if (config.train.augment or config.train.mosaic_share) and options.cache:
         raise ConfigError("augmentation changes the images, cached features do not: add --no-cache, or do not augment")
     ranks = join(options.device)
     data = read_training_set(samples, config.input.size)
@@ -203,7 +203,9 @@ def learning_rate(config: ModelConfig, step: int, steps: int) -> float:
 def _optimiser(head: Head, config: ModelConfig) -> torch.optim.Optimizer:
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.train.optimizer]
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    return kind(trained, lr=config.train.learning_rate, weight_decay=config.train.weight_decay)
+    return kind(
+        trained, lr=config.train.learning_rate, betas=config.train.betas, weight_decay=config.train.weight_decay
+    )
 
 
 def _batches(data: TrainingSet, source: Source, epoch: int, run: _Run) -> Iterator[Batch]:
@@ -265,6 +267,9 @@ def _live(model: Model, data: TrainingSet) -> Source:
         masks = torch.stack([data.mask(row) for row in rows])
         if config.train.augment:
             images, masks = augment(images, masks, np.random.default_rng([config.train.seed, epoch, *rows]))
+        if config.train.mosaic_share:
+            rng = np.random.default_rng([config.train.seed, epoch, *rows])
+            images, masks = mosaics(images, masks, config.train.mosaic_share, rng)
         return _batch(data, model.encoder.encode(images), masks, rows)
 
     return source

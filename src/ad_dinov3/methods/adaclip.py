@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_methods import AdaClipConfig
+from ad_dinov3.config_rivals import AdaClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.encoders.dinov3 import StageTokens
@@ -93,7 +93,7 @@ class AdaClip(Head):
         self.stages = checked_stages(stages, len(vision.blocks))
         self._vision = (vision,)  # in a tuple, so that it is neither a parameter nor saved here
         self.frozen = FrozenText(tower)
-        self._sentences: dict[str, Sentences] = {}
+        self.sentences: dict[str, Sentences] = {}  # by class; only token ids can be baked here
         length, depth = config.prompt_length, config.prompt_depth
         width, shared = vision.width, vision.text_width
         self.visual_prompts = nn.ParameterList(0.02 * torch.randn(length, width) for _ in range(depth))
@@ -112,11 +112,11 @@ class AdaClip(Head):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Classes with tokenized sentences."""
-        return tuple(self._sentences)
+        return tuple(self.sentences)
 
     def set_sentences(self, sentences: Mapping[str, Sentences]) -> None:
-        """Take the token ids of the classes' sentences in place of the present ones; only ids can be baked here."""
-        self._sentences = dict(sentences)
+        """Take the token ids of the classes' sentences in place of the present ones."""
+        self.sentences = dict(sentences)
 
     def forward(self, features: Features, class_names: Sequence[str]) -> Joint:
         """Both towers with the prompts of B images in them.
@@ -131,7 +131,7 @@ class AdaClip(Head):
         patches = [F.normalize(layer(tokens), dim=-1) for layer, tokens in zip(self.patch_layers, taps, strict=True)]
         class_rows(class_names, self.class_names)
         rows = zip(textual, class_names, strict=True)
-        text = torch.stack([self.prompted_text(one, self._sentences[name]) for one, name in rows])
+        text = torch.stack([self.prompted_text(one, self.sentences[name]) for one, name in rows])
         return Joint(tuple(patches), F.normalize(self.cls_layer(cls), dim=-1), text)
 
     def prompted_tokens(self, patches: Tensor, dynamic: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -248,9 +248,9 @@ class AdaClip(Head):
         return prompts.half().float() if self.config.half_prompts else prompts
 
 
-def adaclip_prompts(class_names: Sequence[str]) -> PromptSet:
-    """The ensemble of 7 + 5 states in 4 templates; in class names hyphens become spaces, underscores stay."""
-    return replace(ADACLIP_PROMPTS, class_names={name: name.replace("-", " ") for name in class_names})
+def adaclip_prompts(words: Mapping[str, str]) -> PromptSet:
+    """The ensemble of 7 + 5 states in 4 templates, around the words of each class; hyphens become spaces."""
+    return replace(ADACLIP_PROMPTS, class_names={name: said.replace("-", " ") for name, said in words.items()})
 
 
 def from_authors(head: AdaClip, state: Mapping[str, Tensor], origin: str = "checkpoint") -> None:

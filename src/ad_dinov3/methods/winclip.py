@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.config_methods import WinClipConfig
+from ad_dinov3.config_rivals import WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid
 from ad_dinov3.encoders.dinov3 import StageTokens
 from ad_dinov3.encoders.prompts import WINCLIP_PROMPTS, PromptSet
@@ -199,20 +199,20 @@ def finite(values: Tensor) -> Tensor:
     return torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def winclip_prompts(config: WinClipConfig) -> PromptSet:
+def winclip_prompts(config: WinClipConfig, words: Mapping[str, str]) -> PromptSet:
     """The ensemble of 7 normal and 4 abnormal states in 22 templates, or in the 21 lines of the public rebuilds."""
-    prompts = replace(WINCLIP_PROMPTS, raw_class_names=config.class_words == "as_is")
+    prompts = replace(WINCLIP_PROMPTS, class_names=words)
     if config.templates == "paper":
         return prompts
     lines = [_DOUBLED if line == _MISSING else line for line in prompts.templates if line != _LEFT_OUT]
     return replace(prompts, templates=tuple(lines))
 
 
-def encode_winclip(encoder: TextEncoder, config: WinClipConfig, class_names: Sequence[str]) -> dict[str, Tensor]:
+def encode_winclip(encoder: TextEncoder, config: WinClipConfig, words: Mapping[str, str]) -> dict[str, Tensor]:
     """The two embeddings of each class, (2, D) float32, row 0 normal: means over sentences, not normalised."""
-    prompts = winclip_prompts(config)
+    prompts = winclip_prompts(config, words)
     found = {}
-    for name in dict.fromkeys(class_names):
+    for name in words:
         rows = []
         for said in prompts.sentences(name):
             embeddings = encoder.encode_sentences(said).float()

@@ -1,12 +1,14 @@
 """Settings of the four systems that the paper compares with; the defaults are what their authors' code does.
 
 A field whose wrong value would quietly change the published maps says so: these differences between the systems are
-the reason why none of them can be run with another's tower.
+the reason why none of them can be run with another's tower. Towers, prompts and words are the rival's own: the
+sections ``prompts``, ``method`` and ``loss`` of a model's settings are AD-DINOv3's and have no say here, but for
+``loss.resolution``.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -14,6 +16,8 @@ from ad_dinov3.settings import Settings
 
 Activation = Literal["gelu", "quick_gelu"]
 PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]
+ClassWords = Literal["folder", "words"]
+_CLASS_WORDS = "folder: metal_nut as it is, as published; words: metal nut, or what the data set's catalog says"
 
 
 class WinClipConfig(Settings):
@@ -28,7 +32,7 @@ class WinClipConfig(Settings):
         description="paper: 22 templates; released: the list of both public rebuilds, where 'a cropped photo of a' is "
         "missing and 'a jpeg corrupted photo of the' stands twice in place of '... of a'",
     )
-    class_words: Literal["as_is", "spaces"] = Field("as_is", description="spaces: metal_nut becomes metal nut")
+    class_words: ClassWords = Field("folder", description=_CLASS_WORDS)
     normalise_sentences: bool = Field(False, description="L2-normalise each sentence's embedding before their mean")
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
     align_corners: bool = Field(False, description="of the bilinear resize of scores to the input's size")
@@ -45,6 +49,7 @@ class AprilGanConfig(Settings):
     kind: Literal["april_gan"] = "april_gan"
     activation: Activation = Field("gelu", description="an accident on OpenAI's weights that the checkpoints need")
     position_resize: PositionResize = Field("bicubic_antialias", description="24x24 positions to 37x37")
+    class_words: ClassWords = Field("folder", description=_CLASS_WORDS)
     gain: float = Field(100.0, gt=0, description="factor on the cosine before the softmax")
     upsample: Literal["logits", "probabilities"] = Field("logits", description="what is interpolated")
     align_corners: bool = Field(True, description="of the bilinear resize")
@@ -76,6 +81,7 @@ class AdaClipConfig(Settings):
     kind: Literal["adaclip"] = "adaclip"
     activation: Activation = Field("gelu", description="an accident on OpenAI's weights that the checkpoints need")
     position_resize: PositionResize = Field("bicubic", description="24x24 positions to 37x37, without antialiasing")
+    class_words: ClassWords = Field("folder", description=_CLASS_WORDS + "; hyphens become spaces in both")
     prompt_length: int = Field(5, ge=1, description="learned tokens per prompted block")
     prompt_depth: int = Field(4, ge=1, description="prompted blocks of both towers")
     half_prompts: bool = Field(True, description="round prompts to float16 on their way in, as released")
@@ -89,3 +95,46 @@ class AdaClipConfig(Settings):
     cluster_patches: int = Field(100, ge=1, description="how many of the most abnormal patches are clustered")
     cluster_weight: float = Field(0.2, ge=0, le=1, description="share of the clusters in the image embedding")
     cluster_seed: int = Field(111, ge=0, description="of the k-means, for every image anew; the released code has none")
+
+
+RivalConfig = Annotated[WinClipConfig | AprilGanConfig | AnomalyClipConfig | AdaClipConfig, Field(discriminator="kind")]
+
+_CLIP_L = "openai/clip-vit-large-patch14-336"
+_CLIP_B_PLUS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"  # OpenCLIP's ViT-B-16-plus-240
+_INPUT_518 = {"encoder": _CLIP_L, "input.height": 518, "input.width": 518, "input.interpolation": "bicubic"}
+_ADAM = {"train.optimizer": "adam", "train.learning_rate": 1e-3, "train.betas": (0.5, 0.999), "train.seed": 111}
+_APRIL_GAN = {**_INPUT_518, **_ADAM, "rival": {"kind": "april_gan"}, "train.batch_size": 8}
+_ADACLIP = {
+    **_INPUT_518,
+    "rival": {"kind": "adaclip"},
+    "train.optimizer": "adamw",
+    "train.learning_rate": 1e-2,
+    "train.betas": (0.5, 0.999),
+    "train.weight_decay": 1e-2,
+    "train.seed": 111,
+    "train.epochs": 5,
+    "train.batch_size": 1,
+}
+
+# What the authors train with, as changes to the common settings. Those named after a training set differ in what the
+# authors chose for it; mosaics of test images of one class are theirs, of the images of one step are ours.
+RIVAL_PRESETS: dict[str, dict[str, object]] = {
+    "winclip": {
+        "encoder": _CLIP_B_PLUS,
+        "input.height": 240,
+        "input.width": 240,
+        "input.interpolation": "bicubic",
+        "rival": {"kind": "winclip"},
+    },
+    "april_gan": {**_APRIL_GAN, "train.epochs": 15},  # as trained on VisA
+    "april_gan_mvtec": {**_APRIL_GAN, "train.epochs": 3, "train.mosaic_share": 0.2},
+    "anomalyclip": {
+        **_INPUT_518,
+        **_ADAM,
+        "rival": {"kind": "anomalyclip"},
+        "train.epochs": 15,
+        "train.batch_size": 8,
+    },
+    "adaclip": _ADACLIP,
+    "adaclip_mvtec": {**_ADACLIP, "train.mosaic_share": 0.2},
+}
