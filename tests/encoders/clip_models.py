@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 WORDS = [
@@ -30,22 +29,19 @@ HEADS = 2
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
-    """A byte-pair tokenizer trained on a few words, begin and end of text last in its vocabulary, as CLIP's are."""
-    trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.normalizer = normalizers.Lowercase()
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600, initial_alphabet=sorted(alphabet), end_of_word_suffix="</w>", show_progress=False
-    )
-    trained.train_from_iterator(WORDS * 3, trainer)
-    learned = json.loads(trained.to_str())["model"]
-    vocabulary = dict(learned["vocab"])
-    for letter in sorted(alphabet):  # every byte may end a word
-        vocabulary.setdefault(f"{letter}</w>", len(vocabulary))
-    for special in ("<|startoftext|>", "<|endoftext|>"):
-        vocabulary[special] = len(vocabulary)
-    return CLIPTokenizer(vocab=vocabulary, merges=[tuple(pair) for pair in learned["merges"]])
+    """A byte-pair tokenizer that knows a few words, begin and end of text last in its vocabulary, as in CLIP's."""
+    letters = sorted(ByteLevel.alphabet())
+    tokens = letters + [f"{letter}</w>" for letter in letters]
+    merges = []
+    for word in WORDS:
+        left = word[0]
+        for right in [*word[1:-1], f"{word[-1]}</w>"] if len(word) > 1 else []:
+            if (left, right) not in merges:
+                merges.append((left, right))
+                tokens.append(left + right)
+            left += right
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(vocab={token: index for index, token in enumerate(tokens)}, merges=merges)
 
 
 def tiny_clip(folder: Path, activation: str = "quick_gelu") -> CLIPModel:
