@@ -9,6 +9,7 @@ import glob
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
 
@@ -73,13 +74,12 @@ def find_images(sources: Sequence[str], stdin: TextIO | None = None) -> Iterator
 
 def _unique(item: ImageFile, names: set[str]) -> str:
     """The item's name, with its folder's name in front or a number behind if another item has it."""
-    candidates = [item.name, f"{item.path.absolute().parent.name}/{item.name}"]
-    stem, suffix = Path(item.name).with_suffix("").as_posix(), Path(item.name).suffix
-    number = 2
-    while candidates[0] in names:
-        candidates = candidates[1:] or [f"{stem}~{number}{suffix}"]
-        number += len(candidates[0].split("~")) - 1
-    return candidates[0]
+    plain = Path(item.name)
+    candidates = chain(
+        [item.name, f"{item.path.absolute().parent.name}/{item.name}"],
+        (plain.with_name(f"{plain.stem}~{number}{plain.suffix}").as_posix() for number in count(2)),
+    )
+    return next(name for name in candidates if name not in names)
 
 
 def _expand(sources: Sequence[str], stdin: TextIO | None) -> Iterator[ImageFile]:

@@ -33,4 +33,4 @@ def resize_image(
         raise ShapeError(f"expected sides of at least 1 px, got {image.shape[:2]} -> {size}")
     if image.shape[:2] != size:
         image = np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
-    return np.ascontiguousarray(image.transpose(2, 0, 1))
+    return np.array(image.transpose(2, 0, 1), order="C")

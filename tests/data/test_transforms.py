@@ -1,0 +1,54 @@
+"""Resizing held against Pillow called directly and against torch's antialiased filter."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ad_dinov3.data.transforms import resize_image
+from ad_dinov3.errors import ShapeError
+
+PHOTO = np.random.default_rng(3).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(16, 24), (50, 70), (128, 96), (1, 1)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_equals_pillow_with_channels_first(size: tuple[int, int], interpolation: str) -> None:
+    resized = resize_image(PHOTO, size, interpolation)  # type: ignore[arg-type]
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    expected = np.asarray(Image.fromarray(PHOTO).resize(size[::-1], filters[interpolation]))
+    assert resized.shape == (3, *size)
+    assert resized.flags.c_contiguous
+    assert resized.flags.writeable
+    np.testing.assert_array_equal(resized.transpose(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_resize_is_within_one_level_of_torchs_antialiased_filter(interpolation: str) -> None:
+    torch = pytest.importorskip("torch")
+    batch = torch.from_numpy(PHOTO).permute(2, 0, 1)[None]
+    theirs = torch.nn.functional.interpolate(batch, (20, 30), mode=interpolation, antialias=True)[0].numpy()
+    ours = resize_image(PHOTO, (20, 30), interpolation)  # type: ignore[arg-type]
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+def test_a_sub_pixel_pattern_becomes_its_mean_not_an_alias() -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 200
+    assert np.abs(resize_image(stripes, (8, 8))[:, 2:6, 2:6].astype(int) - 100).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("image", "size"),
+    [
+        (np.zeros((4, 4), np.uint8), (2, 2)),
+        (np.zeros((4, 4, 4), np.uint8), (2, 2)),
+        (np.zeros((4, 4, 3), np.float32), (2, 2)),
+        (np.zeros((4, 4, 3), np.uint8), (0, 2)),
+        (np.zeros((0, 4, 3), np.uint8), (2, 2)),
+    ],
+)
+def test_other_shapes_and_types_are_refused(image: np.ndarray, size: tuple[int, int]) -> None:
+    with pytest.raises(ShapeError, match="expected"):
+        resize_image(image, size)
