@@ -64,12 +64,21 @@ class MethodConfig(Settings):
         description="patch tokens per image: as they are, per channel to mean 0 and deviation 1, "
         "or whitened by their covariance (not in the paper)",
     )
+    rarity: int = Field(
+        0,
+        ge=0,
+        description="channels that an image's patch tokens are projected to and whitened in; their Mahalanobis "
+        "distance joins the adapter's input; 0: off (not in the paper)",
+    )
     text_norm: bool = Field(True, description="eq. 2 divides by the text's norm; the released code does not")
     text_layout: Literal["columns", "interleaved"] = Field(
         "columns", description="interleaved repeats the reshape by which the released code mixes its two text vectors"
     )
     gain: float = Field(100.0, gt=0, description="factor on the cosine of eq. 2 before the softmax")
-    learned_gain: bool = Field(False, description="train the logarithm of the gain")
+    learned_gain: bool = Field(False, description="train a gain and a bias for each stage, from `gain` and 0 on")
+    fusion: Literal["probabilities", "logits"] = Field(
+        "probabilities", description="mean over the stages: of probabilities (paper), or of logits (not in the paper)"
+    )
     aacm_gain: float = Field(10.0, gt=0, description="factor on the cosine of eq. 3 before sigma")
     aacm_sigma: Literal["sigmoid", "softmax"] = Field(
         "sigmoid", description="sigma of eq. 4: sigmoid per patch, or softmax over patches scaled to a maximum of 1"

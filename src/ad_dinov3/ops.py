@@ -18,7 +18,7 @@ def standardise(tokens: Tensor) -> Tensor:
     return centred / (tokens.std(1, keepdim=True) + 1e-6)
 
 
-def whiten(tokens: Tensor, shrinkage: float = 1e-2) -> Tensor:
+def whiten(tokens: Tensor, shrinkage: float = 0.02) -> Tensor:
     """Rotate and scale (B, T, C) so that an image's own tokens have identity covariance.
 
     The squared length of a whitened token is its squared Mahalanobis distance from the image's mean token.
@@ -28,7 +28,7 @@ def whiten(tokens: Tensor, shrinkage: float = 1e-2) -> Tensor:
         shrinkage: added to the diagonal, as a share of the mean variance; keeps T < C and flat images finite.
     """
     centred = tokens - tokens.mean(1, keepdim=True)
-    covariance = centred.mT @ centred / max(tokens.shape[1] - 1, 1)
+    covariance = centred.mT @ centred / tokens.shape[1]
     variance = covariance.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
     ridge = (shrinkage * variance)[:, None, None] * torch.eye(tokens.shape[2], device=tokens.device)
     factor = torch.linalg.cholesky(covariance + ridge)

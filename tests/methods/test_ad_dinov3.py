@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ad_dinov3.config import PRESETS, LossConfig, MethodConfig
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
-from ad_dinov3.methods.ad_dinov3 import AdDinoV3
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3, Rarity
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.losses import dice, focal
 from ad_dinov3.methods.released_format import load_released, to_released
@@ -135,6 +135,8 @@ def test_scores_stay_in_the_unit_interval_on_extreme_tokens() -> None:
         {"text_layout": "interleaved"},
         {"gain": 10.0},
         {"upsample": "logits"},
+        {"fusion": "logits"},
+        {"rarity": 6},
     ],
 )
 def test_map_switch_changes_the_map(change: dict[str, object]) -> None:
@@ -220,7 +222,9 @@ def test_focal_and_dice_equal_a_loop_over_pixels() -> None:
         agreement = target * p + (1 - target) * (1 - p) + 1e-5
         by_pixel.append(-((1 - agreement) ** 2) * float(torch.tensor(agreement).log()))
     assert float(focal(abnormal, mask)) == pytest.approx(sum(by_pixel) / len(by_pixel), rel=1e-4)
-    by_image = [1 - (2 * float((a * m).sum()) + 1) / (float(a.sum() + m.sum()) + 1) for a, m in zip(abnormal, mask, strict=True)]
+    by_image = [
+        1 - (2 * float((a * m).sum()) + 1) / (float(a.sum() + m.sum()) + 1) for a, m in zip(abnormal, mask, strict=True)
+    ]
     assert float(dice(abnormal, mask)) == pytest.approx(sum(by_image) / 2, rel=1e-5)
 
 
@@ -230,10 +234,36 @@ def test_whitened_tokens_have_identity_covariance_and_mahalanobis_length() -> No
 
     white = whiten(tokens, shrinkage=1e-9)[0]
 
-    torch.testing.assert_close(white.T.cov(), torch.eye(5, dtype=torch.float64), atol=1e-4, rtol=0)
+    torch.testing.assert_close(white.T.cov(correction=0), torch.eye(5, dtype=torch.float64), atol=1e-4, rtol=0)
     centred = tokens[0] - tokens[0].mean(0)
-    mahalanobis = (centred @ torch.linalg.inv(tokens[0].T.cov()) * centred).sum(-1)
+    mahalanobis = (centred @ torch.linalg.inv(tokens[0].T.cov(correction=0)) * centred).sum(-1)
     torch.testing.assert_close(white.square().sum(-1), mahalanobis, rtol=1e-4, atol=1e-4)
+
+
+def test_rarity_is_the_mahalanobis_distance_of_projected_tokens() -> None:
+    rarity, tokens = Rarity(16, 5), standardise(make_features().patch_tokens[0].flatten(1, 2))
+
+    found = rarity(tokens, GRID)[1].detach()
+
+    projected = (tokens[1] @ rarity.projection.weight.T).detach()
+    centred = projected - projected.mean(0)
+    covariance = centred.T @ centred / len(centred)
+    covariance += 0.02 * covariance.diagonal().mean() * torch.eye(5)
+    squared = (centred @ torch.linalg.inv(covariance) * centred).sum(-1)
+    torch.testing.assert_close(found[:, 0], (squared / 5 + 1e-2).log(), atol=1e-4, rtol=1e-4)
+    on_map, smooth = found[:, 0].reshape(GRID), found[:, 1].reshape(GRID)
+    rows, columns = [min(max(r, 0), 3) for r in range(-2, 3)], [min(max(c, 0), 5) for c in range(-2, 3)]
+    assert float(smooth[0, 0]) == pytest.approx(float(on_map[rows][:, columns].mean()), abs=1e-4)
+    assert found.shape[1] == rarity.extra_width
+
+
+def test_fused_logits_are_averaged_before_the_one_sigmoid() -> None:
+    head, features = make_head(MethodConfig(fusion="logits")), make_features()
+
+    outputs = head(features, CLASSES)
+
+    margin = torch.stack([out.patch_logits[:, 1] - out.patch_logits[:, 0] for out in outputs]).mean(0)
+    torch.testing.assert_close(head.score(features, CLASSES).patch_map, margin.sigmoid())
 
 
 def test_plain_baseline_is_the_channel_mean_of_unit_tokens() -> None:

@@ -50,6 +50,32 @@ class Adapter(nn.Module):
         return adapted
 
 
+class Rarity(nn.Module):
+    """How rare each patch token is within its own image, in a learned projection. Not in the paper.
+
+    Projected tokens are whitened by the image's own covariance, so their length is a Mahalanobis distance: what the
+    classical detector of `methods.mahalanobis` computes on fixed filters, here on learned ones and differentiable.
+
+    Args:
+        width_in: channels C of the tokens.
+        channels: K of the projection.
+    """
+
+    def __init__(self, width_in: int, channels: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(width_in, channels, bias=False)
+        nn.init.orthogonal_(self.projection.weight)
+        self.extra_width = 2 + channels
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, T, 2 + K) of (B, T, C): log mean square of the whitened tokens, its 5x5 mean, and their sizes."""
+        white = whiten(self.projection(tokens))
+        distance = (white.square().mean(-1, keepdim=True) + 1e-2).log()
+        padded = F.pad(on_grid(distance, grid), (2, 2, 2, 2), mode="replicate")
+        around = F.avg_pool2d(padded, 5, stride=1).flatten(2).mT
+        return torch.cat([distance, around, white.abs()], -1)
+
+
 @dataclass(frozen=True)
 class StageOutputs:
     """What the head says of one stage, on the patch grid and before any sigma.
@@ -90,14 +116,18 @@ class AdDinoV3(Head):
         self.learned_prompts = learned_prompts
         used = tuple(widths) if config.stages == "all" else tuple(widths[-1:])
         self.widths = used
-        self.patch_adapters = nn.ModuleList(Adapter(width, config) for width in used)
+        self.rarities = nn.ModuleList(Rarity(width, config.rarity) for width in used if config.rarity)
+        extra = 2 + config.rarity if config.rarity else 0
+        self.patch_adapters = nn.ModuleList(Adapter(width + extra, config) for width in used)
         self.cls_adapters = nn.ModuleList(Adapter(width, config) for width in used)
         # Learned prompts lie in the common space already: an adapter would only name the same two vectors otherwise.
         adapted = () if learned_prompts else ("normal", "abnormal")
         self.text_adapters = nn.ModuleList(Adapter(text_width, config) for _ in adapted)
         shape = (1, 2, config.width) if learned_prompts else (len(self.class_names), 2, text_width)
         self.prompts = nn.Parameter(F.normalize(torch.randn(shape), dim=-1), requires_grad=learned_prompts)
-        self.log_gain = nn.Parameter(torch.tensor(config.gain).log(), requires_grad=config.learned_gain)
+        gains = torch.full((len(used),), config.gain)
+        self.log_gain = nn.Parameter(gains.log(), requires_grad=config.learned_gain)
+        self.bias = nn.Parameter(torch.zeros(len(used)), requires_grad=config.learned_gain)
 
     def set_prompts(self, embeddings: dict[str, Tensor]) -> None:
         """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
@@ -123,11 +153,13 @@ class AdDinoV3(Head):
             return adapted.flatten(1).reshape(adapted.shape[0], -1, 2)
         return adapted.mT
 
-    def prepare(self, patches: Tensor) -> Tensor:
-        """Patch tokens (B, T, C) as the adapter takes them."""
+    def prepare(self, i: int, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Patch tokens (B, T, C) of stage i as the adapter takes them."""
         if self.config.tokens == "standardise":
-            return standardise(patches)
-        return whiten(patches) if self.config.tokens == "whiten" else patches
+            tokens = standardise(patches)
+        else:
+            tokens = whiten(patches) if self.config.tokens == "whiten" else patches
+        return torch.cat([tokens, self.rarities[i](tokens, grid)], -1) if self.config.rarity else tokens
 
     def forward(self, features: Features, class_names: Sequence[str]) -> list[StageOutputs]:
         """One `StageOutputs` per used stage.
@@ -144,23 +176,26 @@ class AdDinoV3(Head):
         return [self._stage(i, patch.flatten(1, 2), cls, text, features.grid) for i, (patch, cls) in enumerate(stages)]
 
     def _stage(self, i: int, patches: Tensor, cls: Tensor, text: Tensor, grid: tuple[int, int]) -> StageOutputs:
-        patches = self.patch_adapters[i](self.prepare(patches))  # (B, T, width), eq. 1
+        patches = self.patch_adapters[i](self.prepare(i, patches, grid))  # (B, T, width), eq. 1
         cls = self.cls_adapters[i](cls)[:, None]  # (B, 1, width), eq. 1
-        gain, norm = self.log_gain.exp(), self.config.text_norm
+        gain, norm = self.log_gain[i].exp(), self.config.text_norm
+        offset = torch.stack([self.bias[i], torch.zeros_like(self.bias[i])])  # in favour of normal
         return StageOutputs(
-            patch_logits=on_grid(gain * cosine_columns(patches, text, norm), grid),  # eq. 2
+            patch_logits=on_grid(gain * cosine_columns(patches, text, norm) + offset, grid),  # eq. 2
             image_logits=gain * cosine_columns(cls, text, norm)[:, 0],
             aacm_logits=on_grid(self.config.aacm_gain * cosine_columns(patches, cls.mT), grid),  # eq. 3
         )
 
     def maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int]) -> list[Tensor]:
-        """Abnormal probability of each stage (eq. 2), in [0, 1].
+        """Abnormal probability of each stage (eq. 2), in [0, 1]; a single map where logits are fused.
 
         (B, *size) where logits are interpolated before the softmax, else (B, h, w) on the patch grid: interpolation is
         linear, so probabilities are averaged over the stages first and interpolated once.
         """
         # Softmax over two channels is the sigmoid of their difference; one channel is interpolated instead of two.
         margins = [out.patch_logits[:, 1:] - out.patch_logits[:, :1] for out in outputs]
+        if self.config.fusion == "logits":
+            margins = [torch.stack(margins).mean(0)]
         return [self._resized(margin, size)[:, 0].sigmoid() for margin in margins]
 
     def aacm_maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int]) -> list[Tensor]:
