@@ -15,7 +15,7 @@ from scipy import ndimage
 from ad_dinov3.errors import ConfigError, ShapeError
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
-_OUTLINE_TOLERANCE_PX = 0.75  # just above the 1/sqrt(2) px that the corners of a diagonal staircase stick out
+_OUTLINE_TOLERANCE_PX = 1.0  # the corners of a staircase between pixels stick out by less
 _SCRATCH_ELONGATION = 4.0
 _SPOT_SHARE = 0.002  # of the image's area
 
@@ -34,7 +34,7 @@ class Region:
         centroid: (x, y) in px, pixel centres at .5.
         elongation: length over width, >= 1, of the ellipse with the region's second moments.
         polygon: the outer outline as (x, y) corners between pixels, clockwise on screen, holes left out;
-            within 0.75 px of the exact outline.
+            within 1 px of the exact outline.
     """
 
     box: tuple[int, int, int, int]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +9,10 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from ad_dinov3.files import replacing
+
 _JPEG_QUALITY = 90
 _PNG_LEVEL = 1  # level 6 takes six times as long and saves a tenth
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to; at the end it takes the place of ``path``, on an error it is deleted.
-
-    Missing folders are made.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield unfinished
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def write_jpeg(path: Path, picture: Image.Image) -> None:

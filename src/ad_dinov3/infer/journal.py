@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import DataError
-from ad_dinov3.infer.files import replacing
+from ad_dinov3.files import replacing
 
 
 class _Entry(Protocol):

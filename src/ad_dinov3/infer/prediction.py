@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL.Image import Image
 
 from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, find_regions, threshold_mask
-from ad_dinov3.infer.files import replacing, write_jpeg, write_map_tiff, write_mask
+from ad_dinov3.infer.files import write_jpeg, write_map_tiff, write_mask
 from ad_dinov3.report.overlay import draw_overlay
 
 
@@ -105,8 +106,7 @@ class Prediction:
         write_mask(target / "mask.png", self.mask())
         if image is not None:
             write_jpeg(target / "overlay.jpg", self.overlay(image))
-        with replacing(target / "prediction.json") as unfinished:
-            unfinished.write_text(json.dumps(self.summary(), indent=2) + "\n", encoding="utf-8")
+        write_text(target / "prediction.json", json.dumps(self.summary(), indent=2))
         return target
 
     def overlay(self, image: NDArray[np.uint8]) -> Image:

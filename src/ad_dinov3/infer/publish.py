@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, position_words, shape_word
-from ad_dinov3.infer.files import replacing
 from ad_dinov3.infer.ledger import Row
 from ad_dinov3.infer.sinks import Thumbnail
 from ad_dinov3.report.page import MAX_PICTURES, MAX_ROWS, Entry, Note, Report, render_report
@@ -52,8 +52,7 @@ def write_report(
     pictures = [_entry(row, thumbnail(row.image), text) for row in worst[:MAX_PICTURES]]
     others = [_entry(row, None, text) for row in worst[MAX_PICTURES:]]
     page = render_report(Report(text.title, text.threshold, pictures + others, failures, scores, text.facts))
-    with replacing(path) as unfinished:
-        unfinished.write_text(page, encoding="utf-8")
+    write_text(path, page)
 
 
 def _worst_first(row: Row) -> tuple[float, float, int]:

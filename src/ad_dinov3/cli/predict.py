@@ -1,0 +1,194 @@
+"""ad-dinov3 predict: score images; maps, masks, regions, overlays and a report."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ad_dinov3.data.streams import ImageFile
+    from ad_dinov3.infer.drive import Failure, RunSummary
+    from ad_dinov3.infer.folder import FolderRun, FolderSummary, Outcome
+
+app = typer.Typer(add_completion=False)
+
+_FAILURES_SHOWN = 20
+
+
+class MapChoice(StrEnum):
+    """How anomaly maps are written."""
+
+    tiff = "tiff"
+    png16 = "png16"
+    none = "none"
+
+
+@app.command()
+def predict(
+    sources: Annotated[
+        list[str], typer.Argument(help="files, folders (searched recursively), patterns, videos, - for a list on stdin")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for all results")],
+    model: Annotated[str, typer.Option(help="embedded, a model's folder, or a Hugging Face id")] = "embedded",
+    class_name: Annotated[str, typer.Option(help="what the images show; used by models with text prompts")] = "object",
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="from here on anomalous; default: the model's own")
+    ] = None,
+    min_area: Annotated[int, typer.Option(min=1, help="drop regions with fewer px")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="images per call of the model")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    maps: Annotated[MapChoice, typer.Option(help="anomaly maps as float32 TIFF, 16-bit PNG, or not")] = MapChoice.tiff,
+    masks: Annotated[bool, typer.Option(help="masks at the threshold as PNG")] = True,
+    overlays: Annotated[bool, typer.Option(help="maps drawn on the images as JPEG")] = True,
+    coco: Annotated[bool, typer.Option("--coco", help="also coco.json: regions as COCO annotations")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="also results.parquet (extra: parquet)")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="do again what an earlier run has done")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="show where the time went")] = False,
+) -> None:
+    """Score images, and write what was found where.
+
+    The output folder gets overlays, maps, masks, results.jsonl, results.csv and report.html.
+
+    A second run over the same images goes on where the first one stopped.
+
+    Exit codes: 0 all done, 2 wrong usage, 3 some images failed (listed), 130 interrupted.
+    """
+    console = Console()
+    items, total = _list_images(sources)
+    with console.status("loading the model"):
+        from ad_dinov3.infer.detector import load
+        from ad_dinov3.infer.drive import DriveOptions
+        from ad_dinov3.infer.folder import FolderRun
+        from ad_dinov3.infer.ledger import Outputs
+
+        detector = load(model, device=device, offline=offline)
+    level = detector.config.threshold if threshold is None else threshold
+    run = FolderRun(
+        folder=out,
+        model_name=model,
+        model_fingerprint=detector.fingerprint,
+        options=DriveOptions(class_name, level, min_area, batch_size),
+        outputs=Outputs(overlays, masks, maps.value),
+        coco=coco,
+        parquet=parquet,
+        overwrite=overwrite,
+    )
+    from ad_dinov3.infer.folder import score_into_folder
+
+    with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
+        summary = score_into_folder(items, detector, run, on_outcome, should_stop)
+    print_summary(console, summary, run, sources)
+    if profile:
+        print_profile(console, summary.run)
+    raise typer.Exit(summary.run.exit_code)
+
+
+def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | None]:
+    """The images to come, and their number if it can be told without opening a video or waiting for stdin."""
+    from ad_dinov3.data.decode import IMAGE_SUFFIXES
+    from ad_dinov3.data.streams import find_images
+
+    def countable(source: str) -> bool:
+        path = Path(source)
+        return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
+
+    found = find_images(sources)
+    if not all(map(countable, sources)):
+        return found, None
+    listed = list(found)
+    return listed, len(listed)
+
+
+@contextmanager
+def score_progress(console: Console, total: int | None) -> Iterator[Callable[[Outcome], None]]:
+    """A bar with counts, speed and time left."""
+    from ad_dinov3.infer.drive import Failure, Success
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[found]}"), TimeRemainingColumn())
+    counts = {"anomalous": 0, "failed": 0}
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=total, found="")
+
+        def advance(outcome: Outcome) -> None:
+            counts["anomalous"] += isinstance(outcome, Success) and outcome.is_anomalous
+            counts["failed"] += isinstance(outcome, Failure)
+            failed = f", [red]{counts['failed']} failed[/]" if counts["failed"] else ""
+            bar.update(task, advance=1, found=f"{counts['anomalous']} anomalous{failed}")
+
+        yield advance
+
+
+@contextmanager
+def stop_on_interrupt(console: Console) -> Iterator[Callable[[], bool]]:
+    """Inside, the first Ctrl-C makes the yielded function true; the second one interrupts at once."""
+    stopped = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        signal.signal(signal.SIGINT, before)
+        console.print("stopping when the images in hand are written; Ctrl-C again to stop now")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: stopped
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sources: Sequence[str]) -> None:
+    """Counts, speed, failures and where to look."""
+    done = summary.run
+    if not (done.scored or done.failures or summary.skipped):
+        raise ConfigError(f"no images in {', '.join(sources)}; expected files such as .jpg, .png, .bmp, .tiff, .webp")
+    speed = f", {done.scored / done.seconds:.1f} images/s" if done.scored else ""
+    console.print(f"{done.scored:,} images in {done.seconds:.1f} s{speed}, threshold {run.options.threshold:.3f}")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(justify="right")
+    rows = [("bold red", done.anomalous, "anomalous"), ("green", done.normal, "normal")]
+    rows += [("bold yellow", len(done.failures), "failed"), ("dim", summary.skipped, "skipped, done before")]
+    for style, count, words in rows:
+        if count or words in {"anomalous", "normal"}:
+            table.add_row(f"[{style}]{count:,}[/]", words)
+    console.print(table)
+    print_failures(console, done.failures)
+    console.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def print_failures(console: Console, failures: Sequence[Failure]) -> None:
+    """The first failures with their reasons, and how many more there are."""
+    if not failures:
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for failure in failures[:_FAILURES_SHOWN]:
+        table.add_row(Text(failure.item.name, style="yellow"), Text(failure.reason))
+    console.print(table)
+    if len(failures) > _FAILURES_SHOWN:
+        console.print(f"and {len(failures) - _FAILURES_SHOWN:,} more failed, see results.csv")
+
+
+def print_profile(console: Console, run: RunSummary) -> None:
+    """Seconds by step; the scoring thread's steps as shares of the wall-clock time."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("step", "seconds", "of the run", "ms per image"):
+        table.add_column(heading, justify="left" if heading == "step" else "right")
+    for step, seconds in sorted(run.step_seconds.items(), key=lambda item: -item[1]):
+        each = f"{1000 * seconds / run.scored:.1f}" if run.scored else ""
+        table.add_row(step, f"{seconds:.2f}", f"{seconds / run.seconds:.0%}", each)
+    console.print(table)
+    console.print("score and wait for images share one thread; the other steps run beside it, in several threads each")

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.infer.files import write_map_png16, write_map_tiff
+from ad_dinov3.infer.prediction import Prediction, RawScores
+
+
+@pytest.fixture
+def prediction() -> Prediction:
+    anomaly_map = np.zeros((40, 60), np.float32)
+    anomaly_map[10:14, 40:55] = 0.8
+    anomaly_map[30, 5] = 0.55
+    return Prediction(anomaly_map, score=0.8, source="a.png", class_name="nut", threshold=0.5)
+
+
+def test_another_threshold_changes_the_mask_and_the_regions_but_not_the_prediction(prediction: Prediction) -> None:
+    assert (prediction.mask().sum(), prediction.mask(0.6).sum()) == (61, 60)
+    assert (len(prediction.regions), len(prediction.regions_at(0.6)), len(prediction.regions)) == (2, 1, 2)
+    assert prediction.is_anomalous
+
+
+def test_saved_files_read_back_as_the_prediction(prediction: Prediction, tmp_path: Path) -> None:
+    image = np.full((40, 60, 3), 128, np.uint8)
+    folder = prediction.save(tmp_path / "new", image)
+    np.testing.assert_array_equal(tifffile.imread(folder / "map.tiff"), prediction.anomaly_map)
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "mask.png")) == 255, prediction.mask())
+    assert Image.open(folder / "overlay.jpg").size >= (60, 40)
+    record = json.loads((folder / "prediction.json").read_text())
+    assert (record["decision"], len(record["regions"]), record["regions"][0]["box"]) == (
+        "anomalous",
+        2,
+        [40, 10, 55, 14],
+    )
+    assert sorted(path.name for path in folder.iterdir()) == ["map.tiff", "mask.png", "overlay.jpg", "prediction.json"]
+
+
+def test_a_16_bit_map_reads_back_within_a_level(tmp_path: Path) -> None:
+    anomaly_map = np.random.default_rng(0).random((30, 20), dtype=np.float32)
+    write_map_png16(tmp_path / "map.png", anomaly_map)
+    stored = np.asarray(Image.open(tmp_path / "map.png"))
+    assert stored.max() > 255
+    np.testing.assert_allclose(stored / 65535, anomaly_map, atol=1e-5)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "map.tiff"
+    write_map_tiff(path, np.zeros((4, 4), np.float32))
+    before = path.read_bytes()
+
+    def break_off(target: Path, *_: object, **__: object) -> None:
+        Path(target).write_bytes(b"half")
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(tifffile, "imwrite", break_off)
+    with pytest.raises(OSError, match="Input/output"):
+        write_map_tiff(path, np.ones((4, 4), np.float32))
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_map_that_is_not_float32_is_refused() -> None:
+    with pytest.raises(ShapeError, match="float64"):
+        Prediction(np.zeros((4, 4)), 0.1, "a", "b", 0.5)  # type: ignore[arg-type]
+
+
+def test_a_threshold_in_per_cent_is_refused() -> None:
+    with pytest.raises(ConfigError, match="50"):
+        Prediction(np.zeros((4, 4), np.float32), 0.1, "a", "b", 50)
+
+
+def test_raw_scores_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ShapeError, match=r"\(3, 4, 4\) and \(2,\)"):
+        RawScores(np.zeros((3, 4, 4), np.float32), np.zeros(2, np.float32))

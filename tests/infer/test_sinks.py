@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ad_dinov3.infer.decide import find_regions
+from ad_dinov3.infer.ledger import Row
+from ad_dinov3.infer.sinks import make_thumbnail, write_parquet
+
+
+def test_a_thumbnail_stays_small_and_its_map_keeps_the_scale() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (3000, 2000, 3), np.uint8)
+    patch_map = np.full((40, 30), 0.2, np.float32)  # never stretched to the map's own range
+    patch_map[3, 4] = 0.4
+    thumbnail = make_thumbnail("a.png", image, patch_map)
+    photo = Image.open(io.BytesIO(base64.b64decode(thumbnail.photo)))
+    levels = np.asarray(Image.open(io.BytesIO(base64.b64decode(thumbnail.patch_map))))
+    assert photo.size == (213, 320)
+    assert len(thumbnail.photo) < 80_000
+    assert (levels.shape, levels.dtype, levels.min(), levels.max()) == ((40, 30), np.uint8, 51, 102)
+
+
+def test_parquet_holds_the_rows_and_their_regions(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    values = np.zeros((20, 30), np.float32)
+    values[3:8, 4:20] = 0.7
+    row = Row("a.png", "/in/a.png", "anomalous", 0.7, 0.5, "nut", 30, 20, 80, tuple(find_regions(values, 0.5)))
+    failed = Row("b.png", "/in/b.png", "failed", error="empty")
+    write_parquet(tmp_path / "results.parquet", iter([row, failed]))
+    first, second = parquet.read_table(tmp_path / "results.parquet").to_pylist()
+    assert first["regions"][0]["box"] == [4, 3, 20, 8]
+    assert (second["score"], second["error"]) == (None, "empty")
