@@ -73,7 +73,7 @@ def scratch(surface: Surface, rng: Generator) -> Mask:
     """One to three nearly straight scores: bright, dark, or a groove that only the light shows."""
     window = place(surface, rng, 0.12, 1.1, aspect=2.5)
     unit = min(surface.shape) / 256.0
-    width = unit * float(np.exp(rng.uniform(np.log(0.8), np.log(3.5))))
+    width = unit * float(np.exp(rng.uniform(np.log(0.8), np.log(2.4))))
     first = _line(rng, window.shape, float(rng.uniform(0.01, 0.07)))
     strokes = [_tapered(first, width)]
     for _ in range(int(rng.choice([0, 0, 1, 2]))):
@@ -180,8 +180,10 @@ def missing(surface: Surface, rng: Generator) -> Mask:
     shifted = ndimage.shift(alpha, rng.uniform(-3, 3, 2), order=1, mode="nearest")
     shadow = 1.0 - np.float32(rng.uniform(0.2, 0.6)) * np.clip(alpha - shifted, 0.0, 1.0)
     paint(surface, window, alpha, behind * shadow[..., None])
-    # The missing part is flat: its relief goes with it.
-    surface.height[window.rows, window.cols] *= 1.0 - alpha
+    # The missing part's relief goes with it.
+    relief = surface.height[window.rows, window.cols]
+    under = 0.0 if surface.under is None else surface.under[window.rows, window.cols]
+    relief += alpha * (under - relief)
     return marked(surface, window, alpha > _SEEN)
 
 
@@ -306,15 +308,16 @@ def bend(surface: Surface, rng: Generator) -> Mask:
     """A region whose structure is pushed out of place (bent wires, dragged print)."""
     window = place(surface, rng, 0.15, 0.5, aspect=1.6)
     alpha = visible(surface, window, blob(rng, window.shape, 0.72, 0.1))
-    height, width = alpha.shape
-    reach = min(window.shape) * rng.uniform(0.15, 0.35)
+    # Pushed by less than the ramp is long, or the structure would fold over itself.
+    reach = min(window.shape) * rng.uniform(0.06, 0.16)
     angle = rng.uniform(0, 2 * np.pi)
-    rows = np.clip(np.arange(height)[:, None] - alpha * (reach * np.sin(angle)), 0, height - 1).astype(np.intp)
-    cols = np.clip(np.arange(width)[None, :] - alpha * (reach * np.cos(angle)), 0, width - 1).astype(np.intp)
-    view = colours_in(surface, window)
-    view[...] = view[rows, cols]
-    relief = surface.height[window.rows, window.cols]
-    relief[...] = relief[rows, cols]
+    rows, cols = np.meshgrid(np.arange(alpha.shape[0]), np.arange(alpha.shape[1]), indexing="ij")
+    source = np.stack([rows - alpha * (reach * np.sin(angle)), cols - alpha * (reach * np.cos(angle))]).astype(
+        np.float32
+    )
+    view, relief = colours_in(surface, window), surface.height[window.rows, window.cols]
+    for plane in (view[..., 0], view[..., 1], view[..., 2], relief):
+        plane[...] = ndimage.map_coordinates(plane.copy(), source, order=1, mode="nearest")
     return marked(surface, window, alpha * reach > 1.0)
 
 

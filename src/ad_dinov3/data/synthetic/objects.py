@@ -55,7 +55,7 @@ def inside(at: Frame, distance: Plane, limit: float | Plane) -> Plane:
 
 def _ground(rng: Generator, size: int, contrast_with: float) -> Surface:
     """What the object lies on: a plain sheet, a tray, wood, concrete, metal; lighter or darker than the object."""
-    kinds = (None, None, textiles.paper, minerals.concrete, metals.steel_strip, textiles.wood, minerals.rubber)
+    kinds = (None, None, textiles.paper, minerals.concrete, metals.steel_strip, textiles.wood, textiles.weave)
     kind = kinds[int(rng.integers(len(kinds)))]
     if kind is not None:
         surface = kind(rng, size)
@@ -84,7 +84,9 @@ def put(rng: Generator, cover: Plane, albedo: Colours, height: Plane, light: Lig
     shadow = np.repeat(np.repeat(ndimage.uniform_filter(moved, 3), 2, 0), 2, 1)[:size, :size]
     shaded = ground.albedo * (1.0 - np.float32(rng.uniform(0.5, 0.85)) * shadow)[..., None]
     relief = height * cover + ground.height * (1.0 - cover)
-    return Surface(mix(shaded, albedo, cover), relief, cover > 0.5, behind=ground.albedo, light=light)
+    return Surface(
+        mix(shaded, albedo, cover), relief, cover > 0.5, behind=ground.albedo, under=ground.height, light=light
+    )
 
 
 def _metal(rng: Generator, size: int, low: float = 0.35, high: float = 0.7) -> Colours:
@@ -164,8 +166,8 @@ def tablet(rng: Generator, size: int) -> Surface:
         albedo = mix(albedo, hsv(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.5, 0.9)), inside(at, at.cols, 0.0))
         relief = relief + 0.012 * inside(at, at.cols, 0.0)
     elif rng.random() < 0.7:
-        groove = inside(at, np.abs(at.cols), 0.045) * inside(at, distance, 0.9)
-        relief = relief - 0.05 * groove
+        groove = smoothstep(0.06, 0.0, np.abs(at.cols)) * smoothstep(0.95, 0.82, distance)
+        relief = relief - 0.06 * groove
     grain = noise(rng, cover.shape, 1.2 * size / 256)
     albedo = albedo * (1 + (0.006 if glossy else 0.02) * grain)[..., None]
     relief = at.unit * relief + (0.0 if glossy else 0.1) * grain
@@ -291,7 +293,7 @@ def fruit(rng: Generator, size: int) -> Surface:
     """Apple, orange, lemon or tomato: a shaded ball with its skin."""
     at = frame(rng, size, 0.65, 0.9)
     shape, unit = (size, size), size / 256
-    distance = at.radius * (1 + 0.02 * noise(rng, shape, 80 * unit))
+    distance = at.radius * (1 + 0.014 * noise(rng, shape, 90 * unit))
     cover = inside(at, distance, 0.98)
     light = random_light(rng, 0.18, 4)
     bulge = np.sqrt(np.maximum(1.0 - np.minimum(distance, 1.0) ** 2, 0.02))

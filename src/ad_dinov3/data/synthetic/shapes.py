@@ -120,5 +120,5 @@ def walk(rng: Generator, start: NDArray[np.float64], heading: float, length: flo
     headings = heading + np.cumsum(rng.normal(0, wander, count)) * 0.6 + rng.normal(0, wander, count)
     steps = np.stack([np.sin(headings), np.cos(headings)], 1) * (length / count)
     points = np.concatenate([start[None], start[None] + np.cumsum(steps, 0)])
-    widths = np.exp(0.35 * profile(rng, count + 1, 3.0).astype(np.float64))
+    widths = np.exp(0.25 * profile(rng, count + 1, 3.0).astype(np.float64))
     return Stroke(points, widths)

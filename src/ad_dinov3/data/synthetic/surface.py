@@ -42,6 +42,7 @@ class Surface:
         height: (H, W) float32, relief in px.
         area: (H, W) bool, where a defect may lie: the object, or everything for a texture.
         behind: (H, W, 3) float32, what shows where a piece is missing; None: a plausible flat colour.
+        under: (H, W) float32, the relief of what lies behind, in px; None: flat.
         donor: (H, W, 3) float32, a picture from which foreign texture is taken; None: procedural texture.
         light: how the relief is lit; None for pictures that are not lit (ultrasound, MRI).
         clips: whether defects end at the border of ``area``.
@@ -51,6 +52,7 @@ class Surface:
     height: Plane
     area: Mask
     behind: Colours | None = None
+    under: Plane | None = None
     donor: Colours | None = None
     light: Light | None = field(default_factory=Light)
     clips: bool = True
@@ -69,7 +71,9 @@ def is_coloured(albedo: Colours) -> bool:
 
 def without_colour(albedo: Colours) -> Colours:
     """The mean of the channels in all three of them."""
-    return np.repeat(albedo.mean(axis=2, keepdims=True), 3, axis=2)
+    # Reductions over a last axis of three are slow in numpy; sums of planes are not.
+    grey = (albedo[..., 0] + albedo[..., 1] + albedo[..., 2]) * np.float32(1 / 3)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def random_light(rng: Generator, specular: float = 0.0, sharpness: int = 4) -> Light:
