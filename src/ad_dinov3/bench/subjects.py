@@ -16,9 +16,11 @@ from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector, load
 from ad_dinov3.infer.prediction import RawScores
 from ad_dinov3.methods import mahalanobis
-from ad_dinov3.model import plain_model
+from ad_dinov3.model import open_method, plain_model
 
-METHODS = ("ad_dinov3", "dinov3_plain", "mahalanobis")
+RIVALS = ("winclip", "april_gan", "anomalyclip", "adaclip")
+METHODS = ("ad_dinov3", *RIVALS, "dinov3_plain", "mahalanobis")
+_UNTRAINED = ("dinov3_plain", "winclip")
 _TOP_SHARE = 0.01
 
 
@@ -29,8 +31,9 @@ def open_subject(
 
     Args:
         method: one of `METHODS`.
-        model: ``embedded``, a model's folder or a hub repository; the baseline takes its encoder and input from it.
-        weights: another image encoder for ``dinov3_plain``: name, folder or file.
+        model: ``embedded``, a model's folder or a hub repository; the baseline takes its encoder and input from it. For
+            a rival its trained model's folder or a checkpoint of its authors; WinCLIP needs none.
+        weights: another image encoder for ``dinov3_plain``, or the CLIP of a rival that comes from no model's folder.
         device: a torch device.
         offline: never download.
 
@@ -40,12 +43,14 @@ def open_subject(
     """
     if method not in METHODS:
         raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if weights and method != "dinov3_plain":
-        raise ConfigError(f"--weights names an image encoder for dinov3_plain; {method} takes none")
+    if weights and method not in (*RIVALS, "dinov3_plain"):
+        raise ConfigError(f"--weights names the encoder of dinov3_plain or a rival; {method} takes none")
     if method == "mahalanobis":
         return mahalanobis_subject()
-    if method == "ad_dinov3":
-        return detector_subject(load(model, device=device, offline=offline), model, device)
+    if method != "dinov3_plain":
+        opened = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
+        name = opened.config.encoder if method == "winclip" else model
+        return detector_subject(opened, name, device, method)
     config = ModelConfig() if weights else load(model, device=device, offline=offline).config
     encoder = weights or config.encoder
     plain = Detector(plain_model(encoder, config, offline=offline), device=device, offline=offline)
@@ -55,7 +60,7 @@ def open_subject(
 def detector_subject(detector: Detector, model: str, device: str, method: str = "ad_dinov3") -> Subject:
     """A detector as it is measured; an untrained method carries no training data."""
     config = detector.config
-    is_trained = method != "dinov3_plain"
+    is_trained = method not in _UNTRAINED
     return Subject(
         detector,
         method=method,

@@ -39,8 +39,15 @@ _COLUMNS = {
 def evaluate(
     data: Annotated[list[str], typer.Option(help="data set: folder, manifest, catalog name or NAME=DIR; repeatable")],
     model: Annotated[str, typer.Option(help="embedded, a model's folder, or a hub repository")] = "embedded",
-    method: Annotated[str, typer.Option(help="ad_dinov3, dinov3_plain (untrained) or mahalanobis")] = "ad_dinov3",
-    weights: Annotated[str | None, typer.Option(help="image encoder of dinov3_plain, instead of --model's")] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="ad_dinov3; winclip, april_gan, anomalyclip, adaclip; dinov3_plain (untrained) or mahalanobis"
+        ),
+    ] = "ad_dinov3",
+    weights: Annotated[
+        str | None, typer.Option(help="image encoder of dinov3_plain instead of --model's, or a rival's CLIP")
+    ] = None,
     protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
     out: Annotated[Path, typer.Option(help="folder of rows.jsonl and the stored scores")] = Path("results"),
     limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,

@@ -21,8 +21,13 @@ app = typer.Typer(add_completion=False)
 def train(
     data: Annotated[list[str], typer.Option(help="data set: a folder or a catalog name; repeat for several")],
     out: Annotated[Path, typer.Option(help="folder of the model that comes out")],
-    preset: Annotated[str, typer.Option(help="paper, released or default")] = "default",
-    weights: Annotated[str | None, typer.Option(help="image encoder: name, folder or file; nano is embedded")] = None,
+    method: Annotated[str, typer.Option(help="ad_dinov3, or a rival: april_gan, anomalyclip, adaclip")] = "ad_dinov3",
+    preset: Annotated[
+        str | None, typer.Option(help="paper, released or default; of a rival: by default its authors' settings")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="image encoder, or a rival's CLIP: name, folder or file; nano is embedded")
+    ] = None,
     settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="one setting: train.epochs=5")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
@@ -32,7 +37,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events to --out")] = False,
     limit: Annotated[int | None, typer.Option(help="at most this many images of each set, evenly spread")] = None,
 ) -> None:
-    """Train the adapters of AD-DINOv3 on labelled images; the encoders stay frozen.
+    """Train the adapters of AD-DINOv3, or a rival's head, on labelled images; the encoders stay frozen.
 
     Writes a model folder that predict and evaluate take as --model, a log (train.jsonl) and a picture of the losses
     (loss.svg). Ctrl-C or a kill loses at most one epoch: the same command with --resume goes on.
@@ -46,7 +51,9 @@ def train(
 
     console = Console()
     sets = [open_data(spec) for spec in data]
-    config = _config(preset, weights, read_changes(settings, changes or []), tuple(item.name for item in sets))
+    chosen_preset = preset or ("default" if method == "ad_dinov3" else method)
+    config = _config(chosen_preset, weights, read_changes(settings, changes or []), tuple(item.name for item in sets))
+    _check_method(config, method)
     samples: list[Sample] = []
     words: dict[str, str] = {}
     for item in sets:
@@ -75,6 +82,14 @@ def _config(preset: str, weights: str | None, changes: dict[str, object], sets: 
         raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
     chosen = {"encoder": weights} if weights else {}
     return PRESETS[preset].with_settings(chosen | changes | {"trained_on": sets})
+
+
+def _check_method(config: ModelConfig, method: str) -> None:
+    from ad_dinov3.errors import ConfigError
+
+    found = config.rival.kind if config.rival else "ad_dinov3"
+    if found != method:
+        raise ConfigError(f"preset {config.preset} is one of {found}: add --method {found}, or choose another preset")
 
 
 def _draw_losses(out: Path) -> None:
