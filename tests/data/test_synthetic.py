@@ -109,7 +109,7 @@ def test_scans_stay_grey_when_a_defect_is_drawn() -> None:
 
 
 def test_render_refuses_unknown_names_and_tiny_sizes() -> None:
-    with pytest.raises(ConfigError, match="choose one of .*wood"):
+    with pytest.raises(ConfigError, match=r"choose one of .*wood"):
         render(0, 64, "cheese")
     with pytest.raises(ConfigError, match="choose one of good, scratch"):
         render(0, 64, "wood", "ennui")
