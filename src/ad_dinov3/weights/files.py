@@ -117,7 +117,10 @@ def _read_shards(index: Path, keep: Keep | None) -> dict[str, Tensor]:
 def _read_pytorch(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        # A whole archive, or a pickle that names a class: it is readable, and holds what torch refuses to build.
+        if not zipfile.is_zipfile(path) and "Unsupported global" not in str(error):
+            raise WeightsError(_broken(path, "not a PyTorch file")) from None
         raise WeightsError(
             f"{path}: expected tensors only, found other Python objects, which could run code when loaded; "
             f"not opened. Take the .safetensors file of the same model, or, if you trust this file, save only its "

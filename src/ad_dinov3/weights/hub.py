@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library the hub is built on
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -64,7 +64,7 @@ def download_snapshot(repository: str, ways: str, to: Path | None = None) -> Pat
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         reason = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "huggingface.co cannot be reached"
         raise WeightsError(f"{repository}: not on this machine, and {reason}.{ways}") from None
-    except (HfHubHTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise WeightsError(f"{repository}: the download failed ({first}).{ways}") from None
 
