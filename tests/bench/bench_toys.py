@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ad_dinov3.bench.rows import Row
 from ad_dinov3.bench.run import Subject
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.infer.prediction import RawScores
@@ -62,3 +63,40 @@ def subject_with(detector: BrightnessDetector, **changes: object) -> Subject:
         "interpolation": "bilinear",
     }
     return Subject(detector, **(fields | changes))  # type: ignore[arg-type]
+
+
+def make_row(**changes: object) -> Row:
+    """A row with plausible fields; changes replace them."""
+    fields: dict[str, object] = {
+        "method": "ad_dinov3",
+        "model": "run1",
+        "weights_hash": "aaaa",
+        "trained_on": ("visa",),
+        "training_seed": 0,
+        "input_size": (512, 512),
+        "interpolation": "bilinear",
+        "data": "mvtec_ad",
+        "data_hash": "d0",
+        "scope": "mean",
+        "class_name": "",
+        "metric": "pixel_auroc",
+        "value": 0.92,
+        "low": 0.91,
+        "high": 0.93,
+        "level": 0.95,
+        "threshold": None,
+        "images": 1725,
+        "anomalous_images": 1258,
+        "pixels": 452198400,
+        "regions": 1888,
+        "classes": 15,
+        "estimator": "exact",
+        "protocol": "paper",
+        "protocol_hash": "p0",
+        "seconds": 12.5,
+        "peak_memory_mb": 900.0,
+        "device": "cpu",
+        "versions": "python 3.11",
+        "commit": None,
+    }
+    return Row(**(fields | changes))  # type: ignore[arg-type]

@@ -1,0 +1,205 @@
+"""Rows of runs and published figures side by side: who is best where, by how much, and what may not be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from ad_dinov3.bench.published import Published
+from ad_dinov3.bench.rows import Row
+from ad_dinov3.errors import ConfigError, DataError
+
+Scope = Literal["class", "mean", "pooled"]
+PAPER = "AD-DINOv3"
+METRIC_NAMES = {
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_f1_max": "Pixel F1-max",
+    "pixel_ap": "Pixel AP",
+    "pixel_aupro": "AUPRO",
+    "pixel_aupro_200": "AUPRO, 200 thresholds",
+    "image_auroc": "Image AUROC",
+    "image_f1_max": "Image F1-max",
+    "image_ap": "Image AP",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One figure of a table.
+
+    Attributes:
+        value: in [0, 1]; None where undefined.
+        low: lower end of its interval, if there is one.
+        high: upper end.
+        difference: value minus the reference line's, if both are there.
+        rank: 1 for the best of its column, 2 for the second best, else 0.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    difference: float | None = None
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Line:
+    """One method's figures.
+
+    Attributes:
+        label: the method and what tells it from other lines.
+        origin: ``measured`` here or ``published``.
+        source: the table a published line is from, or the protocol of a measured one.
+        cells: one per column; None where there is no figure.
+    """
+
+    label: str
+    origin: Literal["measured", "published"]
+    source: str
+    cells: tuple[Cell | None, ...]
+
+
+@dataclass(frozen=True)
+class Section:
+    """The lines of one metric; the columns are data sets, or classes."""
+
+    metric: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Board:
+    """All sections, the reference of the differences, and what a reader must be warned of."""
+
+    sections: tuple[Section, ...]
+    reference: str
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class _Entry:
+    label: str
+    origin: Literal["measured", "published"]
+    source: str
+    cells: dict[tuple[str, str], Cell]
+
+
+def make_board(
+    rows: Sequence[Row],
+    published: Iterable[Published] = (),
+    *,
+    metrics: Sequence[str] = tuple(METRIC_NAMES),
+    scope: Scope = "mean",
+    against: str | None = None,
+) -> Board:
+    """Tables of the rows' figures, with published ones of the same data sets below.
+
+    Args:
+        rows: of any number of runs.
+        published: figures to set beside them; those of other data sets are left out.
+        metrics: which, in this order; a metric without any row is left out.
+        scope: means over classes, pooled sets, or single classes (which have no published figures here).
+        against: beginning of the label of the line that differences refer to; None: the paper's line where its data
+            sets are measured, else the first.
+
+    Raises:
+        DataError: there are no rows of the scope.
+        ConfigError: no line is called ``against``.
+    """
+    chosen = [row for row in rows if row.scope == scope and row.metric in metrics]
+    if not chosen:
+        raise DataError(f"no rows of scope {scope} to compare; `ad-dinov3 evaluate --out DIR` writes rows")
+    entries = _measured(chosen)
+    columns = list(dict.fromkeys(_column(row) for row in chosen))
+    beside = [p for p in published if scope == "mean" and any(data in columns for data, _ in p.values)]
+    entries += [_from_published(p) for p in beside]
+    reference = _reference(entries, against)
+    sections = [_section(metric, columns, entries, reference) for metric in metrics]
+    return Board(
+        tuple(section for section in sections if section is not None),
+        reference.label,
+        tuple(find_conflicts(chosen)),
+        tuple(dict.fromkeys(f"{p.label}: {p.note}" for p in beside if p.note)),
+    )
+
+
+def find_conflicts(rows: Sequence[Row]) -> list[str]:
+    """Why some of the figures may not be compared: other protocols, other images under one name."""
+    found: dict[str, list[str]] = {}
+    for data in dict.fromkeys(row.data for row in rows):
+        here = [row for row in rows if row.data == data]
+        protocols = {row.protocol_hash: row.protocol for row in here}
+        if len(protocols) > 1:
+            named = ", ".join(f"{name} ({digest})" for digest, name in sorted(protocols.items()))
+            found.setdefault(f"measured by different protocols, not comparable: {named}", []).append(data)
+        images = {row.data_hash: row.images for row in here}
+        if len(images) > 1:
+            named = ", ".join(f"{count} images ({digest})" for digest, count in sorted(images.items()))
+            found.setdefault(f"measured on different images or masks, not comparable: {named}", []).append(data)
+    return [f"{', '.join(sets)}: {warning}" for warning, sets in found.items()]
+
+
+def _column(row: Row) -> str:
+    return f"{row.data}/{row.class_name}" if row.scope == "class" else row.data
+
+
+def _measured(rows: Sequence[Row]) -> list[_Entry]:
+    """One entry per method, model and protocol; a label names only what tells the entries apart."""
+    keys = list(dict.fromkeys((r.method, r.model, r.weights_hash, r.protocol, r.protocol_hash) for r in rows))
+    entries = []
+    for key in keys:
+        method, model, weights, protocol, _ = key
+        parts = [] if model == method else [model]
+        if sum(other[:2] == key[:2] and other[3:] == key[3:] for other in keys) > 1:
+            parts.append(weights)
+        if sum(other[:3] == key[:3] for other in keys) > 1:
+            parts.append(f"protocol {protocol}")
+        label = f"{method} ({', '.join(parts)})" if parts else method
+        mine = [r for r in rows if (r.method, r.model, r.weights_hash, r.protocol, r.protocol_hash) == key]
+        cells = {(_column(r), r.metric): Cell(r.value, r.low, r.high) for r in mine}
+        entries.append(_Entry(label, "measured", f"protocol {protocol}", cells))
+    return entries
+
+
+def _from_published(result: Published) -> _Entry:
+    cells = {key: Cell(value) for key, value in result.values.items()}
+    return _Entry(result.label, "published", result.source, cells)
+
+
+def _reference(entries: Sequence[_Entry], against: str | None) -> _Entry:
+    if against is None:
+        papers = (e for e in entries if e.origin == "published" and e.label.startswith(f"{PAPER} ("))
+        return next(papers, entries[0])
+    for entry in entries:
+        if entry.label.startswith(against):
+            return entry
+    raise ConfigError(f"no line begins with {against!r}; there are: {'; '.join(e.label for e in entries)}")
+
+
+def _section(metric: str, columns: Sequence[str], entries: Sequence[_Entry], reference: _Entry) -> Section | None:
+    """The table of one metric; None if nobody has a figure of it."""
+    used = [c for c in columns if any((c, metric) in e.cells for e in entries)]
+    lines = []
+    for entry in entries:
+        cells = [_placed(entry, entries, reference, (column, metric)) for column in used]
+        if any(cell is not None for cell in cells):
+            lines.append(Line(entry.label, entry.origin, entry.source, tuple(cells)))
+    return Section(metric, tuple(used), tuple(lines)) if lines else None
+
+
+def _placed(entry: _Entry, entries: Sequence[_Entry], reference: _Entry, key: tuple[str, str]) -> Cell | None:
+    """A cell with its rank in its column and its distance from the reference."""
+    cell = entry.cells.get(key)
+    if cell is None or cell.value is None:
+        return cell
+    # Ranks are of the values as shown, in tenths of a percent: equal figures share a rank.
+    shown = sorted(
+        {round(c.value, 3) for e in entries if (c := e.cells.get(key)) and c.value is not None}, reverse=True
+    )
+    place = shown.index(round(cell.value, 3)) + 1
+    base = reference.cells.get(key)
+    difference = None if base is None or base.value is None or entry is reference else cell.value - base.value
+    return replace(cell, rank=place if place <= 2 and len(shown) > 1 else 0, difference=difference)

@@ -1,0 +1,135 @@
+"""A board as Markdown, CSV, LaTeX and one self-contained HTML page. Figures are in percent."""
+
+from __future__ import annotations
+
+import csv
+import io
+from html import escape
+from importlib.resources import files
+
+from ad_dinov3.bench.board import METRIC_NAMES, Board, Cell, Line, Section
+
+_TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+
+
+def to_markdown(board: Board) -> str:
+    """One table per metric; the best figure bold, the second best in italics, differences in parentheses."""
+    parts = [f"> **Warning.** {warning}\n" for warning in board.warnings]
+    for section in board.sections:
+        parts.append(f"### {METRIC_NAMES[section.metric]} (%)\n")
+        head = ["method", *section.columns, "source"]
+        rows = [
+            [line.label, *map(_markdown_cell, line.cells), f"{line.origin}, {line.source}"] for line in section.lines
+        ]
+        table = [head, ["---", *["---:"] * len(section.columns), "---"], *rows]
+        parts.append(
+            "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table) + "\n"
+        )
+    return "\n".join([*parts, *_footer(board)]) + "\n"
+
+
+def to_csv(board: Board) -> str:
+    """One line per figure: metric, data set, method, origin, source, value, interval, difference (all in %)."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["metric", "data", "method", "origin", "source", "value", "low", "high", "difference", "rank"])
+    for section in board.sections:
+        for line in section.lines:
+            for column, cell in zip(section.columns, line.cells, strict=True):
+                if cell is not None:
+                    numbers = [cell.value, cell.low, cell.high, cell.difference]
+                    shown = ["" if number is None else f"{100 * number:.4f}" for number in numbers]
+                    writer.writerow(
+                        [section.metric, column, line.label, line.origin, line.source, *shown, cell.rank or ""]
+                    )
+    return text.getvalue()
+
+
+def to_latex(board: Board) -> str:
+    """One tabular per metric (booktabs); the best figure bold, the second best underlined."""
+    parts = [f"% Warning: {warning}" for warning in board.warnings]
+    for section in board.sections:
+        align = "l" + "r" * len(section.columns)
+        head = " & ".join(["method", *map(_tex, section.columns)])
+        body = "\n".join(_latex_line(section, index, line) for index, line in enumerate(section.lines))
+        parts.append(
+            f"% {METRIC_NAMES[section.metric]} (%)\n\\begin{{tabular}}{{{align}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
+            f"{body}\n\\bottomrule\n\\end{{tabular}}\n"
+        )
+    return "\n".join(parts)
+
+
+def to_html(board: Board, title: str = "Leaderboard") -> str:
+    """One page without any other file; a click on a column's head sorts by it."""
+    warnings = "".join(f'<p class="warning">{escape(warning)}</p>' for warning in board.warnings)
+    tables = "".join(_html_section(section) for section in board.sections)
+    footer = "".join(f"<p>{escape(line)}</p>" for line in _footer(board))
+    page = files("ad_dinov3.bench").joinpath("leaderboard.html").read_text(encoding="utf-8")
+    return page.replace("{{title}}", escape(title)).replace("{{body}}", warnings + tables + footer)
+
+
+def percent(cell: Cell | None) -> str:
+    """A figure with one decimal; n/a where undefined, a dash where there is none."""
+    if cell is None:
+        return "–"
+    return "n/a" if cell.value is None else f"{100 * cell.value:.1f}"
+
+
+def signed(cell: Cell | None) -> str:
+    """The difference from the reference with its sign, or nothing."""
+    return "" if cell is None or cell.difference is None else f"{100 * cell.difference:+.1f}"
+
+
+def _markdown_cell(cell: Cell | None) -> str:
+    text = percent(cell)
+    marked = {1: f"**{text}**", 2: f"*{text}*"}.get(cell.rank if cell else 0, text)
+    return f"{marked} ({signed(cell)})" if signed(cell) else marked
+
+
+def _latex_line(section: Section, index: int, line: Line) -> str:
+    rule = "\\midrule\n" if index and line.origin != section.lines[index - 1].origin else ""
+    return rule + " & ".join([_tex(line.label), *map(_latex_cell, line.cells)]) + " \\\\"
+
+
+def _latex_cell(cell: Cell | None) -> str:
+    text = "--" if cell is None else percent(cell)
+    return {1: f"\\textbf{{{text}}}", 2: f"\\underline{{{text}}}"}.get(cell.rank if cell else 0, text)
+
+
+def _tex(text: str) -> str:
+    return "".join(_TEX.get(character, character) for character in text)
+
+
+def _html_section(section: Section) -> str:
+    head = "".join(f'<th scope="col"><button>{escape(column)}</button></th>' for column in section.columns)
+    body = "".join(
+        f'<tr class="{line.origin}"><th scope="row">{escape(line.label)}<small>{escape(line.source)}</small></th>'
+        + "".join(map(_html_cell, line.cells))
+        + "</tr>"
+        for line in section.lines
+    )
+    return (
+        f"<h2>{METRIC_NAMES[section.metric]} <small>%</small></h2>"
+        f'<div class="scroll"><table><thead><tr><th scope="col">method</th>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _html_cell(cell: Cell | None) -> str:
+    value = -1.0 if cell is None or cell.value is None else cell.value
+    rank = {1: " class=best", 2: " class=second"}.get(cell.rank if cell else 0, "")
+    difference = f"<small>{signed(cell)}</small>" if signed(cell) else ""
+    bounds = ""
+    if cell is not None and cell.low is not None and cell.high is not None:
+        bounds = f"<small>[{100 * cell.low:.1f}, {100 * cell.high:.1f}]</small>"
+    return f'<td data-value="{value:.6f}"{rank}><b>{percent(cell)}</b>{difference}{bounds}</td>'
+
+
+def _footer(board: Board) -> list[str]:
+    lines = [f"Differences are from: {board.reference}."]
+    if any(line.origin == "published" for section in board.sections for line in section.lines):
+        lines.append(
+            "Published figures follow their own protocols (map size, mask rule, training data); differences below "
+            "about half a point mean nothing."
+        )
+    return lines + [f"Note on {note}." for note in board.notes]

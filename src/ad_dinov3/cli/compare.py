@@ -1,0 +1,98 @@
+"""ad-dinov3 compare: result rows side by side, published numbers beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ad_dinov3.bench.board import Board, Cell, Section
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def compare(
+    rows: Annotated[list[Path], typer.Argument(help="rows.jsonl files, or folders that hold one")],
+    out: Annotated[Path | None, typer.Option(help="folder for leaderboard.md, .csv, .tex and .html")] = None,
+    metric: Annotated[list[str] | None, typer.Option(help="pixel_auroc, pixel_f1_max, ...; repeatable")] = None,
+    scope: Annotated[
+        Literal["mean", "pooled", "class"], typer.Option(help="mean over classes, pooled, or class")
+    ] = "mean",
+    against: Annotated[str | None, typer.Option(help="beginning of the line that differences refer to")] = None,
+    published: Annotated[bool, typer.Option(help="set published figures of the same data sets beside")] = True,
+) -> None:
+    """Put the results of several runs, and published ones, into one table per metric.
+
+    The best figure of a column is bold, the second best underlined. Runs of different protocols, or on different
+    images of one data set, are shown with a warning.
+    """
+    from ad_dinov3.bench.board import METRIC_NAMES, make_board
+    from ad_dinov3.bench.published import published_results
+    from ad_dinov3.bench.rows import read_rows
+    from ad_dinov3.errors import ConfigError
+
+    console = Console()
+    unknown = sorted(set(metric or ()) - METRIC_NAMES.keys())
+    if unknown:
+        raise ConfigError(f"no metric {', '.join(unknown)}; there are {', '.join(METRIC_NAMES)}")
+    board = make_board(
+        [row for path in rows for row in read_rows(path)],
+        published_results() if published else (),
+        metrics=tuple(metric or METRIC_NAMES),
+        scope=scope,
+        against=against,
+    )
+    _show(console, board)
+    if out is not None:
+        _write(console, board, out)
+
+
+def _show(console: Console, board: Board) -> None:
+    for warning in board.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False)
+    for section in board.sections:
+        console.print(_table(section))
+    console.print(f"in %; differences are from: {board.reference}", markup=False)
+    for note in board.notes:
+        console.print(f"note: {note}", style="dim", markup=False)
+
+
+def _write(console: Console, board: Board, out: Path) -> None:
+    from ad_dinov3.bench.tables import to_csv, to_html, to_latex, to_markdown
+    from ad_dinov3.files import write_text
+
+    texts = {"md": to_markdown(board), "csv": to_csv(board), "tex": to_latex(board), "html": to_html(board)}
+    for suffix, text in texts.items():
+        write_text(out / f"leaderboard.{suffix}", text)
+    console.print(f"written: {out}/leaderboard.md, .csv, .tex, .html", markup=False)
+
+
+def _table(section: Section) -> Table:
+    from ad_dinov3.bench.board import METRIC_NAMES
+
+    table = Table(title=METRIC_NAMES[section.metric], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("method")
+    for column in section.columns:
+        table.add_column(column, justify="right")
+    table.add_column("source", style="dim")
+    for index, line in enumerate(section.lines):
+        if index and line.origin != section.lines[index - 1].origin:
+            table.add_section()
+        table.add_row(Text(line.label), *map(_cell, line.cells), Text(line.source))
+    return table
+
+
+def _cell(cell: Cell | None) -> Text:
+    from ad_dinov3.bench.tables import percent, signed
+
+    text = Text(percent(cell), style={1: "bold", 2: "underline"}.get(cell.rank if cell else 0, ""))
+    if signed(cell):
+        text.append(f" {signed(cell)}", style="not bold not underline dim")
+    return text
