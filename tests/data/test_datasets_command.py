@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from official_trees import colondb, mvtec_ad, visa
+from official_trees import colondb, draw, mvtec_ad, visa
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -58,6 +58,12 @@ def test_verify_reports_counts_that_differ_and_pairs_that_do_not_fit(tmp_path: P
     assert "the file is empty" in result.stdout
     assert "2 of 20" in result.stdout
     assert "0 of 32" in result.stdout  # zipper is not there at all
+
+
+def test_names_with_brackets_are_printed_whole(tmp_path: Path) -> None:
+    draw(tmp_path / "part[1]" / "test" / "bent" / "x[2].png", 0)
+    result = RUNNER.invoke(app, ["verify", str(tmp_path), "--sheet", str(tmp_path / "sheet.jpg")])
+    assert "x[2].png: no mask" in result.stdout
 
 
 def test_locate_finds_what_is_there(tmp_path: Path) -> None:

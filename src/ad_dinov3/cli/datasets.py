@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
     from ad_dinov3.data.catalog import LabelledData
     from ad_dinov3.data.verify import ClassCount
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="List, describe and verify data sets. Nothing is downloaded.")
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="List, describe and verify data sets. Nothing is downloaded."
+)
 
 _Root = Annotated[
     list[Path] | None,
@@ -93,12 +96,12 @@ def verify(
     counts = count_classes(data)
     console.print(_counts_table(data, counts))
     for line in problems:
-        console.print(f"[red]bad[/red] {line}", soft_wrap=True, highlight=False)
+        console.print(f"[red]bad[/red] {escape(line)}", soft_wrap=True, highlight=False)
     for orphan in data.listing.orphans:
-        console.print(f"[yellow]mask without an image[/yellow] {orphan}", soft_wrap=True, highlight=False)
+        console.print(f"[yellow]mask without an image[/yellow] {escape(str(orphan))}", soft_wrap=True, highlight=False)
     with replacing(sheet) as unfinished:
         Image.fromarray(contact_sheet(data)).save(unfinished, "JPEG", quality=90)
-    console.print(f"examples: {sheet}", soft_wrap=True)
+    console.print(f"examples: {escape(str(sheet))}", soft_wrap=True)
     if problems or not all(count.fits for count in counts):
         wrong = sum(not count.fits for count in counts)
         console.print(f"{len(problems)} images do not fit, the counts of {wrong} classes differ from the catalog's")
@@ -121,21 +124,21 @@ def locate(
     for name in names or CATALOG:
         find_data_set(name)  # an unknown name is an error, a set that is not here is an answer
         try:
-            table.add_row(name, str(find(name, roots)))
+            table.add_row(name, escape(str(find(name, roots))))
         except DataError:
             table.add_row(name, "[dim]not found[/dim]")
     console = Console()
     console.print(table)
-    console.print(f"looked in {', '.join(map(str, roots))}; add folders with $AD_DINOV3_DATA or --data-root")
+    console.print(f"looked in {escape(', '.join(map(str, roots)))}; add folders with $AD_DINOV3_DATA or --data-root")
 
 
 def _counts_table(data: LabelledData, counts: list[ClassCount]) -> Table:
-    table = Table("class", "words in prompts", "normal", "anomalous", "", title=f"{data.name} in {data.root}")
+    table = Table("class", "words in prompts", "normal", "anomalous", "", title=escape(f"{data.name} in {data.root}"))
     for count in counts:
         expected = count.expected
         table.add_row(
-            count.class_name,
-            data.words.get(count.class_name, ""),
+            escape(count.class_name),
+            escape(data.words.get(count.class_name, "")),
             _beside(count.normal, expected.normal if expected else None),
             _beside(count.anomalous, expected.anomalous if expected else None),
             "" if count.fits else "[red]differs[/red]",
