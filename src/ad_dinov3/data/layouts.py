@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ad_dinov3.data.listing import NORMAL_WORDS, Listing, collected, folder_contents, joined, listed_sample
-from ad_dinov3.data.masks import load_mask
 from ad_dinov3.data.pairing import list_images, natural_key, pair_by_name
 from ad_dinov3.errors import DataError
 from ad_dinov3.types import Sample
@@ -27,7 +26,6 @@ __all__ = [
     "list_pairs",
     "list_tree",
     "list_visa",
-    "load_mask",
     "read_folder",
     "tree",
 ]
