@@ -155,7 +155,7 @@ def test_a_long_thin_region_reads_as_a_scratch() -> None:
     values = np.zeros((100, 100), np.float32)
     values[48:52, 70:95] = 0.93
     (region,) = find_regions(values, 0.5)
-    assert describe_region(region, (100, 100)) == "scratch-like region, 100 px², centre right, peak 0.93"
+    assert describe_region(region, (100, 100), 0.5) == "strong scratch-like region, 100 px², centre right, peak 0.93"
 
 
 def test_severity_grows_with_the_peak() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False)
 
 _FAILURES_SHOWN = 20
+_WORST_SHOWN = 5
 
 
 class MapChoice(StrEnum):
@@ -45,6 +47,9 @@ def predict(
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for all results")],
     model: Annotated[str, typer.Option(help="embedded, a model's folder, or a Hugging Face id")] = "embedded",
     class_name: Annotated[str, typer.Option(help="what the images show; used by models with text prompts")] = "object",
+    class_from_folder: Annotated[
+        bool, typer.Option("--class-from-folder", help="the outermost folder below a source names the class")
+    ] = False,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="from here on anomalous; default: the model's own")
     ] = None,
@@ -82,7 +87,7 @@ def predict(
         folder=out,
         model_name=model,
         model_fingerprint=detector.fingerprint,
-        options=DriveOptions(class_name, level, min_area, batch_size),
+        options=DriveOptions(class_name, level, min_area, batch_size, class_from_folder=class_from_folder),
         outputs=Outputs(overlays, masks, maps.value),
         coco=coco,
         parquet=parquet,
@@ -166,15 +171,29 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
         if count or words in {"anomalous", "normal"}:
             table.add_row(f"[{style}]{count:,}[/]", words)
     console.print(table)
+    print_worst(console, run.folder)
     print_failures(console, done.failures)
     console.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def print_worst(console: Console, folder: Path) -> None:
+    """The anomalous images with the highest scores, and what was found in them."""
+    from ad_dinov3.infer.ledger import describe_findings, read_rows
+
+    anomalous = (row for row in read_rows(folder) if row.decision == "anomalous")
+    worst = heapq.nlargest(_WORST_SHOWN, anomalous, key=lambda row: row.score or 0.0)
+    if worst:
+        table = Table(box=None, show_header=False, pad_edge=False, title="worst", title_justify="left")
+        for row in worst:
+            table.add_row(Text(f"{row.score:.2f}", "bold red"), Text(row.image), describe_findings(row))
+        console.print(table)
 
 
 def print_failures(console: Console, failures: Sequence[Failure]) -> None:
     """The first failures with their reasons, and how many more there are."""
     if not failures:
         return
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(box=None, show_header=False, pad_edge=False, title="failed", title_justify="left")
     for failure in failures[:_FAILURES_SHOWN]:
         table.add_row(Text(failure.item.name, style="yellow"), Text(failure.reason))
     console.print(table)

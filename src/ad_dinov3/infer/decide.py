@@ -229,7 +229,7 @@ def severity_word(peak: float, threshold: float) -> str:
     return "faint" if rise < 1 / 3 else "clear" if rise < 2 / 3 else "strong"
 
 
-def describe_region(region: Region, size: tuple[int, int]) -> str:
-    """One line for people: "scratch-like region, 512 px², centre right, peak 0.93"."""
-    where = position_words(region.centroid, size)
-    return f"{shape_word(region, size)} region, {region.area_px:,} px², {where}, peak {region.peak:.2f}"
+def describe_region(region: Region, size: tuple[int, int], threshold: float) -> str:
+    """One line for people: "strong scratch-like region, 512 px², centre right, peak 0.93"."""
+    kind = f"{severity_word(region.peak, threshold)} {shape_word(region, size)} region"
+    return f"{kind}, {region.area_px:,} px², {position_words(region.centroid, size)}, peak {region.peak:.2f}"

@@ -55,6 +55,7 @@ class DriveOptions:
 
     Attributes:
         class_name: what the images show, for the prompts.
+        class_from_folder: an image in a folder shows what the outermost folder of its name says instead.
         threshold: in [0, 1]; scores and map values at or above it are anomalous.
         min_area_px: smaller regions are dropped.
         batch_size: images per call of the detector.
@@ -68,6 +69,12 @@ class DriveOptions:
     batch_size: int = 8
     threads: int = field(default_factory=_thread_count)
     memory_mb: int = 1024
+    class_from_folder: bool = False
+
+    def class_of(self, item: ImageFile) -> str:
+        """The class name for an image."""
+        folder, slash, _ = item.name.partition("/")
+        return folder if self.class_from_folder and slash else self.class_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +269,7 @@ def stream(
         decoded = _in_order(decode, takewhile(go_on, items), decoders, window)
         arriving = clock.waiting("wait for images", takewhile(go_on, decoded))
         batches = _in_batches(arriving, allowance, options.batch_size)
-        raw = _score(batches, detector, options.class_name, clock)
+        raw = _score(batches, detector, options, clock)
         yield from _in_order(conclude, raw, writers, window, keep_full=False)
 
 
@@ -324,21 +331,22 @@ def _in_batches(
 
 
 def _score(
-    batches: Iterable[list[_Decoded | Failure]], detector: Scorer, class_name: str, times: StepTimes
+    batches: Iterable[list[_Decoded | Failure]], detector: Scorer, options: DriveOptions, times: StepTimes
 ) -> Iterator[_RawScored | Failure]:
     for batch in batches:
         images = [one for one in batch if isinstance(one, _Decoded)]
-        results = iter(_score_batch(images, detector, class_name, times) if images else [])
+        results = iter(_score_batch(images, detector, options, times) if images else [])
         for one in batch:
             yield one if isinstance(one, Failure) else next(results)
 
 
 def _score_batch(
-    images: Sequence[_Decoded], detector: Scorer, class_name: str, times: StepTimes
+    images: Sequence[_Decoded], detector: Scorer, options: DriveOptions, times: StepTimes
 ) -> list[_RawScored | Failure]:
     started = time.perf_counter()
     with times.step("score"):
-        raw = detector.score(np.stack([one.tensor for one in images]), [class_name] * len(images))
+        class_names = [options.class_of(one.item) for one in images]
+        raw = detector.score(np.stack([one.tensor for one in images]), class_names)
     each = (time.perf_counter() - started) / len(images)
     results: list[_RawScored | Failure] = []
     for one, patch_map, score in zip(images, raw.maps, raw.scores, strict=True):
@@ -356,7 +364,7 @@ def _conclude(raw: _RawScored, options: DriveOptions, finish: Callable[[Scored],
     with times.step("enlarge map"):
         anomaly_map = upsample(raw.patch_map, (height, width))
     prediction = Prediction(
-        anomaly_map, raw.score, item.name, options.class_name, options.threshold, options.min_area_px
+        anomaly_map, raw.score, item.name, options.class_of(item), options.threshold, options.min_area_px
     )
     with times.step("find regions"):
         prediction.regions  # noqa: B018  kept by the prediction; every sink needs them

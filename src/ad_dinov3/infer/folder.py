@@ -12,7 +12,7 @@ from ad_dinov3 import __version__
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.drive import DriveOptions, Failure, RunSummary, Scorer, Success, drive
-from ad_dinov3.infer.ledger import Ledger, Outputs, digest
+from ad_dinov3.infer.ledger import Ledger, Outputs, Row, digest
 from ad_dinov3.infer.publish import ReportText, write_report
 from ad_dinov3.infer.sinks import FileSink, ThumbnailSink, write_coco, write_csv, write_parquet
 
@@ -41,7 +41,7 @@ class FolderRun:
         parquet: also write results.parquet.
         overwrite: forget what earlier runs did.
         title: the report's heading; None: the folder's name.
-        truths: for the report, a line on what is known to be right, by image name.
+        truth: for the report, a line on what is known to be right of an image, None if nothing is.
     """
 
     folder: Path
@@ -53,13 +53,19 @@ class FolderRun:
     parquet: bool = False
     overwrite: bool = False
     title: str | None = None
-    truths: tuple[tuple[str, str], ...] = ()
+    truth: Callable[[Row], str | None] = lambda row: None
 
     @property
     def key(self) -> str:
         """Digest of what decides an image's result, the image aside."""
         options = self.options
-        decides = (options.class_name, options.threshold, options.min_area_px, asdict(self.outputs))
+        decides = (
+            options.class_name,
+            options.class_from_folder,
+            options.threshold,
+            options.min_area_px,
+            asdict(self.outputs),
+        )
         return digest(self.model_fingerprint, *decides)
 
 
@@ -122,7 +128,7 @@ def _gather(run: FolderRun, summary: RunSummary, ledger: Ledger, thumbnails: Thu
         title=run.title or run.folder.absolute().name,
         threshold=run.options.threshold,
         facts=_facts(run, summary),
-        truths=dict(run.truths),
+        truth=run.truth,
     )
     write_report(run.folder / "report.html", ledger.rows, thumbnails.get, text)
     write_text(run.folder / "run.json", json.dumps(_provenance(run, summary), indent=2))

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from ad_dinov3.data.streams import ImageFile
-from ad_dinov3.infer.decide import Region
+from ad_dinov3.infer.decide import Region, describe_region
 from ad_dinov3.infer.drive import Failure, Scored
 from ad_dinov3.infer.journal import Journal
 
@@ -82,6 +84,21 @@ class Row:
     mask: str | None = None
     error: str | None = None
     key: str = ""
+
+
+def read_rows(folder: Path) -> Iterator[Row]:
+    """The rows of a finished run, in natural order of the names, one at a time."""
+    row = TypeAdapter(Row)
+    with (folder / "results.jsonl").open("rb") as lines:
+        yield from map(row.validate_json, lines)
+
+
+def describe_findings(row: Row) -> str:
+    """The strongest region of a row in words, and how many more there are; "nothing" without regions."""
+    if not row.regions:
+        return "nothing"
+    found = describe_region(row.regions[0], (row.height, row.width), row.threshold or 0.0)
+    return found + (f", and {len(row.regions) - 1} more" if len(row.regions) > 1 else "")
 
 
 def digest(*parts: object) -> str:

@@ -25,13 +25,13 @@ class ReportText:
         title: the heading.
         threshold: where its slider starts.
         facts: (label, value) pairs on the run.
-        truths: a line on what is known to be right, by image name.
+        truth: a line on what is known to be right of an image, None if nothing is.
     """
 
     title: str
     threshold: float
     facts: Sequence[tuple[str, str]]
-    truths: dict[str, str]
+    truth: Callable[[Row], str | None] = lambda row: None
 
 
 def write_report(
@@ -72,7 +72,7 @@ def _entry(row: Row, picture: Thumbnail | None, text: ReportText) -> Entry:
         link=quote(row.overlay) if row.overlay else None,
         photo=picture.photo if picture else None,
         patch_map=picture.patch_map if picture else None,
-        truth=text.truths.get(row.image),
+        truth=text.truth(row),
     )
 
 

@@ -1,0 +1,129 @@
+"""ad-dinov3 demo: the embedded model on the embedded sample images, compared with what is truly wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from ad_dinov3.infer.ledger import Row
+    from ad_dinov3.types import Sample
+
+app = typer.Typer(add_completion=False)
+
+_NEAR_PX = 8  # one step of the embedded model's patch grid at its own input size
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a row compares with the truth.
+
+    Attributes:
+        is_right: a normal image was called normal; an anomalous one was called so, and its map peaks on the defect.
+        words: the comparison in one line.
+    """
+
+    is_right: bool
+    words: str
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder for overlays and the report")] = Path(
+        "ad-dinov3-demo"
+    ),
+) -> None:
+    """Find the defects in the sample images that come with the package, offline.
+
+    The samples are rendered, so what is wrong with each is known to the pixel and said beside the result.
+    """
+    from ad_dinov3.cli.predict import score_progress
+    from ad_dinov3.data.layouts import read_folder
+    from ad_dinov3.data.streams import ImageFile
+
+    console = Console()
+    root = Path(__file__).resolve().parents[1] / "data" / "samples"
+    samples = {f"{sample.class_name}/{sample.defect}.jpg": sample for sample in read_folder(root)}
+    with console.status("loading the embedded model"):
+        from ad_dinov3.infer.detector import load
+        from ad_dinov3.infer.drive import DriveOptions
+        from ad_dinov3.infer.folder import FolderRun, score_into_folder
+
+        detector = load(offline=True)
+
+    def truth(row: Row) -> str | None:
+        return compare(out, row, samples[row.image]).words if row.image in samples else None
+
+    run = FolderRun(
+        folder=out,
+        model_name="embedded",
+        model_fingerprint=detector.fingerprint,
+        options=DriveOptions(threshold=detector.config.threshold, class_from_folder=True),
+        overwrite=True,
+        title="Demo: rendered samples",
+        truth=truth,
+    )
+    items = [ImageFile(sample.image_path, name) for name, sample in samples.items()]
+    with score_progress(console, len(items)) as on_outcome:
+        score_into_folder(items, detector, run, on_outcome)
+    print_findings(console, out, samples)
+    console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def compare(out: Path, row: Row, sample: Sample) -> Verdict:
+    """Hold a row, its map and its mask on disk against the sample's true mask."""
+    import numpy as np
+    import tifffile
+
+    from ad_dinov3.data.decode import decode_mask
+    from ad_dinov3.data.masks import load_mask
+
+    if not sample.is_anomalous:
+        is_right = row.decision == "normal"
+        return Verdict(is_right, "truly normal" if is_right else "truly normal: a false alarm")
+    true, marked = load_mask(sample), decode_mask(out / str(row.mask))
+    anomaly_map = tifffile.imread(out / str(row.map))
+    peak = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    miss_px = np.hypot(*(np.argwhere(true) - peak).T).min()
+    both = np.count_nonzero(marked & true)
+    if row.decision == "normal":
+        return Verdict(False, f"true {sample.defect}: missed")
+    if not both:
+        return Verdict(False, f"true {sample.defect}: elsewhere")
+    words = f"true {sample.defect}: {both / true.sum():.0%} of it marked, {both / marked.sum():.0%} of the marks on it"
+    return Verdict(bool(miss_px <= _NEAR_PX), words)
+
+
+def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> None:
+    """What was found where, above the truth, and how often it was right."""
+    from ad_dinov3.infer.ledger import describe_findings, read_rows
+
+    rows = sorted(read_rows(out), key=lambda row: -(row.score or 0.0))
+    verdicts = [compare(out, row, samples[row.image]) for row in rows]
+    for row, verdict in zip(rows, verdicts, strict=True):
+        style = "bold red" if row.decision == "anomalous" else "bold green"
+        console.print(
+            Text.assemble((f"{row.score:.2f} {row.decision:<10}", style), f" {row.image.removesuffix('.jpg')}")
+        )
+        if row.regions:
+            console.print(f"     {describe_findings(row)}", highlight=False)
+        mark, colour = ("✓", "green") if verdict.is_right else ("✗", "red")
+        console.print(Text.assemble((f"   {mark} ", colour), (verdict.words, "dim")))
+    console.print()
+    pairs = zip(rows, verdicts, strict=True)
+    console.print(_tally([(samples[row.image], verdict) for row, verdict in pairs]), highlight=False)
+
+
+def _tally(pairs: Sequence[tuple[Sample, Verdict]]) -> str:
+    defects = [verdict.is_right for sample, verdict in pairs if sample.is_anomalous]
+    normal = [verdict.is_right for sample, verdict in pairs if not sample.is_anomalous]
+    return (
+        f"{sum(defects)} of {len(defects)} defects found, {len(normal) - sum(normal)} false alarms on "
+        f"{len(normal)} normal images.\nThese samples are rendered; figures on real images are in the README."
+    )

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from rich.console import Console
+from toy_detector import ToyDetector, draw_part
+from typer.testing import CliRunner
+
+from ad_dinov3.cli import demo, predict
+from ad_dinov3.cli.demo import compare
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.ledger import read_rows
+from ad_dinov3.types import Sample
+
+
+@pytest.fixture(autouse=True)
+def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands load the toy detector, whatever model they name."""
+
+    def load(model: str = "embedded", *, device: str = "cpu", offline: bool = False) -> ToyDetector:
+        detector = ToyDetector()
+        detector.config = SimpleNamespace(threshold=0.3)  # type: ignore[attr-defined]
+        detector.fingerprint = model  # type: ignore[attr-defined]
+        return detector
+
+    stub = ModuleType("ad_dinov3.infer.detector")
+    stub.load = load  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ad_dinov3.infer.detector", stub)
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    root = tmp_path / "parts"
+    draw_part(root / "nut" / "1.png", blemish=True)
+    draw_part(root / "tile" / "2.png")
+    return root
+
+
+def run(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(predict.app, list(arguments))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, result.output
+
+
+def test_predict_writes_everything_and_says_what_it_found(parts: Path, tmp_path: Path) -> None:
+    code, text = run(str(parts), "-o", str(tmp_path / "out"), "--coco", "--profile")
+    assert code == 0
+    assert "nut/1.png" in text
+    assert "report.html" in text
+    assert "wait for images" in text
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"coco.json", "results.csv", "report.html"}
+
+
+def test_predict_exits_with_3_and_the_reason_when_an_image_is_broken(parts: Path, tmp_path: Path) -> None:
+    (parts / "bad[red].png").write_bytes(b"")
+    code, text = run(str(parts), "-o", str(tmp_path / "out"))
+    assert code == 3
+    assert "bad[red].png" in text
+    assert "empty" in text
+    assert run(str(parts), "-o", str(tmp_path / "out"))[0] == 3
+
+
+def test_predict_takes_a_list_on_stdin(parts: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(predict.app, ["-", "-o", str(tmp_path / "out")], input=f"{parts / 'nut' / '1.png'}\n")
+    assert result.exit_code == 0
+    assert [row.image for row in read_rows(tmp_path / "out")] == ["1.png"]
+
+
+def test_predict_can_take_the_class_from_the_folder(parts: Path, tmp_path: Path) -> None:
+    run(str(parts), "-o", str(tmp_path / "out"), "--class-from-folder", "--maps", "none", "--no-masks", "--no-overlays")
+    assert [row.class_name for row in read_rows(tmp_path / "out")] == ["nut", "tile"]
+    assert not (tmp_path / "out" / "maps").exists()
+
+
+def test_predict_refuses_an_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    with pytest.raises(ConfigError, match="no images"):
+        run(str(tmp_path / "none"), "-o", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("wrong", [["--threshold", "50"], ["--maps", "jpg"], ["--batch-size", "0"], ["--colour"]])
+def test_predict_exits_with_2_on_wrong_usage(parts: Path, tmp_path: Path, wrong: list[str]) -> None:
+    assert run(str(parts), "-o", str(tmp_path / "out"), *wrong)[0] == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_first_interrupt_asks_to_stop_and_the_second_one_stops() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with predict.stop_on_interrupt(Console(file=io.StringIO())) as should_stop:
+        assert not should_stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_demo_holds_each_sample_against_its_true_mask(tmp_path: Path) -> None:
+    result = CliRunner().invoke(demo.app, ["-o", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    rows = list(read_rows(tmp_path / "out"))
+    assert len(rows) >= 10
+    assert result.output.count("✓") + result.output.count("✗") == len(rows)
+    assert sum("normal" in line for line in result.output.splitlines()) >= 3
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert all(row.image in report for row in rows)
+    assert "truly normal" in report
+
+
+def _case(folder: Path, marked: tuple[slice, slice], true: tuple[slice, slice] | None) -> tuple[Path, Sample]:
+    """A run over one 60 x 60 image with a marked square, and the sample that it was."""
+    image = draw_part(folder / "in" / "a.png", (60, 60))
+    mask = np.zeros((60, 60), np.uint8)
+    mask[marked] = 255
+    out = folder / "out"
+    for kind in ("masks", "maps"):
+        (out / kind).mkdir(parents=True)
+    Image.fromarray(mask).save(out / "masks" / "a.png.png")
+    tifffile.imwrite(out / "maps" / "a.png.tiff", mask.astype(np.float32) / 255)
+    if true is None:
+        return out, Sample(image, None, "part", False)
+    truth = np.zeros((60, 60), np.uint8)
+    truth[true] = 255
+    Image.fromarray(truth).save(folder / "truth.png")
+    return out, Sample(image, folder / "truth.png", "part", True, "dent")
+
+
+HERE, THERE = (slice(0, 10), slice(0, 10)), (slice(40, 60), slice(40, 60))
+
+
+@pytest.mark.parametrize(
+    ("marked", "true", "is_right", "words"),
+    [
+        (HERE, (slice(0, 10), slice(0, 20)), True, "50% of it marked, 100% of the marks on it"),
+        (HERE, THERE, False, "elsewhere"),
+        (HERE, None, False, "false alarm"),
+    ],
+)
+def test_compare_says_how_much_of_a_defect_was_marked(
+    tmp_path: Path,
+    marked: tuple[slice, slice],
+    true: tuple[slice, slice] | None,
+    is_right: bool,
+    words: str,
+) -> None:
+    from ad_dinov3.infer.ledger import Row
+
+    out, sample = _case(tmp_path, marked, true)
+    row = Row("a.png", "a.png", "anomalous", 0.9, 0.5, mask="masks/a.png.png", map="maps/a.png.tiff")
+    verdict = compare(out, row, sample)
+    assert verdict.is_right == is_right
+    assert words in verdict.words
+
+
+def test_rows_on_disk_are_plain_json(parts: Path, tmp_path: Path) -> None:
+    run(str(parts), "-o", str(tmp_path / "out"), "--threshold", "0.25")
+    rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
+    assert [(row["image"], row["decision"], row["threshold"]) for row in rows] == [
+        ("nut/1.png", "anomalous", 0.25),
+        ("tile/2.png", "normal", 0.25),
+    ]
