@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -193,6 +195,20 @@ def test_augmentation_moves_image_and_mask_together() -> None:
         changed, moved = augment(images, masks, rng)
         assert changed.dtype == torch.uint8
         assert torch.equal(changed[:, 0] > 100, moved > 0.5)
+
+
+def test_two_processes_train_to_the_same_model_as_one(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    settings = tmp_path / "settings.json"
+    settings.write_text(quick(tiny_vit).model_dump_json(include={"encoder", "input", "prompts", "method", "train"}))
+    words = ["train", "--data", str(squares), "--settings", str(settings)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+
+    subprocess.run([*launch, "-m", "ad_dinov3", *words, "--out", str(tmp_path / "two")], check=True, capture_output=True)
+    train(new_model(quick(tiny_vit)), read_folder(squares), tmp_path / "one")
+
+    one, two = state(load_model(tmp_path / "one")), state(load_model(tmp_path / "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=0)
 
 
 def test_model_without_a_trainable_head_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:

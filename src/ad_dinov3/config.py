@@ -1,7 +1,8 @@
 """Every choice behind a model, as frozen values that refuse what they do not know.
 
-Three presets are complete by themselves: ``paper`` (what the paper says, our choice stated where it is silent),
-``released`` (what the authors' public code does) and ``default`` (what our ablation in results/ found best).
+Each preset is complete by itself: ``paper`` (what the paper says, our choice stated where it is silent), ``released``
+(what the authors' public code does), ``default`` (what our ablation in results/ found best), ``embedded`` (for the
+backbone that comes with the package), and one for each of the four systems that the paper compares with.
 """
 
 from __future__ import annotations
@@ -228,7 +229,28 @@ _RELEASED = {
     "train.epochs": 100,
 }
 _DEFAULT: dict[str, object] = {"preset": "default"}
+# For the small backbone that comes with the package: no text, and rarity within the image (docs/embedded.md says why).
+_EMBEDDED = {
+    "preset": "embedded",
+    "encoder": "nano",
+    "prompts.source": "learned",
+    "method.width": 48,
+    "method.adapter": "bottleneck",
+    "method.rarity": 24,
+    "method.fusion": "logits",
+    "method.gain": 10.0,
+    "method.learned_gain": True,
+    "method.image_score": "top_patches",
+    "loss.resolution": "mid",
+    "train.learning_rate": 1e-3,
+    "train.batch_size": 16,
+}
 PRESETS = {
     name: ModelConfig().with_settings(changes)
-    for name, changes in {"paper": _PAPER, "released": _RELEASED, "default": _DEFAULT}.items()
+    for name, changes in (
+        ("paper", _PAPER),
+        ("released", _RELEASED),
+        ("default", _DEFAULT),
+        ("embedded", _EMBEDDED),
+    )
 } | {name: ModelConfig().with_settings({"preset": name, **changes}) for name, changes in RIVAL_PRESETS.items()}

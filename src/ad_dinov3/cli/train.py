@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,7 +24,8 @@ def train(
     out: Annotated[Path, typer.Option(help="folder of the model that comes out")],
     method: Annotated[str, typer.Option(help="ad_dinov3, or a rival: april_gan, anomalyclip, adaclip")] = "ad_dinov3",
     preset: Annotated[
-        str | None, typer.Option(help="paper, released or default; of a rival: by default its authors' settings")
+        str | None,
+        typer.Option(help="paper, released, default or embedded; of a rival: by default its authors' settings"),
     ] = None,
     weights: Annotated[
         str | None, typer.Option(help="image encoder, or a rival's CLIP: name, folder or file; nano is embedded")
@@ -49,10 +51,15 @@ def train(
     from ad_dinov3.training import RunOptions
     from ad_dinov3.training import train as run
 
-    console = Console()
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
+    console = Console(quiet=not first)
     sets = [open_data(spec) for spec in data]
-    chosen_preset = preset or ("default" if method == "ad_dinov3" else method)
-    config = _config(chosen_preset, weights, read_changes(settings, changes or []), tuple(item.name for item in sets))
+    config = _config(
+        preset or _usual_preset(method, weights),
+        weights,
+        read_changes(settings, changes or []),
+        tuple(item.name for item in sets),
+    )
     _check_method(config, method)
     samples: list[Sample] = []
     words: dict[str, str] = {}
@@ -68,10 +75,17 @@ def train(
 
     with training_progress(console) as report:
         run(model, samples, out, RunOptions(device, cache, resume, announce, report))
-    _draw_losses(out)
-    if tensorboard:
+    if first:
+        _draw_losses(out)
+    if first and tensorboard:
         _write_events(out)
     console.print(f"model, log and loss.svg are in {out}; measure it: ad-dinov3 evaluate --model {out} --data ...")
+
+
+def _usual_preset(method: str, weights: str | None) -> str:
+    if method != "ad_dinov3":
+        return method
+    return "embedded" if weights == "nano" else "default"
 
 
 def _config(preset: str, weights: str | None, changes: dict[str, object], sets: tuple[str, ...]) -> ModelConfig:
