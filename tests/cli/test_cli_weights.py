@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -71,17 +69,19 @@ def test_doctor_reports_what_this_machine_has(folder: Path, monkeypatch: pytest.
     assert "pip install" in output  # of an optional runtime that is not here
 
 
-def test_doctor_finds_a_torchvision_that_does_not_fit_and_names_the_fix(tmp_path: Path) -> None:
+def test_doctor_finds_a_torchvision_that_does_not_fit_and_names_the_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
     metadata = tmp_path / "torchvision-0.28.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "COLUMNS": "300"}
-    code = "from ad_dinov3.cli.doctor import app; app()"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    problem = next(line for line in done.stdout.splitlines() if line.startswith("problem") and "torchvision" in line)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)
+    result = CliRunner(env={"COLUMNS": "300"}).invoke(doctor.app, [])
+    problem = next(line for line in result.output.splitlines() if line.startswith("problem") and "torchvision" in line)
     assert "0.28.0 does not fit this torch (operator torchvision::nms does not exist)" in problem
     assert "pip uninstall torchvision" in problem
-    assert done.returncode == 1
+    assert result.exit_code == 1

@@ -87,6 +87,8 @@ def load_clip_weights(source: WeightSource, towers: Towers = "text") -> ClipWeig
     if "text_model.embeddings.token_embedding.weight" not in state:
         raise WeightsError(f"{file}: expected a CLIP with a text tower, found tensors such as {_examples(raw)}")
     text = _text_config(state) | _section(config, "text_config") | _open_clip_heads(open_clip, "text_cfg")
+    if towers == "both" and "vision_model.embeddings.patch_embedding.weight" not in state:
+        raise WeightsError(f"{file}: expected a CLIP with a vision tower, found tensors such as {_examples(raw)}")
     vision = {} if towers == "text" else _vision_config(state) | _section(config, "vision_config")
     return ClipWeights(
         name=source.name,

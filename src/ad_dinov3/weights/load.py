@@ -160,8 +160,9 @@ def _heads(
 def _check_row(file: Path, row: PublicBackbone, kind: Kind, config: Mapping[str, object]) -> None:
     """That the tensors are of the model that was asked for, by kind, widths and depths."""
     if kind == "vit":
-        keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "num_register_tokens"]
-        expected: list[object] = [row.widths[0], row.depths[0], row.heads, row.hidden, row.registers]
+        keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "use_gated_mlp"]
+        keys += ["num_register_tokens"]
+        expected: list[object] = [row.widths[0], row.depths[0], row.heads, row.hidden, row.gated, row.registers]
     else:
         keys = ["hidden_sizes", "depths"]
         expected = [list(row.widths), list(row.depths)]

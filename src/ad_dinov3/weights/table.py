@@ -55,6 +55,11 @@ class PublicBackbone:
         return 4 if self.kind == "vit" else 0
 
     @property
+    def gated(self) -> bool:
+        """Whether the MLPs are SwiGLU, as in the plus sizes and the 7B; S and S+ differ in nothing else."""
+        return "plus" in self.name or "7b" in self.name
+
+    @property
     def meta_hash(self) -> str:
         """The first eight hex digits of the sha256 of Meta's file, as its name carries them."""
         return self.meta_file.removesuffix(".pth").rpartition("-")[2]
