@@ -6,6 +6,7 @@ Only the module of the command that was asked for is imported, so that ``--help`
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 
 from ad_dinov3 import __version__
@@ -53,6 +54,7 @@ def main() -> None:
     if verb not in COMMANDS:
         sys.exit(f"error: no command {verb!r}; `ad-dinov3 --help` lists the commands")
     app = importlib.import_module(f"ad_dinov3.cli.{COMMANDS[verb][0]}").app
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # ImageError says it, once and with the file's name
     try:
         app(args=rest, prog_name=f"ad-dinov3 {verb}")
     except AdDinoError as error:
