@@ -1,0 +1,177 @@
+"""ad-dinov3 reproduce: the paper's tables and figures from what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ad_dinov3.cli.options import read_changes
+
+if TYPE_CHECKING:
+    from ad_dinov3.bench.reproduce import Plan, Reports, StudyOptions
+    from ad_dinov3.bench.rows import Row
+    from ad_dinov3.training import Progress as TrainingProgress
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def reproduce(
+    target: Annotated[
+        Literal["table1", "table2", "table3", "figure1", "figure3"], typer.Argument(help="what of the paper to make")
+    ],
+    out: Annotated[Path, typer.Option(help="folder of models, rows, tables and figures")],
+    weights: Annotated[str, typer.Option(help="image encoder: name, folder or file")] = "dinov3-vitl16",
+    data_root: Annotated[list[Path] | None, typer.Option(help="folder that holds the data sets; repeatable")] = None,
+    train: Annotated[list[str] | None, typer.Option(help="train on these instead of the paper's data")] = None,
+    test: Annotated[list[str] | None, typer.Option(help="measure on these instead of the paper's data")] = None,
+    preset: Annotated[str, typer.Option(help="settings that the lines change: paper, released or default")] = "paper",
+    changes: Annotated[list[str] | None, typer.Option("--set", help="one setting for all: train.epochs=5")] = None,
+    settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings for all")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of each line; more than one gives mean and spread")] = 1,
+    protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
+    limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="images per step of scoring")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    cache: Annotated[bool, typer.Option(help="keep frozen features on disk, or encode at every step")] = True,
+    plan_only: Annotated[bool, typer.Option(help="only say what is there and what is missing")] = False,
+) -> None:
+    """Train, measure and draw what a table or figure of the paper needs, as far as data and weights are there.
+
+    Says first what is missing and where to get it. Nothing is downloaded. A second call goes on where the first
+    stopped. With --train and --test the same lines are made on other data, which are then not the paper's numbers.
+    """
+    from ad_dinov3.bench.protocol import read_protocol
+    from ad_dinov3.bench.reproduce import StudyOptions, plan_study, run_study
+    from ad_dinov3.bench.studies import STUDIES
+
+    console = Console()
+    options = StudyOptions(
+        out,
+        preset,
+        {**read_changes(settings, changes or []), "encoder": weights},
+        tuple(range(seeds)),
+        read_protocol(protocol),
+        tuple(data_root) if data_root else None,
+        limit,
+        batch_size,
+        device,
+        cache,
+    )
+    study = STUDIES.get(target, STUDIES["table1"]).on(tuple(train or ()), tuple(test or ()))
+    plan = plan_study(study, options)
+    _show_plan(console, plan)
+    if plan_only:
+        return
+    _refuse_impossible(plan)
+    if target in STUDIES:
+        with _reports(console) as reports:
+            rows = run_study(plan, options, reports)
+        _write_tables(console, plan, rows, out)
+    else:
+        _write_figure(console, target, plan, options)
+
+
+def _show_plan(console: Console, plan: Plan) -> None:
+    console.print(plan.study.title, style="bold")
+    for need in plan.needs:
+        mark = "[green]found  [/green]" if need.is_there else "[yellow]missing[/yellow]"
+        how = need.how.removeprefix(f"{need.name}: ").replace("\n", "\n      ")
+        console.print(f"  {mark} {need.kind} ", end="")
+        console.print(f"{need.name}: {how}", markup=False, highlight=False, soft_wrap=True)
+    for route in plan.routes:
+        console.print(f"  to do: train on {', '.join(route.train)}, measure on {', '.join(route.test)}", markup=False)
+    console.print(f"  lines: {', '.join(v.label for v in plan.variants) or 'none'}", markup=False)
+
+
+def _refuse_impossible(plan: Plan) -> None:
+    from ad_dinov3.errors import DataError, WeightsError
+
+    if not plan.routes:
+        raise DataError(f"{plan.study.name}: no training data together with test data; see the list above")
+    if not plan.variants:
+        raise WeightsError(f"{plan.study.name}: no line has its weights; see the list above")
+
+
+def _write_tables(console: Console, plan: Plan, rows: list[Row], out: Path) -> None:
+    from ad_dinov3.bench.board import make_board
+    from ad_dinov3.bench.published import published_results
+    from ad_dinov3.bench.reproduce import seed_summary
+    from ad_dinov3.bench.tables import to_csv, to_html, to_latex, to_markdown
+    from ad_dinov3.files import write_text
+
+    name = plan.study.name
+    published = [result for result in published_results() if result.source == plan.study.source]
+    board = make_board(rows, published)
+    summary = seed_summary(rows)
+    heading = f"# {plan.study.title}\n\n" + _honest_lines(plan) + f"\n## Means over seeds\n\n{summary}\n"
+    texts = {
+        "md": heading + to_markdown(board),
+        "csv": to_csv(board),
+        "tex": to_latex(board),
+        "html": to_html(board, plan.study.title),
+    }
+    for suffix, text in texts.items():
+        write_text(out / f"{name}.{suffix}", text)
+    console.print(summary, markup=False, highlight=False)
+    console.print(f"written: {out / name}.md, .csv, .tex, .html", markup=False)
+
+
+def _honest_lines(plan: Plan) -> str:
+    """What stands above a table: the data it was made on, and what is missing from the paper's."""
+    from ad_dinov3.bench.studies import STUDIES
+
+    lines = []
+    if plan.study.routes != STUDIES[plan.study.name].routes:
+        lines.append("Made on other data than the paper's: the figures are not comparable with the paper's.")
+    missing = [need.name for need in plan.needs if not need.is_there]
+    if missing:
+        lines.append(f"Not made, because it was missing here: {', '.join(missing)}.")
+    for route in plan.routes:
+        lines.append(f"Trained on {', '.join(route.train)}; measured on {', '.join(route.test)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _write_figure(console: Console, target: str, plan: Plan, options: StudyOptions) -> None:
+    from ad_dinov3.bench.reproduce import figure1, figure3
+    from ad_dinov3.errors import WeightsError
+    from ad_dinov3.files import replacing
+
+    if not any(variant.label == "AD-DINOv3" for variant in plan.variants):
+        raise WeightsError("figures need AD-DINOv3, whose weights are missing; see the list above")
+    draw = figure1 if target == "figure1" else figure3
+    with _reports(console) as reports:
+        for name, picture in draw(plan, options, reports):
+            path = options.out / f"{target}-{name}.png"
+            with replacing(path) as unfinished:
+                picture.save(unfinished, "PNG")
+            reports.step(f"drawn: {path}")
+
+
+@contextmanager
+def _reports(console: Console) -> Iterator[Reports]:
+    from ad_dinov3.bench.reproduce import Reports
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def step(text: str) -> None:
+            console.print(text, markup=False, highlight=False)
+            bars.reset(task, description="working", total=None)
+
+        def training(progress: TrainingProgress) -> None:
+            names = {"features": "encoding images", "train": "training"}
+            description = names.get(progress.phase, progress.phase)
+            bars.update(task, description=description, completed=progress.done, total=progress.total)
+
+        def scoring(done: int, total: int) -> None:
+            bars.update(task, description="scoring", completed=done, total=total)
+
+        yield Reports(step, training, scoring)
