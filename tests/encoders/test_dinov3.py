@@ -81,7 +81,7 @@ def test_convnext_last_stage_equals_transformers(tmp_path: Path, images: Tensor)
     enlarged = F.interpolate(tokens, size=(4, 6), mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
     assert features.grid == (4, 6)
     assert encoder.spec.widths == tuple(STAGE_WIDTHS)
-    assert encoder.spec.size_multiple == 32
+    assert encoder.spec.size_multiple == encoder.spec.patch_size
     torch.testing.assert_close(features.patch_tokens[3], enlarged, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(features.cls_tokens[3], plain.pooler_output, atol=1e-5, rtol=1e-5)
 
@@ -97,6 +97,17 @@ def test_convnext_early_stages_pass_the_next_stages_first_norm(tmp_path: Path, i
         mean = F.layer_norm(maps[0].mean((2, 3)), (STAGE_WIDTHS[0],), norm.weight, norm.bias, norm.eps)
     torch.testing.assert_close(features.patch_tokens[0], pooled, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(features.cls_tokens[0], mean, atol=1e-5, rtol=1e-5)
+
+
+def test_convnext_takes_any_multiple_of_its_grid_stride(tmp_path: Path, images: Tensor) -> None:
+    encoder = load_dinov3(saved(tiny_convnext(), tmp_path))
+    height, width = (side // 32 * 32 + 16 for side in images.shape[2:])
+    odd = images.repeat(1, 1, 2, 2)[:, :, :height, :width]
+    padded = F.pad(odd.float(), (0, 16, 0, 16), mode="replicate").to(torch.uint8)
+    features, whole = encoder.encode(odd), encoder.encode(padded)
+    assert features.grid == (height // 16, width // 16)
+    for stage, full in zip(features.patch_tokens, whole.patch_tokens, strict=True):
+        torch.testing.assert_close(stage, full[:, : height // 16, : width // 16])
 
 
 def test_convnext_grid_stride_of_the_folder_is_kept(tmp_path: Path, images: Tensor) -> None:

@@ -105,19 +105,27 @@ class StagedConvNeXt(nn.Module):
         self.norms = nn.ModuleList([*entries, _ChannelsFirstNorm(model.layer_norm)][:last])
         self.strides = strides[:last]
         self.patch_size = grid_stride
-        self.size_multiple = max(grid_stride, self.strides[-1])
+        self.size_multiple = grid_stride
+        self.step = max(grid_stride, self.strides[-1])
         widths = model.config.hidden_sizes or []
         self.widths = tuple(widths[stage - 1] for stage in self.stages)
 
     def forward(self, pixels: Tensor) -> StageTokens:
-        """Stage tokens of normalised images (B, 3, H, W) float; H and W multiples of ``size_multiple``."""
-        features = pixels.contiguous(memory_format=torch.channels_last)
+        """Stage tokens of normalised images (B, 3, H, W) float; H and W multiples of ``size_multiple``.
+
+        Sides that the coarsest stage's stride does not divide are continued by their last pixels and cut off again.
+        """
+        height, width = pixels.shape[2:]
+        rows, columns = height // self.patch_size, width // self.patch_size
+        beyond = (0, -width % self.step, 0, -height % self.step)
+        features = F.pad(pixels, beyond, mode="replicate") if any(beyond) else pixels
+        features = features.contiguous(memory_format=torch.channels_last)
         patches, globals_ = [], []
         for count, (part, norm, stride) in enumerate(zip(self.parts, self.norms, self.strides, strict=True), start=1):
             features = part(features)  # (B, C_l, H / stride, W / stride)
             if count in self.stages:
                 on_grid = _to_grid(norm(features), stride, self.patch_size)
-                patches.append(on_grid.permute(0, 2, 3, 1))
+                patches.append(on_grid.permute(0, 2, 3, 1)[:, :rows, :columns])
                 globals_.append(norm(features.mean((2, 3), keepdim=True)).flatten(1))
         return StageTokens(tuple(patches), tuple(globals_))
 
