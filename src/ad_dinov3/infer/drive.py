@@ -68,7 +68,7 @@ class DriveOptions:
     min_area_px: int = 1
     batch_size: int = 8
     threads: int = field(default_factory=_thread_count)
-    memory_mb: int = 1024
+    memory_mb: int = 512
     class_from_folder: bool = False
 
     def class_of(self, item: ImageFile) -> str:

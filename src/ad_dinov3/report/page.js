@@ -201,6 +201,7 @@
     } else if (event.key === "m" || event.key === "M") byId("always").click();
   });
 
+  window.addEventListener("beforeprint", () => cards.forEach(drawCard));
   drawHistogram();
   decide();
 })();
