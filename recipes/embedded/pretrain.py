@@ -1,0 +1,226 @@
+"""Trains the embedded model from scratch: `python pretrain.py --data ROOT --fold A --start rendered --out fold_a`.
+
+Two stages by one command: `--fold none` sees rendered images alone and is shared by all folds; a fold goes on from it
+with its data sets. Stopped at any time, the same command goes on from the last checkpoint to the same result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import math
+import os
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from network import Network, Outputs
+from safetensors.torch import save_file
+from samples import SETS, Source, list_items
+from textures import Floats
+from torch import Tensor
+
+FOLDS = {
+    "none": (),
+    "A": ("bsdata", "neu_seg", "crackforest", "lgg_mri"),
+    "B": ("mtd", "aws_cookies", "busi"),
+    "all": SETS,
+}
+_log = logging.getLogger("pretrain")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of a run; the values were chosen on training-side data sets (docs/embedded.md)."""
+
+    fold: str
+    steps: int
+    seed: int = 0
+    size_px: int = 192
+    fresh: int = 3  # new samples a step
+    replayed: int = 3  # samples seen in one of the last `memory / fresh` steps, in another orientation
+    memory: int = 240
+    rate: float = 2e-3
+    weight_decay: float = 0.05
+    warm_up: int = 100
+    average: float = 0.998  # decay of the weight average that is exported
+    mix: tuple[float, float, float] = (0.55, 0.2, 0.25)
+
+    def rate_at(self, step: int) -> float:
+        """Warm-up, then constant on rendered images (the folds go on from there), else a cosine to 2 %."""
+        share = min(1.0, (step + 1) / self.warm_up)
+        if self.fold == "none":
+            return self.rate * share
+        return self.rate * share * (0.02 + 0.49 * (1 + math.cos(math.pi * step / self.steps)))
+
+
+class Batches:
+    """Batch of any step as a function of seed and step alone, so that a resumed run sees what an unbroken one sees."""
+
+    def __init__(self, source: Source, recipe: Recipe) -> None:
+        self.source, self.recipe = source, recipe
+        self.memory: deque[tuple[Floats, Floats]] = deque(maxlen=recipe.memory)
+
+    def refill(self, step: int) -> None:
+        """What the memory held before ``step``."""
+        for past in range(max(0, step - self.recipe.memory // self.recipe.fresh), step):
+            self._draw(past)
+
+    def at(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, S, S) in [0, 1] and masks (B, 1, S, S) in {0, 1} of a step."""
+        rng = np.random.default_rng([self.recipe.seed, step, self.recipe.fresh])
+        new = self._draw(step)
+        old = [self.memory[int(k)] for k in rng.integers(len(self.memory), size=self.recipe.replayed)]
+        images = torch.from_numpy(np.stack([image for image, _ in new + old])).permute(0, 3, 1, 2)
+        masks = torch.from_numpy(np.stack([mask for _, mask in new + old]))[:, None]
+        turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
+        images, masks = images.rot90(turns, (2, 3)), masks.rot90(turns, (2, 3))
+        return (images.flip(3), masks.flip(3)) if mirrored else (images, masks)
+
+    def _draw(self, step: int) -> list[tuple[Floats, Floats]]:
+        seeds = ([self.recipe.seed, step, k] for k in range(self.recipe.fresh))
+        new = [self.source.sample(np.random.default_rng(seed)) for seed in seeds]
+        self.memory.extend(new)
+        return new
+
+
+def focal(probability: Tensor, target: Tensor) -> Tensor:
+    """Focal loss with gamma 2 of (B, 1, h, w) probabilities, as AD-DINOv3."""
+    right = torch.where(target > 0.5, probability, 1 - probability)
+    return (-((1 - right) ** 2) * (right + 1e-5).log()).mean()
+
+
+def dice(probability: Tensor, target: Tensor) -> Tensor:
+    """1 - Dice per image, with 1 added above and below."""
+    both = (probability * target).sum((1, 2, 3))
+    return (1 - (2 * both + 1) / (probability.sum((1, 2, 3)) + target.sum((1, 2, 3)) + 1)).mean()
+
+
+def balanced(probability: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy: the mean over normal pixels plus the mean over abnormal ones; small defects weigh as much."""
+    loss = F.binary_cross_entropy(probability.clamp(1e-5, 1 - 1e-5), target, reduction="none")
+    normal = (loss * (1 - target)).sum((1, 2, 3)) / (1 - target).sum((1, 2, 3)).clamp(min=1)
+    abnormal = (loss * target).sum((1, 2, 3)) / target.sum((1, 2, 3)).clamp(min=1)
+    return (normal + abnormal).mean()
+
+
+def total_loss(out: Outputs, masks: Tensor) -> Tensor:
+    """Eq. 6 with balanced cross-entropy in place of the map's focal term, at a quarter of the image's size."""
+    target = (F.avg_pool2d(masks, 4) > 0.25).float()
+    size = target.shape[2:]
+    anomaly = F.interpolate(out.map, size=size, mode="bilinear")
+    aacm = F.interpolate(out.aacm, size=size, mode="bilinear")
+    is_anomalous = masks.flatten(1).any(1).float()
+    image = F.binary_cross_entropy_with_logits(out.image_logit, is_anomalous)
+    on_map = balanced(anomaly, target) + 0.5 * dice(anomaly, target)
+    return 0.5 * on_map + 0.25 * (focal(aacm, target) + dice(aacm, target)) + 0.05 * image
+
+
+class Run:
+    """The state of a training run and its checkpoint."""
+
+    def __init__(self, recipe: Recipe, start: Path | None) -> None:
+        self.recipe, self.step = recipe, 0
+        self.network = Network(recipe.seed)
+        if start is not None:
+            self.network.load_state_dict(torch.load(start / "state.pt", weights_only=True)["average"])
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        parameters = list(self.network.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98))
+
+    def advance(self, images: Tensor, masks: Tensor) -> float:
+        """One step; returns the loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite.
+        """
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.rate_at(self.step)
+        loss = total_loss(self.network(images), masks)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"expected a finite loss, got {loss.item()} at step {self.step}")
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimiser.step()
+        self.step += 1
+        decay = min(self.recipe.average, self.step / (self.step + 30))
+        with torch.no_grad():
+            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(now, 1 - decay)
+        return loss.item()
+
+    def save(self, out: Path) -> None:
+        """Checkpoint, written beside and renamed."""
+        state = {"step": self.step, "optimiser": self.optimiser.state_dict()}
+        state |= {"network": self.network.state_dict(), "average": self.average.state_dict()}
+        torch.save(state, out / "state.tmp")
+        os.replace(out / "state.tmp", out / "state.pt")
+
+    def resume(self, out: Path) -> None:
+        """Go on from the checkpoint in ``out`` if there is one."""
+        if (out / "state.pt").exists():
+            state = torch.load(out / "state.pt", weights_only=True)
+            self.step = state["step"]
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            _log.info("resumed at step %d", self.step)
+
+    def export(self, out: Path) -> None:
+        """The averaged weights: backbone in the Hugging Face layout (fp16), head.safetensors, recipe.json."""
+        average = copy.deepcopy(self.average)
+        average.backbone.half().save_pretrained(out / "backbone")
+        head = {name: value.contiguous() for name, value in average.head.state_dict().items()}
+        save_file(head, out / "head.safetensors", metadata={"format": "1"})
+        recipe = {**self.recipe.__dict__, "sets": FOLDS[self.recipe.fold]}
+        (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+
+
+def train(run: Run, batches: Batches, out: Path) -> None:
+    """All steps that are left; a checkpoint every 200."""
+    started, losses = time.monotonic(), deque(maxlen=200)
+    batches.refill(run.step)
+    while run.step < run.recipe.steps:
+        losses.append(run.advance(*batches.at(run.step)))
+        if run.step % 200 == 0 or run.step == run.recipe.steps:
+            run.save(out)
+            _log.info("step %d loss %.4f, %.0f s", run.step, np.mean(losses), time.monotonic() - started)
+
+
+def main() -> None:
+    """Reads the command line and trains."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, help="folder of the data sets, MVTec AD layout")
+    parser.add_argument("--fold", choices=sorted(FOLDS), required=True, help="which sets to train on")
+    parser.add_argument("--start", type=Path, help="folder of a finished run to go on from")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    if FOLDS[args.fold] and args.data is None:
+        parser.error("--fold A, B and all need --data")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    recipe = Recipe(args.fold, args.steps, args.seed, mix=Recipe.mix if FOLDS[args.fold] else (0.0, 0.0, 1.0))
+    args.out.mkdir(parents=True, exist_ok=True)
+    run = Run(recipe, args.start)
+    run.resume(args.out)
+    items = [list_items(args.data, name) for name in FOLDS[args.fold]]
+    train(run, Batches(Source(items, recipe.size_px, recipe.mix), recipe), args.out)
+    run.export(args.out)
+
+
+if __name__ == "__main__":
+    main()
