@@ -46,6 +46,11 @@ def predict(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for all results")],
     model: Annotated[str, typer.Option(help="embedded, a model's folder, or a Hugging Face id")] = "embedded",
+    method: Annotated[
+        str | None,
+        typer.Option(help="winclip, or a rival whose --model is its authors' .pth; a model's folder needs no --method"),
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="with --method: the CLIP, as a name, folder or file")] = None,
     class_name: Annotated[str, typer.Option(help="what the images show; used by models with text prompts")] = "object",
     class_from_folder: Annotated[
         bool, typer.Option("--class-from-folder", help="the outermost folder below a source names the class")
@@ -76,12 +81,17 @@ def predict(
     console = Console()
     items, total = _list_images(sources)
     with console.status("loading the model"):
-        from ad_dinov3.infer.detector import load
+        from ad_dinov3.infer.detector import Detector, load
         from ad_dinov3.infer.drive import DriveOptions
         from ad_dinov3.infer.folder import FolderRun
         from ad_dinov3.infer.ledger import Outputs
 
-        detector = load(model, device=device, offline=offline)
+        if method is None:
+            detector = load(model, device=device, offline=offline)
+        else:
+            from ad_dinov3.model import open_method
+
+            detector = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
     level = detector.config.threshold if threshold is None else threshold
     run = FolderRun(
         folder=out,
