@@ -119,10 +119,11 @@ def heat(anomaly_map: NDArray[np.floating]) -> Picture:
 
 
 def outlined(image: Picture, mask: NDArray[np.bool_]) -> Picture:
-    """The image with the outline of the ground truth, thick enough to be seen at the tile's size."""
+    """The image with the ground truth tinted and outlined, the line thick enough to be seen at the tile's size."""
     width = max(1, round(max(mask.shape) / TILE_PX * 1.5))
     edge = ndimage.binary_dilation(mask, iterations=width) & ~mask
     picture = image.copy()
+    picture[mask] = (0.7 * image[mask] + 0.3 * np.array(_TRUTH)).astype(np.uint8)
     picture[edge] = _TRUTH
     return picture
 

@@ -143,8 +143,8 @@ def run_study(plan: Plan, options: StudyOptions, reports: Reports | None = None)
         for variant, seed in _runs(plan.variants, options.seeds):
             subject = _subject(variant, seed, route, options, reports)
             for name in route.test:
-                reports.step(f"{variant.label}, seed {seed}: measuring on {name}")
                 test_set = _test_set(_open(name, options), options.limit)
+                reports.step(f"{variant.label}, seed {seed}: measuring on {test_set.name}")
                 scoring = ScoringOptions(options.batch_size, report=reports.scoring)
                 result = evaluate(subject, test_set, options.protocol, options.out / "store", scoring)
                 rows += result.rows
@@ -277,7 +277,7 @@ def figure3(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
             test_set = _test_set(_open(name, options), options.limit)
             stored = []
             for subject in subjects:
-                reports.step(f"{subject.method}: scoring {name}")
+                reports.step(f"{subject.method}: scoring {test_set.name}")
                 scoring = ScoringOptions(options.batch_size, report=reports.scoring)
                 items, broken = score(subject, test_set, options.protocol, options.out / "store", scoring)
                 bad = {error.path for error in broken}
@@ -299,9 +299,10 @@ def figure1(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
         folder = trained_model(adapted, options.seeds[0], route, options, reports)
         detector = Detector(load_model(folder, device=options.device), device=options.device)
         for name in route.test:
-            reports.step(f"similarities on {name}")
-            samples = [s for s in _test_set(_open(name, options), options.limit).samples if s.is_anomalous]
-            yield name.partition("=")[0].rstrip("/").rpartition("/")[2], draw_similarity(detector, _typical(samples))
+            test_set = _test_set(_open(name, options), options.limit)
+            reports.step(f"similarities on {test_set.name}")
+            anomalous = [sample for sample in test_set.samples if sample.is_anomalous]
+            yield test_set.name, draw_similarity(detector, _typical(anomalous))
 
 
 def _typical(samples: Sequence[Sample]) -> Sample:

@@ -73,7 +73,7 @@ def reproduce(
     if target in STUDIES:
         with _reports(console) as reports:
             rows = run_study(plan, options, reports)
-        _write_tables(console, plan, rows, out)
+        _write_tables(console, plan, rows, options)
     else:
         _write_figure(console, target, plan, options)
 
@@ -86,8 +86,13 @@ def _show_plan(console: Console, plan: Plan) -> None:
         console.print(f"  {mark} {need.kind} ", end="")
         console.print(f"{need.name}: {how}", markup=False, highlight=False, soft_wrap=True)
     for route in plan.routes:
-        console.print(f"  to do: train on {', '.join(route.train)}, measure on {', '.join(route.test)}", markup=False)
+        console.print(f"  to do: train on {_names(route.train)}, measure on {_names(route.test)}", markup=False)
     console.print(f"  lines: {', '.join(v.label for v in plan.variants) or 'none'}", markup=False)
+
+
+def _names(specs: tuple[str, ...]) -> str:
+    """Data sets without the folders they lie in."""
+    return ", ".join(Path(spec.partition("=")[0]).name for spec in specs)
 
 
 def _refuse_impossible(plan: Plan) -> None:
@@ -99,7 +104,7 @@ def _refuse_impossible(plan: Plan) -> None:
         raise WeightsError(f"{plan.study.name}: no line has its weights; see the list above")
 
 
-def _write_tables(console: Console, plan: Plan, rows: list[Row], out: Path) -> None:
+def _write_tables(console: Console, plan: Plan, rows: list[Row], options: StudyOptions) -> None:
     from ad_dinov3.bench.board import make_board
     from ad_dinov3.bench.published import published_results
     from ad_dinov3.bench.reproduce import seed_summary
@@ -110,7 +115,7 @@ def _write_tables(console: Console, plan: Plan, rows: list[Row], out: Path) -> N
     published = [result for result in published_results() if result.source == plan.study.source]
     board = make_board(rows, published)
     summary = seed_summary(rows)
-    heading = f"# {plan.study.title}\n\n" + _honest_lines(plan) + f"\n## Means over seeds\n\n{summary}\n"
+    heading = f"# {plan.study.title}\n\n" + _honest_lines(plan, options.limit) + f"\n## Means over seeds\n\n{summary}\n"
     texts = {
         "md": heading + to_markdown(board),
         "csv": to_csv(board),
@@ -118,12 +123,12 @@ def _write_tables(console: Console, plan: Plan, rows: list[Row], out: Path) -> N
         "html": to_html(board, plan.study.title),
     }
     for suffix, text in texts.items():
-        write_text(out / f"{name}.{suffix}", text)
+        write_text(options.out / f"{name}.{suffix}", text)
     console.print(summary, markup=False, highlight=False)
-    console.print(f"written: {out / name}.md, .csv, .tex, .html", markup=False)
+    console.print(f"written: {options.out / name}.md, .csv, .tex, .html", markup=False)
 
 
-def _honest_lines(plan: Plan) -> str:
+def _honest_lines(plan: Plan, limit: int | None) -> str:
     """What stands above a table: the data it was made on, and what is missing from the paper's."""
     from ad_dinov3.bench.studies import STUDIES
 
@@ -134,8 +139,10 @@ def _honest_lines(plan: Plan) -> str:
     if missing:
         lines.append(f"Not made, because it was missing here: {', '.join(missing)}.")
     for route in plan.routes:
-        lines.append(f"Trained on {', '.join(route.train)}; measured on {', '.join(route.test)}.")
-    return "\n".join(lines) + "\n"
+        lines.append(f"Trained on {_names(route.train)}; measured on {_names(route.test)}.")
+    if limit is not None:
+        lines.append(f"At most {limit} images of each set were used, evenly spread.")
+    return "\n\n".join(lines) + "\n"
 
 
 def _write_figure(console: Console, target: str, plan: Plan, options: StudyOptions) -> None:
