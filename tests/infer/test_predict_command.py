@@ -4,9 +4,8 @@ import io
 import json
 import os
 import signal
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,9 +32,7 @@ def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
         detector.fingerprint = model  # type: ignore[attr-defined]
         return detector
 
-    stub = ModuleType("ad_dinov3.infer.detector")
-    stub.load = load  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ad_dinov3.infer.detector", stub)
+    monkeypatch.setattr("ad_dinov3.infer.detector.load", load)
 
 
 @pytest.fixture
