@@ -80,10 +80,14 @@
     const [photo, source] = view.querySelectorAll("img");
     let canvas = view.querySelector("canvas");
     if (!canvas) view.append((canvas = document.createElement("canvas")));
+    await Promise.all([ready(photo), ready(source)]);
     if (canvas.dataset.threshold === String(threshold)) return;
-    canvas.dataset.threshold = threshold;
-    await Promise.all([photo.decode(), source.decode()]);
     drawMap(canvas, source, photo.naturalWidth, photo.naturalHeight);
+    canvas.dataset.threshold = threshold;
+  }
+
+  function ready(image) {
+    return image.complete && image.naturalWidth ? null : image.decode();
   }
 
   const seen = new Set(); // cards near the window: only their maps are drawn again when the threshold moves
@@ -162,7 +166,7 @@
   async function look(at) {
     open = at;
     const [photo, source] = cards[at].querySelectorAll(".view img");
-    await Promise.all([photo.decode(), source.decode()]);
+    await Promise.all([ready(photo), ready(source)]);
     byId("lens-photo").src = photo.src;
     const factor = Math.max(2, Math.round(1200 / Math.max(photo.naturalWidth, photo.naturalHeight)));
     drawMap(byId("lens-map"), source, photo.naturalWidth * factor, photo.naturalHeight * factor);
