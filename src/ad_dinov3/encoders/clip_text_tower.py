@@ -24,7 +24,7 @@ class ClipTextTower(nn.Module):
         self.blocks = inner.encoder.layers
         self.final_norm = inner.final_layer_norm
         self.projection = model.text_projection
-        self.width = int(model.config.hidden_size)
+        self.width = int(self.position_embedding.embedding_dim)
 
     def forward(self, embeddings: Tensor, ends: Tensor, deep: Sequence[Tensor] = ()) -> Tensor:
         """Embeddings of N sentences in the shared space, (N, D), not normalised.
