@@ -15,6 +15,7 @@ from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector, load
 from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.session import Session, is_exported
 from ad_dinov3.methods import mahalanobis
 from ad_dinov3.model import open_method, plain_model
 
@@ -31,8 +32,9 @@ def open_subject(
 
     Args:
         method: one of `METHODS`.
-        model: ``embedded``, a model's folder or a hub repository; the baseline takes its encoder and input from it. For
-            a rival its trained model's folder or a checkpoint of its authors; WinCLIP needs none.
+        model: ``embedded``, a model's folder, an exported folder or a hub repository; the baseline takes its encoder
+            and input from it. For a rival its trained model's folder or a checkpoint of its authors; WinCLIP needs
+            none.
         weights: another image encoder for ``dinov3_plain``, or the CLIP of a rival that comes from no model's folder.
         device: a torch device.
         offline: never download.
@@ -47,6 +49,8 @@ def open_subject(
         raise ConfigError(f"--weights names the encoder of dinov3_plain or a rival; {method} takes none")
     if method == "mahalanobis":
         return mahalanobis_subject()
+    if is_exported(model):
+        return session_subject(Session(model, device=device), method, model, device)
     if method != "dinov3_plain":
         opened = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
         name = opened.config.encoder if method == "winclip" else model
@@ -72,6 +76,29 @@ def detector_subject(detector: Detector, model: str, device: str, method: str = 
         training_images=detector.model.training_images if is_trained else frozenset(),
         training_seed=config.train.seed if is_trained else None,
         device=device,
+    )
+
+
+def session_subject(session: Session, method: str, model: str, device: str) -> Subject:
+    """An exported model as it is measured.
+
+    Raises:
+        ConfigError: it holds another method.
+    """
+    config = session.config
+    if config.method != method:
+        raise ConfigError(f"{model} is an export of {config.method}, not of {method}; name it with --method")
+    return Subject(
+        session,
+        method=method,
+        model=model,
+        weights_hash=session.fingerprint,
+        input_size=config.input.size,
+        interpolation=config.input.interpolation,
+        trained_on=config.trained_on,
+        training_images=session.training_images,
+        training_seed=config.training_seed,
+        device=f"{config.runtime} {config.precision} on {device}",
     )
 
 

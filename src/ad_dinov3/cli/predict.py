@@ -6,6 +6,7 @@ import heapq
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -22,8 +23,10 @@ from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
-    from ad_dinov3.infer.drive import Failure, RunSummary
+    from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.infer.drive import Failure, RunSummary, Scorer
     from ad_dinov3.infer.folder import FolderRun, FolderSummary, Outcome
+    from ad_dinov3.infer.session import Session
 
 app = typer.Typer(add_completion=False)
 
@@ -45,7 +48,9 @@ def predict(
         list[str], typer.Argument(help="files, folders (searched recursively), patterns, videos, - for a list on stdin")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for all results")],
-    model: Annotated[str, typer.Option(help="embedded, a model's folder, or a Hugging Face id")] = "embedded",
+    model: Annotated[
+        str, typer.Option(help="embedded, a model's or exported folder, or a Hugging Face id")
+    ] = "embedded",
     method: Annotated[
         str | None,
         typer.Option(help="winclip, or a rival whose --model is its authors' .pth; a model's folder needs no --method"),
@@ -60,7 +65,15 @@ def predict(
     ] = None,
     min_area: Annotated[int, typer.Option(min=1, help="drop regions with fewer px")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="images per call of the model")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, cuda:1, mps; for an exported folder what its runtime has")
+    ] = "cpu",
+    tile: Annotated[
+        int | None,
+        typer.Option(min=16, help="look at the image in tiles of this many of its px, at its own resolution"),
+    ] = None,
+    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile in common with the next")] = 0.25,
+    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="do not squash the image to the input")] = False,
     maps: Annotated[MapChoice, typer.Option(help="anomaly maps as float32 TIFF, 16-bit PNG, or not")] = MapChoice.tiff,
     masks: Annotated[bool, typer.Option(help="masks at the threshold as PNG")] = True,
     overlays: Annotated[bool, typer.Option(help="maps drawn on the images as JPEG")] = True,
@@ -81,22 +94,17 @@ def predict(
     console = Console()
     items, total = _list_images(sources)
     with console.status("loading the model"):
-        from ad_dinov3.infer.detector import Detector, load
         from ad_dinov3.infer.drive import DriveOptions
         from ad_dinov3.infer.folder import FolderRun
         from ad_dinov3.infer.ledger import Outputs
 
-        if method is None:
-            detector = load(model, device=device, offline=offline)
-        else:
-            from ad_dinov3.model import open_method
-
-            detector = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
+        detector = open_detector(model, method, weights, device=device, offline=offline)
+        view = look_through(detector, tile, overlap, keep_aspect)
     level = detector.config.threshold if threshold is None else threshold
     run = FolderRun(
         folder=out,
         model_name=model,
-        model_fingerprint=detector.fingerprint,
+        model_fingerprint=view.fingerprint,
         options=DriveOptions(class_name, level, min_area, batch_size, class_from_folder=class_from_folder),
         outputs=Outputs(overlays, masks, maps.value),
         coco=coco,
@@ -106,11 +114,56 @@ def predict(
     from ad_dinov3.infer.folder import score_into_folder
 
     with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
-        summary = score_into_folder(items, detector, run, on_outcome, should_stop)
+        summary = score_into_folder(items, view.scorer, run, on_outcome, should_stop)
     print_summary(console, summary, run, sources)
     if profile:
         print_profile(console, summary.run)
     raise typer.Exit(summary.run.exit_code)
+
+
+@dataclass(frozen=True)
+class View:
+    """What scores the images: a model, as it is or through tiles; equal fingerprints give equal maps."""
+
+    scorer: Scorer
+    fingerprint: str
+
+
+def open_detector(
+    model: str, method: str | None, weights: str | None, *, device: str, offline: bool
+) -> Detector | Session:
+    """The model that the user named; an exported folder is opened without importing torch.
+
+    Raises:
+        ConfigError: a method is named for an exported folder, which holds its own.
+        WeightsError: files are missing or do not fit.
+    """
+    from ad_dinov3.infer.session import Session, is_exported
+
+    if is_exported(model):
+        if method is not None or weights is not None:
+            raise ConfigError(f"{model} is an exported model and holds its method; leave out --method and --weights")
+        return Session(model, device=device)
+    from ad_dinov3.infer import detector as detectors
+
+    if method is None:
+        return detectors.load(model, device=device, offline=offline)
+    from ad_dinov3.model import open_method
+
+    return detectors.Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
+
+
+def look_through(detector: Detector | Session, tile: int | None, overlap: float, keep_aspect: bool) -> View:
+    """The model seen through tiles, or with the image's aspect kept, as the user wants it; tiles keep it anyway."""
+    from ad_dinov3.infer.tiles import Fitted, Tiled
+
+    if tile is not None:
+        scorer = Tiled(detector, detector.config.input.size, tile, overlap)
+        return View(scorer, f"{detector.fingerprint} in tiles of {tile} px, overlap {overlap}")
+    if keep_aspect:
+        size, interpolation = detector.config.input.size, detector.config.input.interpolation
+        return View(Fitted(detector, size, interpolation), f"{detector.fingerprint} with its aspect kept")
+    return View(detector, detector.fingerprint)
 
 
 def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | None]:
