@@ -6,6 +6,7 @@ grey levels when an image shrinks.
 
 from __future__ import annotations
 
+import sys
 from typing import Literal
 
 import numpy as np
@@ -16,12 +17,16 @@ from ad_dinov3.errors import ShapeError
 
 Interpolation = Literal["bilinear", "bicubic"]
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+_LARGE_PX = 1_000_000
 
 
 def resize_image(
     image: NDArray[np.uint8], size: tuple[int, int], interpolation: Interpolation = "bicubic"
 ) -> NDArray[np.uint8]:
     """Image (H, W, 3) uint8 -> (3, h, w) uint8 of ``size`` (h, w) in px, by Pillow's antialiased filter.
+
+    From a megapixel on torch's filter for bytes, within one grey level of Pillow's and several times as fast, takes
+    its place where torch is loaded anyway.
 
     Raises:
         ShapeError: the image is not (H, W, 3) uint8 or a side is below one pixel.
@@ -32,5 +37,16 @@ def resize_image(
     if min(height, width, *image.shape[:2]) < 1:
         raise ShapeError(f"expected sides of at least 1 px, got {image.shape[:2]} -> {size}")
     if image.shape[:2] != size:
+        if image.shape[0] * image.shape[1] >= _LARGE_PX and "torch" in sys.modules:
+            return _torch_resize(image, size, interpolation)
         image = np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
     return np.array(image.transpose(2, 0, 1), order="C")
+
+
+def _torch_resize(image: NDArray[np.uint8], size: tuple[int, int], interpolation: Interpolation) -> NDArray[np.uint8]:
+    import torch
+
+    batch = torch.from_numpy(np.require(image, requirements="W")).permute(2, 0, 1)[None]  # channels last: the fast path
+    small = torch.nn.functional.interpolate(batch, size, mode=interpolation, antialias=True)
+    resized: NDArray[np.uint8] = small[0].contiguous().numpy()
+    return resized
