@@ -92,6 +92,9 @@ class MethodConfig(Settings):
     image_score: Literal["cls", "top_patches", "both"] = Field(
         "both", description="image score: CLS head, mean of the highest patches, or the mean of the two"
     )
+    score_offset: float = Field(
+        0.0, description="taken from the logit of the image score, so that one threshold serves score and map"
+    )
     top_fraction: float = Field(0.01, gt=0, le=1, description="share of the map averaged by top_patches")
 
 

@@ -25,7 +25,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ad_dinov3.config import PRESETS, ModelConfig, validated
-from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
 from ad_dinov3.errors import ConfigError, WeightsError
@@ -275,6 +274,8 @@ def _folder(where: str | Path, offline: bool) -> Path:
 
 
 def _encode(config: ModelConfig, words: Mapping[str, str], offline: bool) -> dict[str, Tensor]:
+    from ad_dinov3.encoders.clip_text import load_clip_text  # takes a second, and known prompts do not need it
+
     prompts = read_prompt_file(Path(config.prompts.file)) if config.prompts.file else DEFAULT_PROMPTS
     raw = config.prompts.raw_class_names
     said = prompts.class_names if raw else {**words, **prompts.class_names}

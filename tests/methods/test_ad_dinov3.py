@@ -266,6 +266,18 @@ def test_fused_logits_are_averaged_before_the_one_sigmoid() -> None:
     torch.testing.assert_close(head.score(features, CLASSES).patch_map, margin.sigmoid())
 
 
+def test_score_offset_moves_the_score_and_keeps_its_order_and_the_map() -> None:
+    features = make_features(batch=6)
+    names = list(CLASSES) * 3
+    plain, moved = (
+        make_head(MethodConfig(score_offset=offset, gain=3.0)).score(features, names) for offset in (0.0, 2.0)
+    )
+
+    torch.testing.assert_close(moved.image_score.logit(), plain.image_score.logit() - 2, atol=1e-3, rtol=0)
+    assert torch.equal(moved.image_score.argsort(), plain.image_score.argsort())
+    assert torch.equal(moved.patch_map, plain.patch_map)
+
+
 def test_plain_baseline_is_the_channel_mean_of_unit_tokens() -> None:
     features = make_features()
 

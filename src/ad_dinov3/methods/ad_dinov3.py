@@ -237,6 +237,8 @@ class AdDinoV3(Head):
         image_logits = torch.stack([out.image_logits for out in outputs]).mean(0)
         by_cls, by_patches = image_logits.softmax(1)[:, 1], top_mean(patch_map, self.config.top_fraction)
         score = {"cls": by_cls, "top_patches": by_patches, "both": (by_cls + by_patches) / 2}[self.config.image_score]
+        if self.config.score_offset:
+            score = (score.logit(1e-6) - self.config.score_offset).sigmoid()
         return Scores(patch_map, score)
 
 
