@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ad_dinov3.bench.measure import GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_masks
+from ad_dinov3.bench.measure import Estimate, GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_masks
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_mb, source_commit
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, file_hash, items_of, score_items
@@ -161,48 +161,69 @@ def rows_of(
     digest: str,
 ) -> list[Row]:
     """Rows of every class, of their mean and of the pooled set."""
-    versions, commit = installed_versions(), source_commit()
+    origin = _Origin(subject, data_name, protocol, digest, installed_versions(), source_commit())
+    mean = mean_of(list(classes.values()), protocol)
+    every = [row for name, group in classes.items() for row in origin.rows("class", name, group, 1)]
+    return [*every, *origin.rows("mean", "", mean, len(classes)), *origin.rows("pooled", "", pooled, len(classes))]
 
-    def rows(scope: Literal["class", "mean", "pooled"], name: str, group: GroupResult) -> list[Row]:
-        return [
-            Row(
-                method=subject.method,
-                model=subject.model,
-                weights_hash=subject.weights_hash,
-                trained_on=subject.trained_on,
-                training_seed=subject.training_seed,
-                input_size=subject.input_size,
-                interpolation=subject.interpolation,
-                data=data_name,
-                data_hash=digest,
-                scope=scope,
-                class_name=name,
-                metric=metric,
-                value=estimate.value,
-                low=estimate.interval.low if estimate.interval else None,
-                high=estimate.interval.high if estimate.interval else None,
-                level=protocol.level,
-                threshold=estimate.threshold,
-                images=group.images,
-                anomalous_images=group.anomalous_images,
-                pixels=group.pixels,
-                regions=group.regions,
-                classes=1 if scope == "class" else len(classes),
-                estimator=group.estimator,
-                protocol=protocol.name,
-                protocol_hash=protocol.digest,
-                seconds=round(group.seconds, 3),
-                peak_memory_mb=round(peak_memory_mb(), 1),
-                device=subject.device,
-                versions=versions,
-                commit=commit,
-            )
-            for metric in METRICS
-            if (estimate := group.estimates.get(metric)) is not None
-        ]
 
-    every = [row for name, group in classes.items() for row in rows("class", name, group)]
-    return [*every, *rows("mean", "", mean_of(list(classes.values()), protocol)), *rows("pooled", "", pooled)]
+@dataclass(frozen=True)
+class _Origin:
+    """What all rows of an evaluation share."""
+
+    subject: Subject
+    data_name: str
+    protocol: Protocol
+    digest: str
+    versions: str
+    commit: str | None
+
+    def rows(self, scope: Literal["class", "mean", "pooled"], name: str, group: GroupResult, classes: int) -> list[Row]:
+        known = [(metric, group.estimates[metric]) for metric in METRICS if metric in group.estimates]
+        return [self._row(metric, estimate, scope, name, group, classes) for metric, estimate in known]
+
+    def _row(
+        self,
+        metric: str,
+        estimate: Estimate,
+        scope: Literal["class", "mean", "pooled"],
+        name: str,
+        group: GroupResult,
+        classes: int,
+    ) -> Row:
+        subject, protocol, interval = self.subject, self.protocol, estimate.interval
+        return Row(
+            method=subject.method,
+            model=subject.model,
+            weights_hash=subject.weights_hash,
+            trained_on=subject.trained_on,
+            training_seed=subject.training_seed,
+            input_size=subject.input_size,
+            interpolation=subject.interpolation,
+            data=self.data_name,
+            data_hash=self.digest,
+            scope=scope,
+            class_name=name,
+            metric=metric,
+            value=estimate.value,
+            low=interval.low if interval else None,
+            high=interval.high if interval else None,
+            level=protocol.level,
+            threshold=estimate.threshold,
+            images=group.images,
+            anomalous_images=group.anomalous_images,
+            pixels=group.pixels,
+            regions=group.regions,
+            classes=classes,
+            estimator=group.estimator,
+            protocol=protocol.name,
+            protocol_hash=protocol.digest,
+            seconds=round(group.seconds, 3),
+            peak_memory_mb=round(peak_memory_mb(), 1),
+            device=subject.device,
+            versions=self.versions,
+            commit=self.commit,
+        )
 
 
 def save_maps(evaluation: Evaluation, protocol: Protocol, folder: Path) -> None:
