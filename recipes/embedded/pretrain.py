@@ -51,11 +51,13 @@ class Recipe:
     warm_up: int = 100
     average: float = 0.998  # decay of the weight average that is exported
     mix: tuple[float, float, float] = (0.55, 0.2, 0.25)
+    materials: float = 0.0  # share of the package's own renderer among rendered images
+    schedule: str = "cosine"
 
     def rate_at(self, step: int) -> float:
-        """Warm-up, then constant on rendered images (the folds go on from there), else a cosine to 2 %."""
+        """Warm-up, then constant (another run goes on from there) or a cosine to 2 %."""
         share = min(1.0, (step + 1) / self.warm_up)
-        if self.fold == "none":
+        if self.schedule == "constant":
             return self.rate * share
         return self.rate * share * (0.02 + 0.49 * (1 + math.cos(math.pi * step / self.steps)))
 
@@ -207,18 +209,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--materials", type=float, default=0.0, help="share of the package's renderer")
+    parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine")
     args = parser.parse_args()
     if FOLDS[args.fold] and args.data is None:
         parser.error("--fold A, B and all need --data")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    recipe = Recipe(args.fold, args.steps, args.seed, mix=Recipe.mix if FOLDS[args.fold] else (0.0, 0.0, 1.0))
+    recipe = Recipe(
+        args.fold,
+        args.steps,
+        args.seed,
+        mix=Recipe.mix if FOLDS[args.fold] else (0.0, 0.0, 1.0),
+        materials=args.materials,
+        schedule=args.schedule,
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, args.start)
     run.resume(args.out)
     items = [list_items(args.data, name) for name in FOLDS[args.fold]]
-    train(run, Batches(Source(items, recipe.size_px, recipe.mix), recipe), args.out)
+    train(run, Batches(Source(items, recipe.size_px, recipe.mix, recipe.materials), recipe), args.out)
     run.export(args.out)
 
 

@@ -15,9 +15,12 @@ from PIL import Image
 from scipy import ndimage
 from textures import Floats, Rng, scene, texture, value_noise
 
+from ad_dinov3.data.synthetic import render
+
 Bytes = NDArray[np.uint8]
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
 _LONGEST_PX = 512  # of an image kept in memory
+_RENDERED_PX = 256  # of which crops are taken
 _MOST_DEFECT = 0.4  # share of a crop; where most of it is defect, the rest is the odd one
 
 
@@ -152,16 +155,23 @@ class Source:
         items: the images of each training set; empty for rendered images only.
         size: pixels per side.
         mix: shares of real defects, drawn defects on real images, and rendered images.
+        materials: share of the rendered images that come from the package's own renderer of materials, objects and
+            tissues; the others are this recipe's plain textures.
     """
 
-    def __init__(self, items: Sequence[Sequence[Item]], size: int, mix: Sequence[float]) -> None:
-        self.size, self.mix = size, tuple(mix)
+    def __init__(
+        self, items: Sequence[Sequence[Item]], size: int, mix: Sequence[float], materials: float = 0.0
+    ) -> None:
+        self.size, self.mix, self.materials = size, tuple(mix), materials
         self.bad = [[item for item in one if item.mask is not None] for one in items]
         self.good = [[item for item in one if item.mask is None] for one in items]
 
     def sample(self, rng: Rng) -> tuple[Floats, Floats]:
         """Image (S, S, 3) in [0, 1] and mask (S, S) in {0, 1}; a fifth to a quarter have no defect."""
         kind = int(rng.choice(3, p=self.mix))
+        if kind == 2 and self.materials and rng.random() < self.materials:
+            picture = render(int(rng.integers(1 << 31)), size=_RENDERED_PX)
+            return augmented(rng, *crop(rng, picture.image, picture.mask * np.uint8(255), self.size))
         if kind == 0:
             for _ in range(5):
                 image, mask = crop(rng, *self._real(rng, rng.random() < 0.8), self.size)
