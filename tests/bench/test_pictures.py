@@ -22,7 +22,7 @@ from ad_dinov3.errors import ConfigError, DataError
 def test_cases_run_from_the_best_to_the_worst(toy: TestSet, tmp_path: Path) -> None:
     items, _ = score(subject_with(BrightnessDetector()), toy, PROTOCOLS["paper"], tmp_path)
     cases = choose_cases([items, items], 3)
-    assert [case.place for case in cases] == [1, 4, 8] or [case.place for case in cases] == [1, 5, 8]
+    assert [case.place for case in cases] == [1, 5, 8]
     assert [case.value for case in cases] == sorted((case.value for case in cases), reverse=True)
     assert all(case.items[0].sample.is_anomalous for case in cases)
     picture = draw_gallery(cases, ["one", "two"])
