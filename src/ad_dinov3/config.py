@@ -236,6 +236,8 @@ _DEFAULT: dict[str, object] = {"preset": "default"}
 _EMBEDDED = {
     "preset": "embedded",
     "encoder": "nano",
+    "input.height": 256,
+    "input.width": 256,
     "prompts.source": "learned",
     "method.width": 48,
     "method.adapter": "bottleneck",
