@@ -1,0 +1,221 @@
+"""From a model to an exported folder: trace, convert, quantize, compare, and only then hand over."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.streams import find_images
+from ad_dinov3.encoders.dinov3 import StagedViT
+from ad_dinov3.errors import ConfigError, MissingExtraError
+from ad_dinov3.export.graph import ScoreGraph, trace
+from ad_dinov3.export.parity import TOLERANCES, Parity, compare
+from ad_dinov3.files import write_text
+from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.session import Precision, Runtime, Session, SessionConfig, SessionInput, write_session_config
+from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+
+PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {"onnx": ("fp32",), "openvino": ("fp32", "fp16", "bf16", "int8")}
+_MAX_COMPARED = 16
+_MAX_CALIBRATION = 300
+SAMPLES = Path(__file__).parents[1] / "data" / "samples"
+"""Images that come with the package; the parity report's when no others are named."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to make.
+
+    Attributes:
+        runtime: ``onnx`` or ``openvino``.
+        precision: one of ``PRECISIONS`` of the runtime.
+        size: (H, W) of the input in px; None: the model's.
+        calibration: folder of images to quantize and compare with; None: the package's samples, for comparing only.
+    """
+
+    runtime: Runtime = "openvino"
+    precision: Precision = "fp32"
+    size: tuple[int, int] | None = None
+    calibration: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS[self.runtime]:
+            raise ConfigError(
+                f"{self.runtime} is written as {', '.join(PRECISIONS[self.runtime])}, not as {self.precision}: half "
+                "precision gives NaN or wrong maps in several ONNX runtimes, and its int8 is slower than OpenVINO's"
+            )
+        if self.precision == "int8" and self.calibration is None:
+            raise ConfigError(
+                "int8 needs images to set its ranges by: --calibration DIR, normal ones like those to come"
+            )
+
+
+def export_model(detector: Detector, name: str, folder: Path, options: ExportOptions) -> Parity:
+    """Write an exported folder, after both models have agreed on images within the tolerance.
+
+    Args:
+        detector: on the CPU, with the prompts of all classes that the file is to know.
+        name: what the model was called.
+        folder: made if missing; the files of an earlier export in it are replaced.
+        options: what to make.
+
+    Raises:
+        ConfigError: the method has no fixed graph, or the size does not fit the backbone.
+        MissingExtraError: the runtime or NNCF is not installed.
+        ParityError: the maps are too far away; the folder is left as it was.
+        ImageError: a calibration image cannot be decoded.
+    """
+    model_input = detector.config.input
+    size = options.size or model_input.size
+    graph = ScoreGraph(detector.model, size)
+    paths = [item.path for item in find_images([str(options.calibration or SAMPLES)])]
+    if not paths:
+        raise ConfigError(f"{options.calibration}: no images there to calibrate and compare with")
+    inputs = SessionInput(*size, model_input.interpolation)
+    config = _session_config(detector, name, graph, replace(options, size=size))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        sized = _Sized(detector, inputs)
+        _write_graph(graph, config, unfinished, sized.inputs(paths, _MAX_CALIBRATION))
+        write_session_config(unfinished, config, detector.model.training_images)
+        parity = _checked(sized, unfinished, paths, config)
+        write_text(unfinished / "parity.json", json.dumps(parity.summary(), indent=2))
+        write_text(unfinished / "NOTICE.md", _notice(config))
+        folder.mkdir(exist_ok=True)
+        for file in sorted(unfinished.iterdir(), key=lambda path: path.name == "config.json"):  # it makes the folder
+            os.replace(file, folder / file.name)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return parity
+
+
+class _Sized:
+    """A detector at the size of the export."""
+
+    def __init__(self, detector: Detector, model_input: SessionInput) -> None:
+        changes = {"height": model_input.height, "width": model_input.width}
+        config = detector.config.model_copy(update={"input": detector.config.input.model_copy(update=changes)})
+        self.detector = Detector(replace(detector.model, config=config), offline=True)
+
+    def inputs(self, paths: Sequence[Path], limit: int) -> list[NDArray[np.uint8]]:
+        """The inputs of at most ``limit`` images, evenly spread."""
+        chosen = [paths[i * len(paths) // min(limit, len(paths))] for i in range(min(limit, len(paths)))]
+        return [self.detector.prepare(decode_image(path)) for path in chosen]
+
+    def score(self, pixels: NDArray[np.uint8], class_name: str) -> RawScores:
+        return self.detector.score(pixels[None], [class_name])
+
+
+def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: SessionConfig) -> Parity:
+    session = Session(folder)
+
+    def exported(pixels: NDArray[np.uint8], class_name: str) -> RawScores:
+        return session.score(pixels[None], [class_name])
+
+    classes = config.class_names or sized.detector.config.class_names[:1] or ("object",)
+    parity = compare(
+        sized.score,
+        exported,
+        sized.inputs(paths, _MAX_COMPARED),
+        classes,
+        threshold=config.threshold,
+        tolerance=TOLERANCES[config.precision],
+    )
+    parity.check()
+    return parity
+
+
+def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: ExportOptions) -> SessionConfig:
+    config, model = detector.config, detector.model
+    untrained = isinstance(model.head, Dinov3Plain)
+    says = (detector.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
+    return SessionConfig(
+        runtime=options.runtime,
+        precision=options.precision,
+        input=SessionInput(*graph.size, config.input.interpolation),
+        class_names=graph.class_names,
+        threshold=config.threshold,
+        smoothing_sigma_px=config.smoothing_sigma_px,
+        fingerprint=hashlib.sha256(repr(says).encode()).hexdigest()[:16],
+        model=name,
+        model_fingerprint=detector.fingerprint,
+        method="dinov3_plain" if untrained else "ad_dinov3",
+        encoder=model.encoder.spec.name,
+        licence=model.encoder.spec.licence,
+        trained_on=() if untrained else config.trained_on,
+        training_seed=None if untrained else config.train.seed,
+    )
+
+
+def _write_graph(
+    graph: ScoreGraph, config: SessionConfig, folder: Path, calibration: Sequence[NDArray[np.uint8]]
+) -> None:
+    if config.runtime == "onnx":
+        _write_onnx(graph, folder / config.file)
+    else:
+        _write_openvino(graph, folder / config.file, config.precision, calibration)
+
+
+def _write_onnx(graph: ScoreGraph, file: Path) -> None:
+    try:
+        import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
+    except ImportError:
+        raise MissingExtraError("onnxscript", "onnx") from None
+    outputs = ["patch_map", "image_score"]
+    program = torch.onnx.export(
+        trace(graph), dynamo=True, input_names=graph.input_names, output_names=outputs, verbose=False
+    )
+    if program is None:
+        raise ConfigError("torch wrote no ONNX graph; expected torch 2.6 or later")
+    program.save(str(file), external_data=False)
+
+
+def _write_openvino(
+    graph: ScoreGraph, file: Path, precision: Precision, calibration: Sequence[NDArray[np.uint8]]
+) -> None:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("openvino", "openvino") from None
+    # One image per request: a processor's cores work on several requests side by side, each with its own image.
+    model = openvino.convert_model(trace(graph, batch=1))
+    for port, name in zip(model.inputs, graph.input_names, strict=True):
+        port.get_tensor().set_names({name})
+    model.reshape({name: [1, 3, *graph.size] if name == "images" else [1] for name in graph.input_names})
+    for port, name in zip(model.outputs, ("patch_map", "image_score"), strict=True):
+        port.get_tensor().set_names({name})
+    if precision == "int8":
+        model = _quantized(model, graph, calibration)
+    openvino.save_model(model, str(file), compress_to_fp16=precision == "fp16")
+
+
+def _quantized(model: object, graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> object:
+    """Backbone and head with 8-bit weights and activations, their ranges set by images (NNCF, post-training)."""
+    try:
+        import nncf
+    except ImportError:
+        raise MissingExtraError("nncf", "openvino") from None
+    index = {"class_index": np.zeros(1, np.int64)} if "class_index" in graph.input_names else {}
+    dataset = nncf.Dataset([{"images": pixels[None], **index} for pixels in calibration])
+    kind = nncf.ModelType.TRANSFORMER if isinstance(graph.backbone, StagedViT) else None
+    return nncf.quantize(model, dataset, model_type=kind, subset_size=len(calibration))
+
+
+def _notice(config: SessionConfig) -> str:
+    return (
+        f"This folder holds the weights of {config.encoder}, converted, which are under: {config.licence}.\n"
+        "Passing the folder on is passing those weights on: do it only as that licence allows, with its text."
+    )

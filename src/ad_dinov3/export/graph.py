@@ -1,0 +1,177 @@
+"""A model as one traced graph: uint8 images in, raw patch map and image score out.
+
+Normalisation, backbone, adapters and baked prompts are inside, at a fixed input size; smoothing and thresholds stay
+outside, because people change them at run time. The rotary tables of a ViT are constants: what several runtimes make of
+their computation is the best-known trap of exporting DINOv3.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedConvNeXt, StagedViT
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
+from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+from ad_dinov3.model import Model
+from ad_dinov3.types import Features
+
+MAX_WHITENED = 64
+"""Channels up to which whitening is written out, step by step, in operations that every runtime has."""
+
+
+class BakedRope(nn.Module):
+    """The rotary tables of one input size as constants, in place of their computation."""
+
+    def __init__(self, rope: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        cos, sin = rope(torch.zeros(1, 3, *size))
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", sin)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        return self.get_buffer("cos"), self.get_buffer("sin")
+
+
+class _Scoring(nn.Module):
+    """A method's score as a module, for the class whose prompts are its first."""
+
+    def __init__(self, head: AdDinoV3 | Dinov3Plain) -> None:
+        super().__init__()
+        self.head = head
+        self.class_name = head.class_names[0] if isinstance(head, AdDinoV3) else DEFAULT_CLASS
+
+    def forward(self, features: Features) -> tuple[Tensor, Tensor]:
+        scores = self.head.score(features, (self.class_name,))
+        return scores.patch_map, scores.image_score
+
+
+class ScoreGraph(nn.Module):
+    """Raw scores of uint8 images, as a runtime without torch computes them.
+
+    Args:
+        model: AD-DINOv3 or its untrained baseline.
+        size: (H, W) of the input in px, the only one that the graph takes.
+
+    Attributes:
+        class_names: whose prompts are baked; empty where the class has no say.
+        input_names: ``images``, and ``class_index`` if there is more than one class.
+
+    Raises:
+        ConfigError: the method has no fixed graph, or the encoder cannot take the size.
+    """
+
+    def __init__(self, model: Model, size: tuple[int, int]) -> None:
+        super().__init__()
+        head, encoder = model.head, model.encoder
+        if not isinstance(head, AdDinoV3 | Dinov3Plain) or not isinstance(encoder, Dinov3Encoder):
+            raise ConfigError(f"{type(head).__name__} cannot be exported; expected AD-DINOv3 or its untrained baseline")
+        _check_graph(head, encoder, size)
+        self.size = size
+        self.backbone = _baked(encoder.module, size)
+        scale = 1 / (255 * torch.tensor(encoder.std))
+        self.register_buffer("scale", scale[:, None, None])
+        self.register_buffer("shift", (-torch.tensor(encoder.mean) * 255 * scale)[:, None, None])
+        self.scoring = _Scoring(head)
+        named = isinstance(head, AdDinoV3) and not head.learned_prompts
+        self.class_names = head.class_names if isinstance(head, AdDinoV3) and named else ()
+        self.input_names = ["images", "class_index"] if len(self.class_names) > 1 else ["images"]
+
+    def forward(self, images: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Patch map (B, h, w) and image score (B,) of (B, 3, H, W) uint8 images.
+
+        Args:
+            images: RGB.
+            class_index: (1,) int64, which of ``class_names`` all of them show; given if there are several.
+        """
+        pixels = images.float() * self.get_buffer("scale") + self.get_buffer("shift")
+        tokens = self.backbone(pixels)
+        features = Features(tokens.patch_tokens, tokens.cls_tokens, self.size)
+        if class_index is None or not isinstance(self.scoring.head, AdDinoV3):
+            patch_map, score = self.scoring(features)
+        else:
+            chosen = {"head.prompts": self.scoring.head.prompts.index_select(0, class_index)}
+            patch_map, score = torch.func.functional_call(self.scoring, chosen, (features,))
+        return patch_map, score
+
+
+def trace(graph: ScoreGraph, *, batch: int | None = None) -> ExportedProgram:
+    """The graph as torch exports it, without operations that runtimes lack.
+
+    Args:
+        graph: on the CPU.
+        batch: images per call; None leaves it open.
+    """
+    example = (torch.zeros(batch or 2, 3, *graph.size, dtype=torch.uint8),)
+    index = (torch.zeros(1, dtype=torch.int64),) if "class_index" in graph.input_names else ()
+    shapes = ({0: Dim("batch")} if batch is None else None, *({} for _ in index))
+    with torch.no_grad():
+        program = torch.export.export(graph.eval(), example + index, dynamic_shapes=shapes)
+        return program.run_decompositions(_written_out())
+
+
+def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tuple[int, int]) -> None:
+    step = encoder.spec.size_multiple
+    if any(side < step or side % step for side in size):
+        raise ConfigError(f"expected a size in multiples of {step} px for {encoder.spec.name}, got {size[0]}x{size[1]}")
+    if isinstance(head, AdDinoV3) and head.config.tokens == "whiten" and max(head.widths) > MAX_WHITENED:
+        raise ConfigError(
+            f"method.tokens = whiten over {max(head.widths)} channels has no fixed graph: runtimes lack its matrix "
+            f"factorisation, which is written out up to {MAX_WHITENED} channels; run this model with torch"
+        )
+
+
+def _baked(module: StagedViT | StagedConvNeXt, size: tuple[int, int]) -> nn.Module:
+    """The backbone at one size; its tensors are shared with the original."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    twin = copy.deepcopy(module, shared)
+    if isinstance(twin, StagedViT):
+        twin.rope_embeddings = BakedRope(twin.rope_embeddings, size)
+    return twin
+
+
+def _written_out() -> dict[torch._ops.OperatorBase, Callable[..., object]]:
+    """What to put in place of the operations of whitening that runtimes lack."""
+    return {
+        torch.ops.aten.linalg_cholesky.default: _cholesky,
+        torch.ops.aten.linalg_solve_triangular.default: _solve_lower,
+        torch.ops.aten.diagonal.default: _diagonal,
+    }
+
+
+def _cholesky(matrix: Tensor, *, upper: bool = False) -> Tensor:
+    """Lower factor of (B, C, C) by columns (outer-product form); C steps of plain arithmetic."""
+    rest, columns = matrix, []
+    for index in range(matrix.shape[-1]):
+        column = rest.narrow(2, index, 1)
+        column = column / column.narrow(1, index, 1).sqrt()
+        columns.append(column)
+        rest = rest - column * column.mT  # what is done with becomes 0 but for rounding, which tril takes away
+    return torch.cat(columns, -1).tril()
+
+
+def _solve_lower(
+    factor: Tensor, right: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False
+) -> Tensor:
+    """Solution X of L X = R for lower (B, C, C), by the inverse of L from its diagonal blocks, 1 x 1 up to C x C."""
+    size = factor.shape[-1]
+    index = torch.arange(size)
+    inverse = torch.where(torch.eye(size, dtype=torch.bool), 1 / factor, torch.zeros(()))
+    block = 1
+    while block < size:
+        # (i, j) below the diagonal, in one block of twice the size and in different halves of it
+        row, column = index[:, None] // block, index[None] // block
+        joined = ((row // 2 == column // 2) & (row == column + 1)).float()
+        inverse = inverse - inverse @ (factor * joined) @ inverse
+        block *= 2
+    return inverse @ right
+
+
+def _diagonal(matrix: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The main diagonal (B, C) of (B, C, C), which is all that whitening asks for."""
+    return (matrix * torch.eye(matrix.shape[dim1])).sum(dim2)
