@@ -1,0 +1,133 @@
+"""Rivals as models: saved, loaded, opened from their authors' checkpoints, trained, refused where they do not fit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.append(str(Path(__file__).parent / "methods"))
+import plain_clip as plain
+
+from ad_dinov3.config import PRESETS, ModelConfig
+from ad_dinov3.data.layouts import read_folder
+from ad_dinov3.errors import ConfigError, WeightsError
+from ad_dinov3.methods.rivals import RIVAL_HEADS, authors_state
+from ad_dinov3.model import Model, load_model, new_model, open_method, save_model, with_prompts
+from ad_dinov3.training import RunOptions, train
+
+RIVALS = ("winclip", "april_gan", "anomalyclip", "adaclip")
+TRAINED = RIVALS[1:]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("clip")
+    plain.save_clip(folder)
+    return str(folder / "clip.pt")
+
+
+def settings(method: str, clip: str) -> ModelConfig:
+    small = {"encoder": clip, "input.height": 24, "input.width": 24, "train.epochs": 1, "train.batch_size": 4}
+    return PRESETS[method].with_settings(small)
+
+
+def head_of(model: Model) -> torch.nn.Module:
+    assert isinstance(model.head, RIVAL_HEADS)
+    return model.head
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_saved_rival_gives_the_same_map_and_fingerprint(method: str, clip: str, tmp_path: Path) -> None:
+    model = new_model(settings(method, clip), {"metal_nut": "metal nut"}, offline=True)
+    save_model(model, tmp_path / "model")
+    loaded = load_model(tmp_path / "model", offline=True)
+    images = plain.images(2, 24, 24)
+    before, after = (each.score(images, ["metal_nut", "object"]) for each in (model, loaded))
+    assert torch.equal(before.patch_map, after.patch_map)
+    assert torch.equal(before.image_score, after.image_score)
+    assert model.fingerprint == loaded.fingerprint
+    assert before.patch_map.shape == (2, 24, 24)
+    assert 0 <= float(before.patch_map.min()) <= float(before.patch_map.max()) <= 1
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_new_class_gets_prompts_and_leaves_known_ones_alone(method: str, clip: str) -> None:
+    model = new_model(settings(method, clip), offline=True)
+    image = plain.images(1, 24, 24)
+    before = model.score(image, ["object"]).patch_map
+    wider = with_prompts(model, ["bottle"], offline=True)
+    wider.score(image, ["bottle"])
+    assert torch.equal(before, wider.score(image, ["object"]).patch_map)
+    assert wider.config.class_names == ("object", "bottle")
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_checkpoint_of_the_authors_opens_as_a_model(method: str, clip: str, tmp_path: Path) -> None:
+    made = new_model(settings(method, clip).with_settings({"train.seed": 7}), offline=True)
+    file = tmp_path / "authors.pth"
+    torch.save(authors_state(made.head), file)  # type: ignore[arg-type]
+    opened = open_method(method, str(file), clip, offline=True)
+    image = plain.images(1, 24, 24)
+    assert torch.equal(made.score(image, ["object"]).patch_map, opened.score(image, ["object"]).patch_map)
+    other = TRAINED[(TRAINED.index(method) + 1) % 3]
+    with pytest.raises(WeightsError, match=r"missing.*unknown"):
+        open_method(other, str(file), clip, offline=True)
+
+
+def test_untrained_rival_is_refused_and_winclip_is_not(clip: str) -> None:
+    with pytest.raises(ConfigError, match=r"adaclip must be trained.*--method adaclip"):
+        open_method("adaclip", "embedded", clip, offline=True)
+    assert open_method("winclip", "embedded", clip, offline=True).config.input.size == (240, 240)
+    with pytest.raises(ConfigError, match="there are ad_dinov3, winclip, april_gan, anomalyclip, adaclip"):
+        open_method("padim", "embedded", clip, offline=True)
+
+
+def test_model_of_another_method_is_refused(clip: str, tmp_path: Path) -> None:
+    save_model(new_model(settings("april_gan", clip), offline=True), tmp_path / "model")
+    with pytest.raises(ConfigError, match="is a model of april_gan, not of adaclip"):
+        open_method("adaclip", str(tmp_path / "model"), offline=True)
+
+
+@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("cache", [True, False])
+def test_training_saves_a_model_that_scores_otherwise(
+    method: str, cache: bool, clip: str, squares: Path, tmp_path: Path
+) -> None:
+    model = new_model(settings(method, clip), {"tile": "tile"}, offline=True)
+    image = plain.images(1, 24, 24)
+    before = model.score(image, ["object"]).patch_map
+    train(model, read_folder(squares), tmp_path / "out", RunOptions(cache=cache))
+    loaded = load_model(tmp_path / "out", offline=True)
+    assert not torch.equal(before, loaded.score(image, ["object"]).patch_map)
+    assert len(loaded.training_images) == 10
+
+
+def test_winclip_has_nothing_to_train(clip: str, squares: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to train"):
+        train(new_model(settings("winclip", clip), offline=True), read_folder(squares), tmp_path / "out")
+
+
+def test_mosaics_need_live_encoding(clip: str, squares: Path, tmp_path: Path) -> None:
+    config = settings("april_gan_mvtec", clip)
+    assert (config.train.mosaic_share, PRESETS["april_gan_mvtec"].train.epochs) == (0.2, 3)
+    model = new_model(config, {"tile": "tile"}, offline=True)
+    with pytest.raises(ConfigError, match="--no-cache"):
+        train(model, read_folder(squares), tmp_path / "out")
+    train(model, read_folder(squares), tmp_path / "out", RunOptions(cache=False))
+
+
+def test_presets_are_what_the_authors_trained_with() -> None:
+    found = {
+        name: (p.train.optimizer, p.train.learning_rate, p.train.betas, p.train.epochs, p.train.batch_size)
+        for name, p in PRESETS.items()
+        if p.rival is not None and name != "winclip"
+    }
+    assert found["april_gan"] == ("adam", 1e-3, (0.5, 0.999), 15, 8)
+    assert found["anomalyclip"] == ("adam", 1e-3, (0.5, 0.999), 15, 8)
+    assert found["adaclip"] == ("adamw", 1e-2, (0.5, 0.999), 5, 1)
+    assert all(PRESETS[name].train.seed == 111 for name in found)
+    assert all(PRESETS[name].input.size == (518, 518) for name in found)
+    assert PRESETS["winclip"].input.size == (240, 240)
