@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from ad_dinov3.cli.options import spread
-from ad_dinov3.config import PRESETS, ModelConfig
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.catalog import read_data
 from ad_dinov3.encoders.cache import FeatureStore, file_key
 from ad_dinov3.encoders.dinov3 import load_dinov3
@@ -78,7 +78,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     rows_file = arguments.out / "rows.jsonl"
     arguments.out.mkdir(parents=True, exist_ok=True)
-    config = PRESETS["default"].with_settings(
+    config = ModelConfig().with_settings(
         BASE
         | {
             "encoder": arguments.weights,
