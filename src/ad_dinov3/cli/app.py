@@ -20,6 +20,8 @@ COMMANDS = {
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
+    "export": ("export", "Write a model for ONNX Runtime or OpenVINO, proven equal."),
+    "benchmark": ("benchmark", "Time models and exported folders beside each other."),
     "convert": ("convert", "Convert between a model folder and a checkpoint of the authors' code."),
     "datasets": ("datasets", "List, describe and verify data sets."),
     "weights": ("weights", "List, verify and download encoder weights."),
@@ -41,7 +43,7 @@ Options:
 
 
 def main() -> None:
-    """Run the command line: exit code 0 done, 2 wrong usage or a refused input, 3 some images failed."""
+    """Run the command line: exit code 0 done, 2 wrong usage or a refused input, 3 some images failed, 130 Ctrl-C."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in {"--help", "-h", "help"}:
         width = max(map(len, COMMANDS))
@@ -52,11 +54,14 @@ def main() -> None:
         return
     verb, *rest = arguments
     if verb not in COMMANDS:
-        sys.exit(f"error: no command {verb!r}; `ad-dinov3 --help` lists the commands")
-    app = importlib.import_module(f"ad_dinov3.cli.{COMMANDS[verb][0]}").app
+        print(f"error: no command {verb!r}; `ad-dinov3 --help` lists the commands", file=sys.stderr)
+        sys.exit(2)
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # ImageError says it, once and with the file's name
     try:
+        app = importlib.import_module(f"ad_dinov3.cli.{COMMANDS[verb][0]}").app
         app(args=rest, prog_name=f"ad-dinov3 {verb}")
+    except KeyboardInterrupt:
+        sys.exit(130)
     except AdDinoError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

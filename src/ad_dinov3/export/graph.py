@@ -89,15 +89,46 @@ class ScoreGraph(nn.Module):
             images: RGB.
             class_index: (1,) int64, which of ``class_names`` all of them show; given if there are several.
         """
+        return self.judge(self.encode(images), class_index)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's patch tokens of each stage, then its global tokens, of (B, 3, H, W) uint8 images."""
         pixels = images.float() * self.get_buffer("scale") + self.get_buffer("shift")
         tokens = self.backbone(pixels)
-        features = Features(tokens.patch_tokens, tokens.cls_tokens, self.size)
+        return (*tokens.patch_tokens, *tokens.cls_tokens)
+
+    def judge(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the head makes of `encode`'s tokens."""
+        stages = len(tokens) // 2
+        features = Features(tokens[:stages], tokens[stages:], self.size)
         if class_index is None or not isinstance(self.scoring.head, AdDinoV3):
             patch_map, score = self.scoring(features)
         else:
             chosen = {"head.prompts": self.scoring.head.prompts.index_select(0, class_index)}
             patch_map, score = torch.func.functional_call(self.scoring, chosen, (features,))
         return patch_map, score
+
+
+class EncodeGraph(nn.Module):
+    """The first half of a `ScoreGraph`: uint8 images to tokens."""
+
+    def __init__(self, graph: ScoreGraph) -> None:
+        super().__init__()
+        self.whole = graph
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.whole.encode(images)
+
+
+class JudgeGraph(nn.Module):
+    """The second half of a `ScoreGraph`: tokens, and the class where there are several, to scores."""
+
+    def __init__(self, graph: ScoreGraph) -> None:
+        super().__init__()
+        self.whole = graph
+
+    def forward(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.whole.judge(tokens, class_index)
 
 
 def trace(graph: ScoreGraph, *, batch: int | None = None) -> ExportedProgram:
@@ -107,12 +138,32 @@ def trace(graph: ScoreGraph, *, batch: int | None = None) -> ExportedProgram:
         graph: on the CPU.
         batch: images per call; None leaves it open.
     """
-    example = (torch.zeros(batch or 2, 3, *graph.size, dtype=torch.uint8),)
-    index = (torch.zeros(1, dtype=torch.int64),) if "class_index" in graph.input_names else ()
+    index = _class_index(graph)
     shapes = ({0: Dim("batch")} if batch is None else None, *({} for _ in index))
+    return _exported(graph, (_images(graph, batch or 2), *index), shapes)
+
+
+def trace_halves(graph: ScoreGraph) -> tuple[ExportedProgram, ExportedProgram]:
+    """Backbone and head as graphs of their own, for one image: `EncodeGraph` and `JudgeGraph`."""
+    images = _images(graph, 1)
     with torch.no_grad():
-        program = torch.export.export(graph.eval(), example + index, dynamic_shapes=shapes)
-        return program.run_decompositions(_written_out())
+        tokens = graph.eval().encode(images)
+    return _exported(EncodeGraph(graph), (images,)), _exported(JudgeGraph(graph), (tokens, *_class_index(graph)))
+
+
+def _images(graph: ScoreGraph, batch: int) -> Tensor:
+    return torch.zeros(batch, 3, *graph.size, dtype=torch.uint8)
+
+
+def _class_index(graph: ScoreGraph) -> tuple[Tensor, ...]:
+    return (torch.zeros(1, dtype=torch.int64),) if "class_index" in graph.input_names else ()
+
+
+def _exported(
+    module: nn.Module, example: tuple[object, ...], shapes: tuple[object, ...] | None = None
+) -> ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(module.eval(), example, dynamic_shapes=shapes).run_decompositions(_written_out())
 
 
 def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tuple[int, int]) -> None:

@@ -1,0 +1,101 @@
+"""ad-dinov3 export: a model as a file for ONNX Runtime or OpenVINO, proven equal."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ad_dinov3.export.parity import Parity
+
+app = typer.Typer(add_completion=False)
+
+
+class Format(StrEnum):
+    """The runtime that the file is for."""
+
+    onnx = "onnx"
+    openvino = "openvino"
+
+
+class PrecisionChoice(StrEnum):
+    """What weights are stored in, and where the runtime can, computed in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(help="embedded, a model's folder, or a Hugging Face id")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the exported model")],
+    file_format: Annotated[Format, typer.Option("--format", help="the runtime that it is for")] = Format.openvino,
+    precision: Annotated[PrecisionChoice, typer.Option(help="onnx is written as fp32 only")] = PrecisionChoice.fp32,
+    size: Annotated[str | None, typer.Option(help="input in px, 512 or HxW; default: the model's own")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="folder of images like those to come; int8 sets its ranges by them")
+    ] = None,
+    class_name: Annotated[list[str] | None, typer.Option(help="bake the prompts of this class too; repeatable")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
+) -> None:
+    """Write a model as a folder that predict and evaluate take in a model's place, without torch.
+
+    Normalisation, backbone, adapters and prompts are inside; thresholds stay outside. Both models are run on the same
+    images, and nothing is written if their maps differ by more than the precision's tolerance.
+    """
+    console = Console()
+    with console.status("loading the model"):
+        from ad_dinov3.export.build import ExportOptions, export_model
+        from ad_dinov3.infer.detector import Detector
+        from ad_dinov3.model import load_model, with_prompts
+
+        options = ExportOptions(file_format.value, precision.value, read_size(size) if size else None, calibration)
+        loaded = with_prompts(load_model(model, offline=offline), class_name or (), offline=offline)
+        detector = Detector(loaded, offline=offline)
+    with console.status("exporting and comparing"):
+        parity = export_model(detector, model, out, options)
+    console.print(parity_table(parity))
+    console.print(f"exported: {out} ({_megabytes(out):.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
+
+
+def read_size(text: str) -> tuple[int, int]:
+    """(H, W) in px of ``512`` or ``512x768``.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise ConfigError(
+            f"--size {text}: expected a number of px, such as 512, or HxW; an exported graph has one fixed size"
+        )
+    return int(sides[0]), int(sides[-1])
+
+
+def parity_table(parity: Parity) -> Table:
+    """The differences beside what is allowed."""
+    limits = parity.tolerance
+    table = Table(title=f"exported against original, {parity.images} images", title_justify="left", box=None)
+    for heading in ("", "found", "allowed"):
+        table.add_column(heading, justify="right" if heading else "left")
+    table.add_row("largest map difference", f"{parity.largest_map_difference:.2g}", f"{limits.largest_map:.2g}")
+    table.add_row("mean map difference", f"{parity.mean_map_difference:.2g}", f"{limits.mean_map:.2g}")
+    table.add_row("largest score difference", f"{parity.largest_score_difference:.2g}", f"{limits.largest_score:.2g}")
+    table.add_row(f"decisions flipped at {parity.threshold:.3g}", str(parity.decision_flips), "")
+    table.add_row("map values flipped", f"{parity.pixel_flips:.3%}", "")
+    table.add_row("map correlation", f"{parity.map_correlation:.6f}", "")
+    return table
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / 1e6
