@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import learned_model, vit_folder
+from typer.testing import CliRunner
+
+from ad_dinov3.bench.subjects import open_subject
+from ad_dinov3.cli import benchmark, export
+from ad_dinov3.cli.export import read_size
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.export.speed import Contender, race
+from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.model import save_model
+
+pytest.importorskip("openvino")
+RUN = CliRunner(env={"COLUMNS": "200"})
+
+
+def test_export_then_benchmark_and_evaluate_take_the_folder(tmp_path: Path) -> None:
+    save_model(learned_model(vit_folder(tmp_path / "vit"), method__rarity=0), tmp_path / "model")
+    photo = np.random.default_rng(0).integers(0, 256, (50, 60, 3)).astype(np.uint8)
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photo).save(tmp_path / "photos" / "0.png")
+    arguments = [str(tmp_path / "model"), "-o", str(tmp_path / "line"), "--calibration", str(tmp_path / "photos")]
+    result = RUN.invoke(export.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "largest map difference" in result.output
+    subject = open_subject("ad_dinov3", str(tmp_path / "line"))
+    assert subject.device == "openvino fp32 on cpu"
+    with pytest.raises(ConfigError, match="export of ad_dinov3, not of dinov3_plain"):
+        open_subject("dinov3_plain", str(tmp_path / "line"))
+    rows = tmp_path / "speed.jsonl"
+    arguments = [str(tmp_path / "model"), str(tmp_path / "line"), "--rounds", "2", "--threads", "1", "-o", str(rows)]
+    result = RUN.invoke(benchmark.app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "line (openvino fp32)" in result.output
+    assert [json.loads(line)["calls"] for line in rows.read_text().splitlines()] == [2, 2]
+
+
+@pytest.mark.parametrize(("text", "size"), [("512", (512, 512)), ("256x384", (256, 384)), ("64X32", (64, 32))])
+def test_sizes_are_read(text: str, size: tuple[int, int]) -> None:
+    assert read_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["dynamic", "0", "1x2x3", "-5", ""])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="expected a number of px"):
+        read_size(text)
+
+
+class _Counting:
+    """Notes who is called when."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.name, self.log = name, log
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        return image
+
+    def score(self, batch: np.ndarray, class_names: object) -> RawScores:
+        self.log.append(self.name)
+        return RawScores(np.zeros((len(batch), 1, 1), np.float32), np.zeros(len(batch), np.float32))
+
+
+def test_contenders_take_turns_and_the_warm_up_does_not_count() -> None:
+    log: list[str] = []
+    contenders = [Contender(name, _Counting(name, log), (8, 8)) for name in "ab"]
+    speeds = race(contenders, batch_size=4, rounds=3, warm_up=2)
+    assert log == ["a", "b"] * 5
+    assert [(speed.name, speed.calls, speed.batch_size) for speed in speeds] == [("a", 3, 4), ("b", 3, 4)]
+    assert all(speed.p50_ms <= speed.p95_ms <= speed.p99_ms for speed in speeds)
