@@ -143,12 +143,12 @@ def test_a_threshold_outside_of_0_to_1_is_refused() -> None:
         threshold_mask(np.zeros((2, 2), np.float32), 1.5)
 
 
-@given(st.floats(0, 0.999), st.floats(0, 0.999))
-def test_position_words_name_the_third(x: float, y: float) -> None:
-    words = position_words((x * 300, y * 200), (200, 300))
-    assert ("left" in words) == (x < 1 / 3)
-    assert ("upper" in words) == (y < 1 / 3)
-    assert (words == "centre") == (1 / 3 <= x < 2 / 3 and 1 / 3 <= y < 2 / 3)
+@given(st.integers(0, 299), st.integers(0, 299))
+def test_position_words_name_the_third(column: int, row: int) -> None:
+    words = position_words((column + 0.5, row + 0.5), (300, 300))  # pixel centres
+    assert ("left" in words) == (column < 100)
+    assert ("upper" in words) == (row < 100)
+    assert (words == "centre") == (100 <= column < 200 and 100 <= row < 200)
 
 
 def test_a_long_thin_region_reads_as_a_scratch() -> None:
