@@ -1,6 +1,6 @@
 """Draws docs/figures/demo.jpg: three samples, and what the embedded model marks on them.
 
-    python recipes/readme_picture.py
+python recipes/readme_picture.py
 """
 
 from __future__ import annotations

@@ -203,7 +203,9 @@ def test_two_processes_train_to_the_same_model_as_one(tmp_path: Path, tiny_vit: 
     words = ["train", "--data", str(squares), "--settings", str(settings)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
-    subprocess.run([*launch, "-m", "ad_dinov3", *words, "--out", str(tmp_path / "two")], check=True, capture_output=True)
+    subprocess.run(
+        [*launch, "-m", "ad_dinov3", *words, "--out", str(tmp_path / "two")], check=True, capture_output=True
+    )
     train(new_model(quick(tiny_vit)), read_folder(squares), tmp_path / "one")
 
     one, two = state(load_model(tmp_path / "one")), state(load_model(tmp_path / "two"))

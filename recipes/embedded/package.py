@@ -64,7 +64,9 @@ def place_backbone(run: Path, folder: Path) -> str:
     """Copy the backbone; returns the name by which a model finds it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((run / "backbone" / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "grid_stride": GRID_STRIDE, "licence": "Apache-2.0"}, indent=2) + "\n")
+    (folder / "config.json").write_text(
+        json.dumps({**config, "grid_stride": GRID_STRIDE, "licence": "Apache-2.0"}, indent=2) + "\n"
+    )
     shutil.copyfile(run / "backbone" / "model.safetensors", folder / "model.safetensors")
     return "nano" if folder.resolve() == _OWN_FOLDER.resolve() else str(folder.resolve())
 

@@ -49,7 +49,8 @@ def test_features_come_back_as_the_encoder_gave_them_within_half_precision(
     expected = load_dinov3(str(weights)).encode(torch.stack([inputs["key39"], inputs["key0"]]))
     assert loaded.image_size == SIZE
     assert len(store) == len(again) == 40
-    for got, want in zip(loaded.patch_tokens + loaded.cls_tokens, expected.patch_tokens + expected.cls_tokens, strict=True):
+    pairs = zip(loaded.patch_tokens + loaded.cls_tokens, expected.patch_tokens + expected.cls_tokens, strict=True)
+    for got, want in pairs:
         torch.testing.assert_close(got, want, atol=2e-3, rtol=1e-3)
 
 

@@ -163,7 +163,8 @@ def _exported(
     module: nn.Module, example: tuple[object, ...], shapes: tuple[object, ...] | None = None
 ) -> ExportedProgram:
     with torch.no_grad():
-        return torch.export.export(module.eval(), example, dynamic_shapes=shapes).run_decompositions(_written_out())
+        exported: ExportedProgram = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
+    return exported.run_decompositions(_written_out())
 
 
 def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tuple[int, int]) -> None:
@@ -182,7 +183,7 @@ def _baked(module: StagedViT | StagedConvNeXt, size: tuple[int, int]) -> nn.Modu
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, shared)
     if isinstance(twin, StagedViT):
-        twin.rope_embeddings = BakedRope(twin.rope_embeddings, size)
+        twin.add_module("rope_embeddings", BakedRope(twin.rope_embeddings, size))
     return twin
 
 

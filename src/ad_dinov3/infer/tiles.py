@@ -133,7 +133,8 @@ class Fitted:
         raw = self._inner.score(np.ascontiguousarray(batch[:, :, rows][:, :, :, columns]), class_names)
         (down,) = _axes([0], self._size[0], height, raw.maps.shape[1], 0)
         (across,) = _axes([0], self._size[1], width, raw.maps.shape[2], 0)
-        return RawScores(down.mixing @ raw.maps @ across.mixing.T, raw.scores)
+        maps = (down.mixing @ raw.maps @ across.mixing.T).astype(np.float32)
+        return RawScores(maps, raw.scores)
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
