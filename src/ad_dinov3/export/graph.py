@@ -164,7 +164,8 @@ def _exported(
 ) -> ExportedProgram:
     with torch.no_grad():
         exported: ExportedProgram = torch.export.export(module.eval(), example, dynamic_shapes=shapes)
-    return exported.run_decompositions(_written_out())
+        lowered: ExportedProgram = exported.run_decompositions(_written_out())
+    return lowered
 
 
 def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tuple[int, int]) -> None:
