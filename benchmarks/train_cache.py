@@ -3,9 +3,9 @@
     python benchmarks/train_cache.py [--sizes S B L] [--images 24] [--preset released] [--data FOLDER]
 
 Both ways run the same loop with the same loss at the input's size (512 px), on the same images, with random weights of
-the public shapes. The preset is the authors' own training unless another is named: a heavier head gains less, since the
-cache saves the encoder's work alone. The way without the cache does the same work in every epoch, so one of its epochs is
-timed and counted ten times. Times are processor seconds of this process, all threads together; wall seconds are beside.
+the public shapes. The preset is the authors' own training unless another is named; a heavier head gains less, since
+the cache saves the encoder's work alone. The way without the cache does the same work in every epoch, so one of its
+epochs is timed and counted ten times. Times are processor seconds of this process; wall seconds are beside.
 """
 
 from __future__ import annotations
