@@ -1,0 +1,151 @@
+"""DINOv3 ViT backbones at 512 px: OpenVINO fp32 and int8 against plain transformers, in one run and in turns.
+
+    python benchmarks/backbone.py [S B L] [--rounds 5] [--threads 1] [--size 512]
+
+Weights are random where there are no others: speed does not depend on them. Ratios are of processor time (which other
+programs hardly move) and of wall-clock time, medians of interleaved rounds. Agreement is measured on the package's
+sample images: cosine of patch tokens, and the mean absolute difference of the map that the untrained baseline makes of
+them (in [0, 1]).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+
+import nncf
+import numpy as np
+import openvino
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import DINOv3ViTConfig, DINOv3ViTModel
+
+from ad_dinov3.config import ModelConfig
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.streams import find_images
+from ad_dinov3.data.transforms import resize_image
+from ad_dinov3.export.build import SAMPLES
+from ad_dinov3.export.graph import ScoreGraph
+from ad_dinov3.model import plain_model
+
+SHAPES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, blocks, heads
+REGISTERS = 4
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+class PatchTokens(nn.Module):
+    """The last stage's patch tokens (B, T, C) of normalised images, rotary tables baked."""
+
+    def __init__(self, graph: ScoreGraph) -> None:
+        super().__init__()
+        self.backbone = graph.backbone
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.backbone(pixels).patch_tokens[-1].flatten(1, 2)
+
+
+def random_vit(shape: str) -> DINOv3ViTModel:
+    """A ViT of a public shape with random weights, its layer scales at 1 so that every block counts."""
+    width, depth, heads = SHAPES[shape]
+    torch.manual_seed(0)
+    config = DINOv3ViTConfig(
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        num_register_tokens=REGISTERS,
+        layerscale_value=1.0,
+    )
+    return DINOv3ViTModel(config).eval()
+
+
+def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]) -> dict[str, Run]:
+    """The yardstick and the two exports, as functions of normalised images (1, 3, H, W) float32."""
+    eager = random_vit(shape)
+    with tempfile.TemporaryDirectory() as folder:
+        eager.save_pretrained(folder)
+        settings = ModelConfig().with_settings({"encoder": folder, "input.height": size, "input.width": size})
+        tokens = PatchTokens(ScoreGraph(plain_model(folder, settings), (size, size))).eval()
+    with torch.no_grad():
+        model = openvino.convert_model(torch.export.export(tokens, (torch.zeros(1, 3, size, size),)))
+    kind = nncf.ModelType.TRANSFORMER
+    quantized = nncf.quantize(model, nncf.Dataset(samples), model_type=kind, subset_size=len(samples))
+    settings_of = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+
+    def plain(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return eager(torch.from_numpy(pixels)).last_hidden_state[:, 1 + REGISTERS :].numpy()
+
+    def compiled(which: openvino.Model) -> Run:
+        ready = openvino.compile_model(which, "CPU", settings_of)
+        return lambda pixels: ready(pixels)[0].copy()
+
+    return {"transformers": plain, "OpenVINO fp32": compiled(model), "OpenVINO int8": compiled(quantized)}
+
+
+def plain_map(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The untrained baseline's map in [0, 1] of patch tokens (1, T, C)."""
+    unit = tokens / np.linalg.norm(tokens, axis=-1, keepdims=True)
+    return (unit.mean(-1) * np.sqrt(tokens.shape[-1]) + 1) / 2
+
+
+def measure(shape: str, size: int, rounds: int, threads: int) -> None:
+    """Print one table."""
+    torch.set_num_threads(threads)
+    paths = [item.path for item in find_images([str(SAMPLES)])]
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    samples = []
+    for path in paths:
+        pixels = resize_image(decode_image(path), (size, size)).transpose(1, 2, 0) / 255
+        samples.append(((pixels - mean) / std).transpose(2, 0, 1)[None].astype(np.float32))
+    runs = ways(shape, size, threads, samples[: len(samples) // 2])
+    held_out = samples[len(samples) // 2 :]
+    wall: dict[str, list[float]] = {name: [] for name in runs}
+    cpu: dict[str, list[float]] = {name: [] for name in runs}
+    tokens: dict[str, list[NDArray[np.float32]]] = {name: [] for name in runs}
+    for round_ in range(-1, rounds):
+        for name, run in runs.items():
+            cpu_started, started = time.process_time(), time.perf_counter()
+            found = run(held_out[round_ % len(held_out)])
+            if round_ >= 0:
+                wall[name].append(time.perf_counter() - started)
+                cpu[name].append(time.process_time() - cpu_started)
+                tokens[name].append(found)
+    base = "transformers"
+    print(f"ViT-{shape}/16, {size} px, batch 1, {threads} threads, {rounds} rounds in turns, random weights")
+    print(
+        f"  {'way':16} {'CPU s':>7} {'ratio':>6} {'wall s':>7} {'ratio':>6} {'cosine':>9} {'lowest':>8} {'map diff':>9}"
+    )
+    for name in runs:
+        cosine = np.concatenate([_cosines(a, b) for a, b in zip(tokens[base], tokens[name], strict=True)])
+        away = [np.abs(plain_map(a) - plain_map(b)).mean() for a, b in zip(tokens[base], tokens[name], strict=True)]
+        c, w = statistics.median(cpu[name]), statistics.median(wall[name])
+        ratios = statistics.median(cpu[base]) / c, statistics.median(wall[base]) / w
+        print(
+            f"  {name:16} {c:7.3f} {ratios[0]:5.2f}x {w:7.3f} {ratios[1]:5.2f}x "
+            f"{cosine.mean():9.6f} {cosine.min():8.5f} {np.mean(away):9.6f}"
+        )
+
+
+def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    return (a * b).sum(-1).ravel() / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)).ravel()
+
+
+def main() -> None:
+    """Measure the shapes named, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shapes", nargs="*", default=["S"], choices=[*SHAPES])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", type=int, default=512)
+    arguments = parser.parse_args()
+    for shape in arguments.shapes:
+        measure(shape, arguments.size, arguments.rounds, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
