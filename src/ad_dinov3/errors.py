@@ -7,6 +7,7 @@
     ├── DataError              a data set's tree, manifest or masks do not fit together
     ├── ShapeError             a tensor or array has a shape that the function does not take
     ├── TrainingError          training cannot go on (NaN, a checkpoint of another run, no disk)
+    ├── export.ParityError     an exported graph's maps differ from the model's by more than the tolerance
     └── MissingExtraError      an optional dependency is needed; the message names the pip line
 
 Messages say what was expected, what was found, and what to do next.
