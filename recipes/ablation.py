@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ad_dinov3.cli.options import spread
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.catalog import read_data
+from ad_dinov3.data.listing import spread
 from ad_dinov3.encoders.cache import FeatureStore, file_key
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.files import write_text

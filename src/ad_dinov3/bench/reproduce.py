@@ -21,6 +21,7 @@ from ad_dinov3.bench.studies import Route, Study, Variant
 from ad_dinov3.bench.subjects import detector_subject, mahalanobis_subject
 from ad_dinov3.config import ModelConfig, validated
 from ad_dinov3.data.catalog import LabelledData, class_words, open_data
+from ad_dinov3.data.listing import spread
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import ConfigError, DataError, WeightsError
 from ad_dinov3.infer.detector import Detector
@@ -192,13 +193,6 @@ def trained_model(variant: Variant, seed: int, route: Route, options: StudyOptio
     run = RunOptions(options.device, options.cache, resume=True, report=reports.training)
     train(new_model(config, words), samples, folder, run)
     return folder
-
-
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most ``limit`` samples, evenly spread over the list."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    return [samples[index * len(samples) // limit] for index in range(limit)]
 
 
 def _runs(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[tuple[Variant, int]]:

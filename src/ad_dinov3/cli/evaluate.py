@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ad_dinov3.cli.options import OFFLINE_HELP, spread
+from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.measure import GroupResult

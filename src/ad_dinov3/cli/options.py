@@ -13,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from ad_dinov3.training import Progress as TrainingProgress
-    from ad_dinov3.types import Sample
 
 OFFLINE_HELP = "never download; the environment variable HF_HUB_OFFLINE=1 does the same"
 _NAMES = {"features": "encoding images", "train": "training"}
@@ -35,13 +34,6 @@ def read_changes(settings: Path | None, changes: Sequence[str]) -> dict[str, obj
             raise ConfigError(f"--set {change}: expected KEY=VALUE, such as train.epochs=5")
         flat[key] = _value(value)
     return flat
-
-
-def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
-    """At most ``limit`` samples, evenly spread over the list."""
-    if limit is None or limit >= len(samples):
-        return list(samples)
-    return [samples[index * len(samples) // limit] for index in range(limit)]
 
 
 @contextmanager

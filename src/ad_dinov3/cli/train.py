@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import OFFLINE_HELP, read_changes, spread, training_progress
+from ad_dinov3.cli.options import OFFLINE_HELP, read_changes, training_progress
+from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
     from ad_dinov3.config import ModelConfig

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,3 +86,10 @@ def folder_contents(root: Path) -> str:
     except OSError as error:
         return f"which cannot be listed ({error.strerror or error})"
     return f"found {', '.join(names[:8])}{' and more' if len(names) > 8 else ''}" if names else "which is empty"
+
+
+def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
+    """At most ``limit`` samples, evenly spread over the list."""
+    if limit is None or limit >= len(samples):
+        return list(samples)
+    return [samples[index * len(samples) // limit] for index in range(limit)]
