@@ -29,7 +29,8 @@ from ad_dinov3.config import MethodConfig
 from ad_dinov3.config_rivals import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipTaps, LoadedVision, build_clip_vision
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedViT, quarters
+from ad_dinov3.encoders.dinov3 import Dinov3Encoder, quarters
+from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.methods.adaclip import AdaClip, ClipStart, Sentences
 from ad_dinov3.methods.anomalyclip import AnomalyClip, DualPath

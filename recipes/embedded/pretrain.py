@@ -14,17 +14,21 @@ import math
 import os
 import time
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from network import Network, Outputs
+from network import HEAD, Network
 from safetensors.torch import save_file
 from samples import SETS, Source, list_items
-from textures import Floats
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3, StageOutputs
+from ad_dinov3.ops import top_mean
 
 FOLDS = {
     "none": (),
@@ -43,9 +47,9 @@ class Recipe:
     steps: int
     seed: int = 0
     size_px: int = 192
-    fresh: int = 3  # new samples a step
-    replayed: int = 3  # samples seen in one of the last `memory / fresh` steps, in another orientation
-    memory: int = 240
+    fresh: int = 4  # new samples a step
+    replayed: int = 4  # samples seen in one of the last `memory / fresh` steps, in another orientation
+    memory: int = 600
     rate: float = 2e-3
     weight_decay: float = 0.05
     warm_up: int = 100
@@ -62,34 +66,41 @@ class Recipe:
         return self.rate * share * (0.02 + 0.49 * (1 + math.cos(math.pi * step / self.steps)))
 
 
-class Batches:
-    """Batch of any step as a function of seed and step alone, so that a resumed run sees what an unbroken one sees."""
+class Fresh(Dataset[tuple[Tensor, Tensor]]):
+    """The new samples of each step: images (fresh, 3, S, S), masks (fresh, 1, S, S); of seed and step alone."""
 
-    def __init__(self, source: Source, recipe: Recipe) -> None:
-        self.source, self.recipe = source, recipe
-        self.memory: deque[tuple[Floats, Floats]] = deque(maxlen=recipe.memory)
+    def __init__(self, source: Source, recipe: Recipe, steps: range) -> None:
+        self.source, self.recipe, self.steps = source, recipe, steps
 
-    def refill(self, step: int) -> None:
-        """What the memory held before ``step``."""
-        for past in range(max(0, step - self.recipe.memory // self.recipe.fresh), step):
-            self._draw(past)
+    def __len__(self) -> int:
+        return len(self.steps)
 
-    def at(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, S, S) in [0, 1] and masks (B, 1, S, S) in {0, 1} of a step."""
-        rng = np.random.default_rng([self.recipe.seed, step, self.recipe.fresh])
-        new = self._draw(step)
-        old = [self.memory[int(k)] for k in rng.integers(len(self.memory), size=self.recipe.replayed)]
-        images = torch.from_numpy(np.stack([image for image, _ in new + old])).permute(0, 3, 1, 2)
-        masks = torch.from_numpy(np.stack([mask for _, mask in new + old]))[:, None]
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        seeds = ([self.recipe.seed, self.steps[index], k] for k in range(self.recipe.fresh))
+        samples = [self.source.sample(np.random.default_rng(seed)) for seed in seeds]
+        images = torch.from_numpy(np.stack([image for image, _ in samples])).permute(0, 3, 1, 2)
+        return images, torch.from_numpy(np.stack([mask for _, mask in samples]))[:, None]
+
+
+def batches(source: Source, recipe: Recipe, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (B, 3, S, S) in [0, 1] and masks (B, 1, S, S) in {0, 1} of each step from ``start`` on.
+
+    Samples are drawn ahead by a process of their own. A resumed run sees what an unbroken one sees: what the memory of
+    replayed samples held before ``start`` is drawn again first.
+    """
+    memory: deque[tuple[Tensor, Tensor]] = deque(maxlen=recipe.memory)
+    first = max(0, start - recipe.memory // recipe.fresh)
+    fresh = Fresh(source, recipe, range(first, recipe.steps))
+    for step, new in enumerate(DataLoader(fresh, batch_size=None, num_workers=1, prefetch_factor=16), start=first):
+        memory.extend(zip(*new, strict=True))
+        if step < start:
+            continue
+        rng = np.random.default_rng([recipe.seed, step, recipe.fresh])
+        old = [memory[int(k)] for k in rng.integers(len(memory), size=recipe.replayed)]
+        images, masks = (torch.cat([new[i], torch.stack([sample[i] for sample in old])]) for i in (0, 1))
         turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
         images, masks = images.rot90(turns, (2, 3)), masks.rot90(turns, (2, 3))
-        return (images.flip(3), masks.flip(3)) if mirrored else (images, masks)
-
-    def _draw(self, step: int) -> list[tuple[Floats, Floats]]:
-        seeds = ([self.recipe.seed, step, k] for k in range(self.recipe.fresh))
-        new = [self.source.sample(np.random.default_rng(seed)) for seed in seeds]
-        self.memory.extend(new)
-        return new
+        yield (images.flip(3), masks.flip(3)) if mirrored else (images, masks)
 
 
 def focal(probability: Tensor, target: Tensor) -> Tensor:
@@ -112,16 +123,21 @@ def balanced(probability: Tensor, target: Tensor) -> Tensor:
     return (normal + abnormal).mean()
 
 
-def total_loss(out: Outputs, masks: Tensor) -> Tensor:
-    """Eq. 6 with balanced cross-entropy in place of the map's focal term, at a quarter of the image's size."""
+def total_loss(head: AdDinoV3, outputs: list[StageOutputs], masks: Tensor) -> Tensor:
+    """Eq. 6 with balanced cross-entropy in place of the map's focal term, at a quarter of the image's size.
+
+    The image term is on the map's highest margins, from which the score of a saved model comes.
+    """
     target = (F.avg_pool2d(masks, 4) > 0.25).float()
-    size = target.shape[2:]
-    anomaly = F.interpolate(out.map, size=size, mode="bilinear")
-    aacm = F.interpolate(out.aacm, size=size, mode="bilinear")
-    is_anomalous = masks.flatten(1).any(1).float()
-    image = F.binary_cross_entropy_with_logits(out.image_logit, is_anomalous)
+    size = (int(target.shape[2]), int(target.shape[3]))
+    margins = torch.stack([out.patch_logits[:, 1:] - out.patch_logits[:, :1] for out in outputs]).mean(0)
+    anomaly = F.interpolate(margins.sigmoid(), size=size, mode="bilinear")
+    aacm = F.interpolate(torch.stack(head.aacm_maps(outputs, size)).mean(0)[:, None], size=size, mode="bilinear")
+    image = F.binary_cross_entropy_with_logits(
+        top_mean(margins[:, 0], HEAD.top_fraction), masks.flatten(1).any(1).float()
+    )
     on_map = balanced(anomaly, target) + 0.5 * dice(anomaly, target)
-    return 0.5 * on_map + 0.25 * (focal(aacm, target) + dice(aacm, target)) + 0.05 * image
+    return 0.5 * on_map + 0.25 * (focal(aacm, target) + dice(aacm, target)) + 0.1 * image
 
 
 class Run:
@@ -148,7 +164,7 @@ class Run:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.rate_at(self.step)
-        loss = total_loss(self.network(images), masks)
+        loss = total_loss(self.network.head, self.network(images), masks)
         if not torch.isfinite(loss):
             raise FloatingPointError(f"expected a finite loss, got {loss.item()} at step {self.step}")
         self.optimiser.zero_grad()
@@ -189,12 +205,11 @@ class Run:
         (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
 
 
-def train(run: Run, batches: Batches, out: Path) -> None:
+def train(run: Run, source: Source, out: Path) -> None:
     """All steps that are left; a checkpoint every 200."""
     started, losses = time.monotonic(), deque(maxlen=200)
-    batches.refill(run.step)
-    while run.step < run.recipe.steps:
-        losses.append(run.advance(*batches.at(run.step)))
+    for images, masks in batches(source, run.recipe, run.step):
+        losses.append(run.advance(images, masks))
         if run.step % 200 == 0 or run.step == run.recipe.steps:
             run.save(out)
             _log.info("step %d loss %.4f, %.0f s", run.step, np.mean(losses), time.monotonic() - started)
@@ -229,7 +244,7 @@ def main() -> None:
     run = Run(recipe, args.start)
     run.resume(args.out)
     items = [list_items(args.data, name) for name in FOLDS[args.fold]]
-    train(run, Batches(Source(items, recipe.size_px, recipe.mix, recipe.materials), recipe), args.out)
+    train(run, Source(items, recipe.size_px, recipe.mix, recipe.materials), args.out)
     run.export(args.out)
 
 

@@ -12,7 +12,8 @@ from backbone_models import REGISTERS, STAGE_WIDTHS, WIDTH, saved, tiny_convnext
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ad_dinov3.encoders.dinov3 import StagedConvNeXt, StagedViT, load_dinov3, quarters
+from ad_dinov3.encoders.dinov3 import load_dinov3, quarters
+from ad_dinov3.encoders.stages import StagedConvNeXt, StagedViT
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
 from ad_dinov3.weights import load_backbone_weights, resolve_weights
 

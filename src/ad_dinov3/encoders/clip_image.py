@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from ad_dinov3.encoders.dinov3 import StageTokens
 from ad_dinov3.encoders.filling import fill, fingerprint
+from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.types import EncoderSpec, Features
 from ad_dinov3.weights import Activation, ClipWeights, load_clip_weights, resolve_weights

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
-from ad_dinov3.encoders.dinov3 import StagedViT
+from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
 from ad_dinov3.export.parity import TOLERANCES, Parity, compare

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedConvNeXt, StagedViT
+from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedModule
+from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
@@ -179,7 +180,7 @@ def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tup
         )
 
 
-def _baked(module: StagedViT | StagedConvNeXt, size: tuple[int, int]) -> nn.Module:
+def _baked(module: StagedModule, size: tuple[int, int]) -> nn.Module:
     """The backbone at one size; its tensors are shared with the original."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, shared)

@@ -21,8 +21,8 @@ from ad_dinov3.config import LossConfig
 from ad_dinov3.config_rivals import AdaClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.encoders.dinov3 import StageTokens
 from ad_dinov3.encoders.prompts import ADACLIP_PROMPTS, PromptSet
+from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.methods.clip_common import FrozenText, checked_state, class_rows, gaussian, loss_size
 from ad_dinov3.methods.head import Head
 from ad_dinov3.methods.kmeans import kmeans

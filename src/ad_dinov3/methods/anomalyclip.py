@@ -19,7 +19,7 @@ from ad_dinov3.config import LossConfig
 from ad_dinov3.config_rivals import AnomalyClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.encoders.dinov3 import StageTokens
+from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.methods.clip_common import FrozenText, checked_state, gaussian, loss_size
 from ad_dinov3.methods.head import Head

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ad_dinov3.config_rivals import WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid
-from ad_dinov3.encoders.dinov3 import StageTokens
 from ad_dinov3.encoders.prompts import WINCLIP_PROMPTS, PromptSet
+from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.errors import ShapeError
 from ad_dinov3.methods.clip_common import BakedPrompts, References, gaussian
 from ad_dinov3.types import Features, Scores, TextEncoder

@@ -48,6 +48,7 @@ class BackboneWeights:
         licence: name of the licence.
         mean, std: image statistics, per channel of [0, 1].
         grid_stride: pixels per cell of a ConvNeXt's common grid.
+        context: a ConvNeXt's stages are joined by those of `encoders.context`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class BackboneWeights:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     grid_stride: int = _DEFAULT_GRID_STRIDE
+    context: bool = False
 
 
 def load_backbone_weights(source: WeightSource) -> BackboneWeights:
@@ -107,6 +109,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         mean=mean,
         std=std,
         grid_stride=_grid_stride(file, settings),
+        context=settings.get("context") is True,
     )
 
 
