@@ -83,7 +83,7 @@ def filter_kernel(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
 
 
 def small_head(widths: tuple[int, ...]) -> AdDinoV3:
-    """AD-DINOv3's head with learned prompts and rarity, so started that what is rare looks abnormal from the first step."""
+    """AD-DINOv3's head with learned prompts and rarity, started so that what is rare looks abnormal at once."""
     head = AdDinoV3(HEAD, widths, HEAD.width, learned_prompts=True)
     with torch.no_grad():
         abnormal = F.normalize(torch.randn(HEAD.width), dim=0)
