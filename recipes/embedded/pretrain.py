@@ -54,9 +54,10 @@ class Recipe:
     weight_decay: float = 0.05
     warm_up: int = 100
     average: float = 0.998  # decay of the weight average that is exported
-    mix: tuple[float, float, float] = (0.55, 0.2, 0.25)
-    materials: float = 0.0  # share of the package's own renderer among rendered images
+    mix: tuple[float, float, float] = (0.35, 0.2, 0.45)  # real defects, drawn ones on real images, rendered images
+    materials: float = 0.65  # share of the package's own renderer among rendered images
     schedule: str = "cosine"
+    frozen: bool = False  # the backbone keeps its start; only the head is trained
 
     def rate_at(self, step: int) -> float:
         """Warm-up, then constant (another run goes on from there) or a cosine to 2 %."""
@@ -146,10 +147,11 @@ class Run:
     def __init__(self, recipe: Recipe, start: Path | None) -> None:
         self.recipe, self.step = recipe, 0
         self.network = Network(recipe.seed)
+        self.network.backbone.requires_grad_(not recipe.frozen)
         if start is not None:
             self.network.load_state_dict(torch.load(start / "state.pt", weights_only=True)["average"])
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        parameters = list(self.network.parameters())
+        parameters = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
@@ -224,8 +226,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--materials", type=float, default=0.0, help="share of the package's renderer")
     parser.add_argument("--schedule", choices=("cosine", "constant"), default="cosine")
+    parser.add_argument("--frozen", action="store_true", help="train the head alone, on the backbone's start")
     args = parser.parse_args()
     if FOLDS[args.fold] and args.data is None:
         parser.error("--fold A, B and all need --data")
@@ -237,8 +239,8 @@ def main() -> None:
         args.steps,
         args.seed,
         mix=Recipe.mix if FOLDS[args.fold] else (0.0, 0.0, 1.0),
-        materials=args.materials,
         schedule=args.schedule,
+        frozen=args.frozen,
     )
     args.out.mkdir(parents=True, exist_ok=True)
     run = Run(recipe, args.start)
