@@ -15,7 +15,7 @@ from PIL import Image
 from scipy import ndimage
 from textures import Floats, Rng, scene, texture, value_noise
 
-from ad_dinov3.data.synthetic import render
+from ad_dinov3.data.synthetic import paste_defect, render
 
 Bytes = NDArray[np.uint8]
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
@@ -183,10 +183,16 @@ class Source:
             image, mask = scene(rng, self.size), np.zeros((self.size, self.size), np.float32)
         if kind > 0 and rng.random() < 0.8:
             for _ in range(1 if rng.random() < 0.8 else 2):
-                image, mask = self._with_defect(rng, image, mask)
+                image, mask = (self._pasted if kind == 1 and rng.random() < 0.5 else self._drawn)(rng, image, mask)
         return augmented(rng, image, mask)
 
-    def _with_defect(self, rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
+    def _pasted(self, rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
+        """One of the package's own defects, which know relief and light."""
+        pixels, donor = ((x * 255).astype(np.uint8) for x in (image, self._donor(rng)))
+        spoilt, new = paste_defect(pixels, rng, donor=donor)
+        return spoilt.astype(np.float32) / 255, np.maximum(mask, new.astype(np.float32))
+
+    def _drawn(self, rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
         for _ in range(4):
             image, new = add_defect(rng, image, lambda: self._donor(rng))
             if new.any():
