@@ -19,7 +19,7 @@ from pretrain import FOLDS
 from samples import SETS
 
 HERE = Path(__file__).parent
-RENDERED_STEPS, FOLD_STEPS, FROZEN_STEPS = 12_000, 3_000, 1_500
+RENDERED_STEPS, FOLD_STEPS, FROZEN_STEPS = 6_200, 2_500, 1_000
 
 
 @dataclass(frozen=True)

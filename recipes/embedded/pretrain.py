@@ -54,7 +54,7 @@ class Recipe:
     weight_decay: float = 0.05
     warm_up: int = 100
     average: float = 0.998  # decay of the weight average that is exported
-    mix: tuple[float, float, float] = (0.35, 0.2, 0.45)  # real defects, drawn ones on real images, rendered images
+    mix: tuple[float, float, float] = (0.3, 0.2, 0.5)  # real defects, drawn ones on real images, rendered images
     materials: float = 0.65  # share of the package's own renderer among rendered images
     schedule: str = "cosine"
     frozen: bool = False  # the backbone keeps its start; only the head is trained
@@ -127,18 +127,22 @@ def balanced(probability: Tensor, target: Tensor) -> Tensor:
 def total_loss(head: AdDinoV3, outputs: list[StageOutputs], masks: Tensor) -> Tensor:
     """Eq. 6 with balanced cross-entropy in place of the map's focal term, at a quarter of the image's size.
 
-    The image term is on the map's highest margins, from which the score of a saved model comes.
+    Each stage's own map is trained beside the fused one, so that the fusion is a vote of detectors and not a sum that
+    is right on training images alone. The image term is on the map's highest margins, from which the score comes.
     """
     target = (F.avg_pool2d(masks, 4) > 0.25).float()
     size = (int(target.shape[2]), int(target.shape[3]))
-    margins = torch.stack([out.patch_logits[:, 1:] - out.patch_logits[:, :1] for out in outputs]).mean(0)
+    stages = torch.stack([out.patch_logits[:, 1:] - out.patch_logits[:, :1] for out in outputs])  # (L, B, 1, h, w)
+    margins = stages.mean(0)
     anomaly = F.interpolate(margins.sigmoid(), size=size, mode="bilinear")
+    each = F.interpolate(stages.flatten(0, 1).sigmoid(), size=size, mode="bilinear")
     aacm = F.interpolate(torch.stack(head.aacm_maps(outputs, size)).mean(0)[:, None], size=size, mode="bilinear")
     image = F.binary_cross_entropy_with_logits(
         top_mean(margins[:, 0], HEAD.top_fraction), masks.flatten(1).any(1).float()
     )
     on_map = balanced(anomaly, target) + 0.5 * dice(anomaly, target)
-    return 0.5 * on_map + 0.25 * (focal(aacm, target) + dice(aacm, target)) + 0.1 * image
+    on_each = balanced(each, target.repeat(len(stages), 1, 1, 1))
+    return 0.3 * (on_map + on_each) + 0.25 * (focal(aacm, target) + dice(aacm, target)) + 0.1 * image
 
 
 class Run:
