@@ -293,7 +293,7 @@ def figure3(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
     """
     reports = reports or Reports()
     lines = sorted(plan.variants, key=lambda variant: variant.label != "AD-DINOv3")
-    baseline = Variant("DINOv3, untrained", "dinov3_plain")
+    baseline = Variant("untrained baseline", "dinov3_plain")
     for route in plan.routes:
         subjects = [_subject(line, options.seeds[0], route, options, reports) for line in (*lines, baseline)]
         subjects.append(mahalanobis_subject())
