@@ -113,7 +113,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--weights", default="nano", help="image encoder: name, folder or file")
     parser.add_argument("--out", type=Path, default=Path("results/in_small"), help="what is published")
     parser.add_argument("--work", type=Path, default=Path("runs/in_small"), help="one folder for each --weights")
-    parser.add_argument("--limit", type=int, default=200, help="images of each set, evenly spread")
+    parser.add_argument("--limit", type=int, default=160, help="images of each set, evenly spread")
     parser.add_argument("--seeds", type=int, default=3, help="trainings of each line")
     return parser.parse_args()
 
