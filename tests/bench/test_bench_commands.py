@@ -97,4 +97,4 @@ def test_reproduce_writes_a_table_that_says_whose_data_it_is_of(
     table = (tmp_path / "o" / "table3.md").read_text()
     assert "not comparable with the paper's" in table
     assert "Trained on lent; measured on own." in table
-    assert re.search(r"\| last layer \| own \| 1 \|", table)
+    assert re.search(r"\| last layer \| lent \| own \| 1 \|", table)

@@ -78,6 +78,15 @@ def test_labels_name_what_tells_runs_apart() -> None:
     assert "protocol native" in labels[2]
 
 
+def test_a_method_trained_anew_for_one_set_keeps_one_line_and_says_so() -> None:
+    rows = [make_row(data="btad"), make_row(data="visa", trained_on=("mvtec_ad",), weights_hash="bbbb")]
+    board = make_board(rows)
+    assert [line.label for line in board.sections[0].lines] == ["ad_dinov3 (run1)"]
+    assert board.notes == ("ad_dinov3 (run1): trained on visa for btad; trained on mvtec_ad for visa",)
+    both_on_visa = make_board([*rows, make_row(data="visa")])
+    assert len(both_on_visa.sections[0].lines) == 2
+
+
 def test_classes_are_columns_of_their_own_scope() -> None:
     rows = [make_row(scope="class", class_name=name) for name in ("cable", "screw")]
     assert make_board(rows, published_results(), scope="class").sections[0].columns == (

@@ -74,6 +74,7 @@ def test_curves_are_svg_and_leave_out_what_is_undefined(toy: TestSet, tmp_path: 
     assert {path.stem for path in one_kind} == {"pixel_roc", "pixel_pr", "pixel_pro"}
     for path in one_kind:
         ET.parse(path)
+        assert "F1 0." in path.read_text(encoding="utf-8")  # the operating point
 
 
 def test_thinning_keeps_the_ends_and_the_area() -> None:

@@ -12,7 +12,7 @@ from bench_toys import make_row, write_sample
 from ad_dinov3.bench.protocol import PROTOCOLS
 from ad_dinov3.bench.reproduce import Reports, StudyOptions, figure1, figure3, plan_study, run_study, seed_summary
 from ad_dinov3.bench.rows import read_rows
-from ad_dinov3.bench.studies import STUDIES, Study, Variant
+from ad_dinov3.bench.studies import STUDIES, Route, Study, Variant
 from ad_dinov3.errors import ConfigError
 
 SETTINGS: dict[str, object] = {
@@ -115,6 +115,26 @@ def test_figures_are_drawn_for_each_test_set(toy_data: tuple[str, str], options:
 
 def test_seed_summary_gives_mean_and_sample_deviation() -> None:
     rows = [make_row(method="CMCL", model=f"seed {i}", value=value) for i, value in enumerate((0.90, 0.92, 0.94))]
-    text = seed_summary([*rows, make_row(method="plain", value=0.5)], ["pixel_auroc"])
-    assert "| CMCL | mvtec_ad | 3 | 92.0 ± 2.0 |" in text
-    assert "| plain | mvtec_ad | 1 | 50.0 |" in text
+    text = seed_summary([*rows, make_row(method="plain", trained_on=(), value=0.5)], ["pixel_auroc"])
+    assert "| CMCL | visa | mvtec_ad | 3 | 92.0 ± 2.0 |" in text
+    assert "| plain | nothing | mvtec_ad | 1 | 50.0 |" in text
+
+
+def test_seed_summary_keeps_trainings_on_different_data_apart() -> None:
+    rows = [make_row(trained_on=(name,), value=value) for name, value in (("busi", 0.6), ("mtd", 0.8))]
+    text = seed_summary(rows, ["pixel_auroc"])
+    assert "| busi | mvtec_ad | 1 | 60.0 |" in text
+    assert "| mtd | mvtec_ad | 1 | 80.0 |" in text
+
+
+def test_what_needs_no_training_counts_once_however_many_routes_end_there(
+    toy_data: tuple[str, str], options: StudyOptions
+) -> None:
+    floor = Variant("floor", "mahalanobis")
+    study = replace(STUDIES["table2"], variants=(floor,), routes=(Route(("a",), toy_data[1:]),) * 2)
+    seen: list[str] = []
+    plan = replace(plan_study(study, options), routes=study.routes)
+    rows = run_study(plan, options, Reports(evaluated=lambda evaluation: seen.append(evaluation.rows[0].method)))
+    assert len(rows) == len({(row.scope, row.class_name, row.metric) for row in rows})
+    assert seen == ["floor", "floor"]
+    assert [need.kind for need in plan.needs] == ["data", "data"]

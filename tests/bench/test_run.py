@@ -17,7 +17,7 @@ from ad_dinov3.bench.rows import Row
 from ad_dinov3.bench.run import evaluate, save_maps, score
 from ad_dinov3.bench.scoring import ScoringOptions, TestSet, file_hash
 from ad_dinov3.data.decode import decode_image
-from ad_dinov3.data.layouts import read_folder
+from ad_dinov3.data.layouts import list_folder, read_folder
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import DataError
 from ad_dinov3.infer.decide import upsample
@@ -133,14 +133,35 @@ def test_one_training_image_under_another_name_is_refused(toy: TestSet, tmp_path
 
 
 def test_a_broken_image_is_an_error_or_left_out_and_listed(data_root: Path, tmp_path: Path) -> None:
-    victim = data_root / "metal_nut" / "test" / "good" / "000.png"
-    victim.write_bytes(victim.read_bytes()[:60])
+    victim = data_root / "metal_nut" / "test" / "scratch" / "010.png"
+    mask = data_root / "metal_nut" / "ground_truth" / "scratch" / "010_mask.png"
+    victim.write_bytes(victim.read_bytes()[:200])  # the header is whole, the pixels are not
     data = TestSet("toy", tuple(read_folder(data_root)))
-    with pytest.raises(DataError, match=r"1 images cannot be decoded[\s\S]*000\.png"):
+    with pytest.raises(DataError, match=r"1 images cannot be used[\s\S]*010\.png[\s\S]*010_mask\.png"):
         evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path)
     result = evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path, skip_bad=True)
     assert pick(result.rows, "pooled", "pixel_auroc").images == 11
-    assert [error.path for error in result.broken] == [str(victim)]
+    assert [str(victim) in line and str(mask) in line for line in result.left_out] == [True]
+
+
+def test_pairs_that_do_not_fit_are_refused_before_scoring_or_left_out_and_listed(
+    data_root: Path, tmp_path: Path
+) -> None:
+    truth = data_root / "metal_nut" / "ground_truth" / "scratch"
+    Image.new("L", (9, 9), 255).save(truth / "010_mask.png")
+    (truth / "011_mask.png").write_bytes(b"no picture")
+    (data_root / "metal_nut" / "test" / "good" / "000.png").write_bytes(b"")
+    (truth / "012_mask.png").unlink()
+    listing = list_folder(data_root)
+    data = TestSet("toy", listing.samples, problems=listing.problems)
+    detector = BrightnessDetector()
+    with pytest.raises(DataError, match="4 images cannot be used"):
+        evaluate(subject_with(detector), data, SMALL, tmp_path)
+    assert detector.scored == 0
+    result = evaluate(subject_with(detector), data, SMALL, tmp_path, skip_bad=True)
+    assert pick(result.rows, "pooled", "pixel_auroc").images == detector.scored == 8
+    for number in ("010", "011", "012"):
+        assert any(f"{number}.png" in line and str(truth) in line for line in result.left_out)
 
 
 def test_scores_outside_the_unit_interval_are_refused(toy: TestSet, tmp_path: Path) -> None:

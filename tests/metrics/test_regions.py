@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from skimage.measure import label, regionprops
 from sklearn.metrics import auc
 
 from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.metrics import regions
 from ad_dinov3.metrics.ranking import count_ranking
 from ad_dinov3.metrics.regions import aupro, aupro_200, count_regions, pro_curve, region_weights
 
@@ -76,6 +79,28 @@ def field_loop_aupro(maps: Maps, masks: Masks, limit: float = 0.3, steps: int = 
 def test_aupro_equals_the_loop_over_every_threshold(seed: int, levels: int, limit: float) -> None:
     maps, masks = drawn(seed, levels)
     assert aupro(count_regions(maps, masks), limit) == pytest.approx(brute_force_aupro(maps, masks, limit), abs=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 7])
+@pytest.mark.parametrize("levels", [0, 3])
+def test_aupro_is_the_same_whatever_is_integrated_at_once(
+    monkeypatch: pytest.MonkeyPatch, block: int, levels: int
+) -> None:
+    counts = count_regions(*drawn(2, levels))
+    whole = [aupro(counts, limit) for limit in (0.01, 0.3, 1.0)]
+    monkeypatch.setattr(regions, "_BLOCK", block)
+    assert [aupro(counts, limit) for limit in (0.01, 0.3, 1.0)] == pytest.approx(whole, abs=1e-12)
+
+
+def test_aupro_takes_a_third_of_the_scores_memory_beside_them() -> None:
+    rng = np.random.default_rng(0)
+    masks = [np.kron(rng.random((8, 8)) < 0.02, np.ones((32, 32))) > 0 for _ in range(60)]
+    maps = [(rng.random(mask.shape) + 0.5 * mask).astype(np.float32) for mask in masks]
+    tracemalloc.start()
+    aupro(count_regions(maps, masks))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < sum(m.nbytes for m in maps) / 3
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -85,6 +85,7 @@ class _Entry:
     origin: Literal["measured", "published"]
     source: str
     cells: dict[tuple[str, str], Cell]
+    note: str = ""
 
 
 def make_board(
@@ -122,7 +123,7 @@ def make_board(
         tuple(section for section in sections if section is not None),
         reference.label,
         tuple(find_conflicts(chosen)),
-        tuple(dict.fromkeys(f"{p.label}: {p.note}" for p in beside if p.note)),
+        tuple(dict.fromkeys(f"{entry.label}: {entry.note}" for entry in entries if entry.note)),
     )
 
 
@@ -148,7 +149,12 @@ def _column(row: Row) -> str:
 
 def _measured(rows: Sequence[Row]) -> list[_Entry]:
     """One entry per method, model and protocol; a label names only what tells the entries apart."""
-    keys = list(dict.fromkeys((r.method, r.model, r.weights_hash, r.protocol, r.protocol_hash) for r in rows))
+    apart = _weights_apart(rows)
+    of = {
+        row: (row.method, row.model, row.weights_hash if row.weights_hash in apart else "", *_rules(row))
+        for row in rows
+    }
+    keys = list(dict.fromkeys(of.values()))
     entries = []
     for key in keys:
         method, model, weights, protocol, _ = key
@@ -158,15 +164,44 @@ def _measured(rows: Sequence[Row]) -> list[_Entry]:
         if sum(other[:3] == key[:3] for other in keys) > 1:
             parts.append(f"protocol {protocol}")
         label = f"{method} ({', '.join(parts)})" if parts else method
-        mine = [r for r in rows if (r.method, r.model, r.weights_hash, r.protocol, r.protocol_hash) == key]
+        mine = [row for row in rows if of[row] == key]
         cells = {(_column(r), r.metric): Cell(r.value, r.low, r.high) for r in mine}
-        entries.append(_Entry(label, "measured", f"protocol {protocol}", cells))
+        entries.append(_Entry(label, "measured", f"protocol {protocol}", cells, _trainings(mine)))
     return entries
+
+
+def _rules(row: Row) -> tuple[str, str]:
+    return row.protocol, row.protocol_hash
+
+
+def _weights_apart(rows: Sequence[Row]) -> set[str]:
+    """Weights that need lines of their own. Others share one: a method trained anew for some of the data sets."""
+    apart: set[str] = set()
+    for group in dict.fromkeys((r.method, r.model, r.protocol_hash) for r in rows):
+        mine = [r for r in rows if (r.method, r.model, r.protocol_hash) == group]
+        weights = dict.fromkeys(r.weights_hash for r in mine)
+        lent = {(r.weights_hash, r.trained_on) for r in mine}
+        measured = {(r.weights_hash, r.data) for r in mine}
+        is_one_line = len({names for _, names in lent}) == len(weights) and len({d for _, d in measured}) == len(
+            measured
+        )
+        apart |= set() if is_one_line else set(weights)
+    return apart
+
+
+def _trainings(rows: Sequence[Row]) -> str:
+    """What each part of a line was trained on, if not all of it on the same."""
+    measured: dict[str, list[str]] = {}
+    for row in rows:
+        measured.setdefault(", ".join(row.trained_on) or "nothing", []).append(row.data)
+    if len(measured) < 2:
+        return ""
+    return "; ".join(f"trained on {lent} for {', '.join(dict.fromkeys(data))}" for lent, data in measured.items())
 
 
 def _from_published(result: Published) -> _Entry:
     cells = {key: Cell(value) for key, value in result.values.items()}
-    return _Entry(result.label, "published", result.source, cells)
+    return _Entry(result.label, "published", result.source, cells, result.note)
 
 
 def _reference(entries: Sequence[_Entry], against: str | None) -> _Entry:

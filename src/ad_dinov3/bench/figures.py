@@ -85,10 +85,18 @@ def precision_recall_chart(counts: RankingCounts, title: str) -> str:
 
 
 def pro_chart(counts: RegionCounts, title: str) -> str:
-    """Mean overlap of the regions over the false positive rate, and the limit of AUPRO."""
+    """Mean overlap of the regions over the false positive rate, the limit of AUPRO, and where F1 is greatest."""
     curve = pro_curve(counts)
+    best = _best(counts.ranking)
+    overlap = float(counts.region_mass[: best + 1].sum()) / counts.regions
     return line_chart(
-        {"PRO": thinned(curve.fpr, curve.pro), "limit of AUPRO": [(0.3, 0.0), (0.3, 1.0)]},
+        {
+            "PRO": thinned(curve.fpr, curve.pro),
+            "limit of AUPRO": [(0.3, 0.0), (0.3, 1.0)],
+            _label(counts.ranking): _cross(
+                counts.ranking.false_positives[best] / counts.ranking.negative_total, overlap
+            ),
+        },
         title,
         "false positive rate",
         "per-region overlap",

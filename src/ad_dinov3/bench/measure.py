@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.scoring import Item, read_scored
+from ad_dinov3.data.decode import image_size
+from ad_dinov3.errors import DataError, ImageError
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.metrics.intervals import (
     BootstrapMetrics,
@@ -25,6 +27,7 @@ from ad_dinov3.metrics.intervals import (
 from ad_dinov3.metrics.ranking import RankingCounts, auroc, average_precision, count_ranking, f1_max
 from ad_dinov3.metrics.regions import RegionCounts, aupro, aupro_200, count_regions
 from ad_dinov3.metrics.streaming import BINS, StreamingPixels
+from ad_dinov3.types import Sample
 
 
 @dataclass(frozen=True)
@@ -127,17 +130,29 @@ class StoredMasks(Sequence[NDArray[np.bool_]]):
         return self._packed[index][1]
 
 
-def read_masks(items: Sequence[Item], protocol: Protocol) -> StoredMasks:
-    """The masks of some images at the size of evaluation.
+@dataclass(frozen=True)
+class Pairs:
+    """Samples whose mask fits, those masks at the size of evaluation, and a line for each other sample."""
 
-    Raises:
-        DataError: a mask cannot be read or does not have its image's size.
-    """
-    packed = []
-    for item in items:
-        mask = protocol.mask(item.sample)
+    samples: tuple[Sample, ...]
+    masks: StoredMasks
+    problems: tuple[str, ...]
+
+
+def read_pairs(samples: Sequence[Sample], protocol: Protocol) -> Pairs:
+    """Read the masks of some samples; images are opened as far as their size."""
+    fitting, packed, problems = [], [], []
+    for sample in samples:
+        try:
+            if sample.mask_path is None:
+                image_size(sample.image_path)  # a normal image's mask is made without looking at it
+            mask = protocol.mask(sample)
+        except (DataError, ImageError) as error:
+            problems.append(str(error))
+            continue
+        fitting.append(sample)
         packed.append((np.packbits(mask).tobytes(), (mask.shape[0], mask.shape[1])))
-    return StoredMasks(packed)
+    return Pairs(tuple(fitting), StoredMasks(packed), tuple(problems))
 
 
 def measure(items: Sequence[Item], masks: StoredMasks, protocol: Protocol) -> GroupResult:
@@ -145,7 +160,7 @@ def measure(items: Sequence[Item], masks: StoredMasks, protocol: Protocol) -> Gr
 
     Args:
         items: the images.
-        masks: their ground truth, from `read_masks`.
+        masks: their ground truth, from `read_pairs`.
         protocol: what counts.
 
     Raises:

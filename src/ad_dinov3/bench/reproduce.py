@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ad_dinov3.bench.board import METRIC_NAMES
 from ad_dinov3.bench.gallery import choose_cases, draw_gallery
 from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
 from ad_dinov3.bench.rows import Row, write_rows
-from ad_dinov3.bench.run import Subject, evaluate, score
+from ad_dinov3.bench.run import Evaluation, Subject, evaluate, score
 from ad_dinov3.bench.scoring import ScoringOptions, TestSet
 from ad_dinov3.bench.similarity import draw_similarity
 from ad_dinov3.bench.studies import Route, Study, Variant
@@ -100,11 +101,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Reports:
-    """Whom to tell: of a new step in words, of a training's progress, of images scored."""
+    """Whom to tell: of a new step in words, of a training's progress, of images scored, of a finished evaluation."""
 
     step: Callable[[str], None] = lambda text: None
     training: Callable[[Progress], None] = lambda progress: None
     scoring: Callable[[int, int], None] = lambda done, total: None
+    evaluated: Callable[[Evaluation], None] = lambda evaluation: None
 
 
 def plan_study(study: Study, options: StudyOptions) -> Plan:
@@ -139,7 +141,7 @@ def run_study(plan: Plan, options: StudyOptions, reports: Reports | None = None)
         ConfigError: a model of other settings is in the way.
     """
     reports = reports or Reports()
-    rows: list[Row] = []
+    rows: dict[tuple[str, ...], tuple[Row, ...]] = {}  # what is not trained comes up on every route, and counts once
     for route in plan.routes:
         for variant, seed in _runs(plan.variants, options.seeds):
             subject = _subject(variant, seed, route, options, reports)
@@ -148,25 +150,49 @@ def run_study(plan: Plan, options: StudyOptions, reports: Reports | None = None)
                 reports.step(f"{variant.label}, seed {seed}: measuring on {test_set.name}")
                 scoring = ScoringOptions(options.batch_size, report=reports.scoring)
                 result = evaluate(subject, test_set, options.protocol, options.out / "store", scoring)
-                rows += result.rows
+                rows[result.rows[0].run] = result.rows
                 write_rows(options.out, result.rows)
-    return rows
+                reports.evaluated(result)
+    return [row for evaluated in rows.values() for row in evaluated]
 
 
 def seed_summary(rows: Sequence[Row], metrics: Sequence[str] = ("pixel_auroc", "pixel_f1_max")) -> str:
-    """A Markdown table of means over seeds with their standard deviations, in %; class means only."""
-    lines = ["| method | data | seeds | " + " | ".join(metrics) + " |", "|---|---|---|" + "---|" * len(metrics)]
+    """A Markdown table of means over seeds with their sample standard deviations, in %; class means only."""
+    names = [METRIC_NAMES[metric] for metric in metrics]
+    lines = [
+        "| method | trained on | data | seeds | " + " | ".join(names) + " |",
+        "|---|---|---|---|" + "---|" * len(names),
+    ]
     chosen = [row for row in rows if row.scope == "mean" and row.metric in metrics]
-    for method, data in dict.fromkeys((row.method, row.data) for row in chosen):
+    for method, lent, data in dict.fromkeys((row.method, row.trained_on, row.data) for row in chosen):
         cells, count = [], 0
         for metric in metrics:
-            mine = [r for r in chosen if (r.method, r.data, r.metric) == (method, data, metric)]
+            key = (method, lent, data, metric)
+            mine = [r for r in chosen if (r.method, r.trained_on, r.data, r.metric) == key]
             values = [100 * r.value for r in mine if r.value is not None]
             count = max(count, len(values))
             spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.1f}{spread}" if values else "n/a")
-        lines.append(f"| {method} | {data} | {count} | " + " | ".join(cells) + " |")
+        lines.append(f"| {method} | {', '.join(lent) or 'nothing'} | {data} | {count} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def describe_data(plan: Plan, limit: int | None) -> str:
+    """What stands above a table, in Markdown: the data it was made on, and what of them was missing."""
+    lines = []
+    missing = [need.name for need in plan.needs if not need.is_there]
+    if missing:
+        lines.append(f"Not made, because it was missing here: {short_names(missing)}.")
+    for route in plan.routes:
+        lines.append(f"Trained on {short_names(route.train)}; measured on {short_names(route.test)}.")
+    if limit is not None:
+        lines.append(f"At most {limit} images of each set were used, evenly spread.")
+    return "\n\n".join(lines) + "\n"
+
+
+def short_names(specs: Iterable[str]) -> str:
+    """Data sets without the folders they lie in."""
+    return ", ".join(Path(spec.partition("=")[0]).name for spec in specs)
 
 
 def trained_model(variant: Variant, seed: int, route: Route, options: StudyOptions, reports: Reports) -> Path:
@@ -203,6 +229,8 @@ def _runs(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[tuple[V
 
 
 def _subject(variant: Variant, seed: int, route: Route, options: StudyOptions, reports: Reports) -> Subject:
+    if variant.method == "mahalanobis":
+        return replace(mahalanobis_subject(), method=variant.label)
     if variant.is_trained:
         model = load_model(trained_model(variant, seed, route, options, reports), device=options.device)
     else:
@@ -223,6 +251,8 @@ def _check_same(folder: Path, config: ModelConfig) -> None:
 
 def _weights_of(variant: Variant, options: StudyOptions) -> list[str]:
     """Names of the weights that a variant needs."""
+    if variant.method == "mahalanobis":
+        return []
     config = variant.config(options.preset, options.changes)
     needs_text = variant.method == "ad_dinov3" and config.prompts.source == "clip"
     return [config.encoder, *([config.prompts.text_encoder] if needs_text else [])]
@@ -263,7 +293,7 @@ def figure3(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
     """
     reports = reports or Reports()
     lines = sorted(plan.variants, key=lambda variant: variant.label != "AD-DINOv3")
-    baseline = Variant("DINOv3, untrained", "dinov3_plain")
+    baseline = Variant("untrained baseline", "dinov3_plain")
     for route in plan.routes:
         subjects = [_subject(line, options.seeds[0], route, options, reports) for line in (*lines, baseline)]
         subjects.append(mahalanobis_subject())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ad_dinov3.bench.measure import Estimate, GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_masks
+from ad_dinov3.bench.measure import Estimate, GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_pairs
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_mb, source_commit
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, file_hash, items_of, score_items
@@ -57,14 +57,14 @@ class Evaluation:
         classes: the results behind them, by class.
         pooled: the result over all images.
         items: the measured images; their maps are in the store.
-        broken: images that could not be decoded and were left out.
+        left_out: one line for each image that could not be used: no mask, a mask that does not fit, not decodable.
     """
 
     rows: tuple[Row, ...]
     classes: dict[str, GroupResult]
     pooled: GroupResult
     items: tuple[Item, ...]
-    broken: tuple[ImageError, ...]
+    left_out: tuple[str, ...]
 
 
 def evaluate(
@@ -83,27 +83,31 @@ def evaluate(
         protocol: how.
         store: folder of scored images; what is in it is not scored again.
         options: how scoring is carried out.
-        skip_bad: leave out images that cannot be decoded; else they are an error.
+        skip_bad: leave out images that cannot be used; else they are an error, before anything is scored if possible.
 
     Raises:
-        DataError: no image; training and test data overlap; an image or mask cannot be read; another process's share
+        DataError: no image; training and test data overlap; an image or mask cannot be used; another process's share
             of the images is not scored yet.
     """
-    items, broken = score(subject, data, protocol, store, options)
-    if broken and not skip_bad:
-        shown = "\n  ".join(str(error) for error in broken[:_SHOWN])
-        raise DataError(f"{len(broken)} images cannot be decoded (--skip-bad leaves them out):\n  {shown}")
-    bad = {error.path for error in broken}
-    items = [item for item in items if str(item.sample.image_path) not in bad]
+    pairs = read_pairs(data.samples, protocol)
+    unfit = [*data.problems, *pairs.problems]
+    if not skip_bad:
+        _refuse(unfit)
+    items, broken = score(subject, replace(data, samples=pairs.samples), protocol, store, options)
+    bad = {error.path: str(error) for error in broken}
+    undecodable = [_named(bad[path], item) for item in items if (path := str(item.sample.image_path)) in bad]
+    if not skip_bad:
+        _refuse(undecodable)
+    kept = [index for index, item in enumerate(items) if str(item.sample.image_path) not in bad]
+    items, masks = [items[index] for index in kept], pairs.masks.pick(kept)
     waiting = sum(not item.stored.is_file() for item in items)
     if waiting:
         raise DataError(f"{waiting} of {len(items)} images are not scored yet; run the other shares first")
-    masks = read_masks(items, protocol)
     names = list(dict.fromkeys(item.sample.class_name for item in items))
     classes = {name: _measure_class(items, masks, name, protocol) for name in names}
     pooled = next(iter(classes.values())) if len(classes) == 1 else measure(items, masks, protocol)
     rows = rows_of(subject, data.name, protocol, classes, pooled, data_hash(items))
-    return Evaluation(tuple(rows), classes, pooled, tuple(items), tuple(broken))
+    return Evaluation(tuple(rows), classes, pooled, tuple(items), (*unfit, *undecodable))
 
 
 def score(
@@ -228,10 +232,23 @@ class _Origin:
 
 def save_maps(evaluation: Evaluation, protocol: Protocol, folder: Path) -> None:
     """Write the maps at the size of evaluation as 16-bit PNG, ``<class>/<defect>/<image>.png`` below a folder."""
-    masks = read_masks(evaluation.items, protocol)
+    masks = read_pairs([item.sample for item in evaluation.items], protocol).masks
     for item, anomaly_map in zip(evaluation.items, StoredMaps(evaluation.items, masks), strict=True):
         sample = item.sample
         write_map_png16(folder / sample.class_name / sample.defect / f"{sample.image_path.stem}.png", anomaly_map)
+
+
+def _named(error: str, item: Item) -> str:
+    """What is wrong with an image, with its mask's path too."""
+    return f"{error} (mask {item.sample.mask_path})" if item.sample.mask_path else error
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    """DataError if there are any, with the first few."""
+    if problems:
+        shown = "\n  ".join(problems[:_SHOWN])
+        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise DataError(f"{len(problems)} images cannot be used (--skip-bad leaves them out):\n  {shown}{more}")
 
 
 def _measure_class(items: Sequence[Item], masks: StoredMasks, name: str, protocol: Protocol) -> GroupResult:

@@ -36,6 +36,7 @@ class TestSet:
         name: what tables and the zero-shot rule call it.
         samples: its images, of one class or several.
         words: (class, words) where prompts need other words than the class's name.
+        problems: one line for each image of it that has no usable mask and is not among the samples.
     """
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
@@ -43,6 +44,7 @@ class TestSet:
     name: str
     samples: tuple[Sample, ...]
     words: Mapping[str, str] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def choose_patches(mask: NDArray[np.bool_], grid: tuple[int, int]) -> tuple[tupl
 
 
 def draw_similarity(detector: Detector, sample: Sample) -> Image.Image:
-    """The figure: a row for the normal and one for the anomalous patch; ground truth, DINOv3, AD-DINOv3.
+    """The figure: a row for the normal and one for the anomalous patch; ground truth, frozen encoder, adapted.
 
     Raises:
         ConfigError: the model has no trained adapters.
@@ -96,7 +96,7 @@ def draw_similarity(detector: Detector, sample: Sample) -> Image.Image:
             similarity = upsample(cosine_to(kind, patch), mask.shape)
             pictures.append(_dotted(heat(similarity), patch, grid))
         rows.append((name, pictures))
-    return sheet(("image and truth", "DINOv3", "AD-DINOv3"), rows)
+    return sheet(("image and truth", f"{detector.model.encoder.spec.name}, frozen", "AD-DINOv3, adapted"), rows)
 
 
 def _patch_at(distance: NDArray[np.float64], grid: tuple[int, int]) -> tuple[int, int]:

@@ -25,8 +25,8 @@ class Variant:
 
     @property
     def is_trained(self) -> bool:
-        """False for the untrained baseline and WinCLIP."""
-        return self.method not in ("dinov3_plain", "winclip")
+        """False for the untrained baseline, WinCLIP and the classical floor."""
+        return self.method not in ("dinov3_plain", "winclip", "mahalanobis")
 
     def config(self, preset: str, changes: Mapping[str, object]) -> ModelConfig:
         """The settings of this line; a rival has a preset of its own, and changes that do not concern it are left out.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -30,17 +31,20 @@ def list_sets() -> None:
     """List the data sets of the catalog."""
     from ad_dinov3.data.catalog import CATALOG
 
-    table = Table("name", "data set", "domain", "classes", "normal", "anomalous", "licence")
-    for column in (3, 4, 5):
+    table = Table(
+        "name", "domain", "classes", "normal", "anomalous", "licence", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    table.columns[0].no_wrap = True  # it is what people copy
+    for column in (2, 3, 4):
         table.columns[column].justify = "right"
     for name, data_set in CATALOG.items():
         rows = data_set.classes.values()
         normal = _total([row.normal for row in rows])
         anomalous = _total([row.anomalous for row in rows])
-        table.add_row(name, data_set.title, data_set.domain, str(len(rows)), normal, anomalous, data_set.licence)
+        table.add_row(name, data_set.domain, str(len(rows)), normal, anomalous, data_set.licence)
     console = Console()
     console.print(table)
-    console.print("Counts are test images. `ad-dinov3 datasets show NAME` says where to get a set.")
+    console.print("Counts are test images. `ad-dinov3 datasets show NAME` says what a set is and where to get it.")
 
 
 @app.command()

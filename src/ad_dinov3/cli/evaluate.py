@@ -83,7 +83,7 @@ def evaluate(
     )
     parts = _read_share(share)
     for spec in data:
-        test_set = _test_set(open_data(spec), limit, skip_bad)
+        test_set = _test_set(open_data(spec), limit)
         if parts[1] > 1:
             _score_share(run, test_set, parts)
             continue
@@ -117,8 +117,8 @@ def _evaluate(run: _Run, test_set: TestSet) -> Evaluation:
         options = ScoringOptions(run.batch_size, report=report)
         result = evaluate(run.subject, test_set, run.protocol, run.store, options, run.skip_bad)
     run.console.print(_table(run, test_set.name, result))
-    for error in result.broken:
-        run.console.print(f"left out: {error}", style="yellow", markup=False)
+    for line in result.left_out:
+        run.console.print(f"left out: {line}", style="yellow", markup=False, soft_wrap=True)
     file = write_rows(run.out, result.rows)
     run.console.print(f"{len(result.rows)} rows in {file}; put runs side by side: ad-dinov3 compare {run.out}")
     return result
@@ -158,14 +158,14 @@ def _read_share(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _test_set(labelled: LabelledData, limit: int | None, skip_bad: bool) -> TestSet:
+def _test_set(labelled: LabelledData, limit: int | None) -> TestSet:
     from ad_dinov3.bench.scoring import TestSet
     from ad_dinov3.data.catalog import class_words
 
-    samples = list(labelled.listing.samples) if skip_bad else labelled.listing.complete()
     # Ordinary words are what the prompts make of the name itself, under which a model may hold them ready.
     words = {name: said for name, said in labelled.words.items() if said != class_words(name)}
-    return TestSet(labelled.name, tuple(spread(samples, limit)), words)
+    listing = labelled.listing
+    return TestSet(labelled.name, tuple(spread(listing.samples, limit)), words, listing.problems)
 
 
 @contextmanager

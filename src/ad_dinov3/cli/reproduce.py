@@ -79,6 +79,8 @@ def reproduce(
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
+    from ad_dinov3.bench.reproduce import short_names
+
     console.print(plan.study.title, style="bold")
     for need in plan.needs:
         mark = "[green]found  [/green]" if need.is_there else "[yellow]missing[/yellow]"
@@ -86,13 +88,9 @@ def _show_plan(console: Console, plan: Plan) -> None:
         console.print(f"  {mark} {need.kind} ", end="")
         console.print(f"{need.name}: {how}", markup=False, highlight=False, soft_wrap=True)
     for route in plan.routes:
-        console.print(f"  to do: train on {_names(route.train)}, measure on {_names(route.test)}", markup=False)
+        lent, measured = short_names(route.train), short_names(route.test)
+        console.print(f"  to do: train on {lent}, measure on {measured}", markup=False)
     console.print(f"  lines: {', '.join(v.label for v in plan.variants) or 'none'}", markup=False)
-
-
-def _names(specs: tuple[str, ...]) -> str:
-    """Data sets without the folders they lie in."""
-    return ", ".join(Path(spec.partition("=")[0]).name for spec in specs)
 
 
 def _refuse_impossible(plan: Plan) -> None:
@@ -129,20 +127,15 @@ def _write_tables(console: Console, plan: Plan, rows: list[Row], options: StudyO
 
 
 def _honest_lines(plan: Plan, limit: int | None) -> str:
-    """What stands above a table: the data it was made on, and what is missing from the paper's."""
+    """What stands above a table: whether its data are the paper's, and what is missing from them."""
+    from ad_dinov3.bench.reproduce import describe_data
     from ad_dinov3.bench.studies import STUDIES
 
-    lines = []
-    if plan.study.routes != STUDIES[plan.study.name].routes:
-        lines.append("Made on other data than the paper's: the figures are not comparable with the paper's.")
-    missing = [need.name for need in plan.needs if not need.is_there]
-    if missing:
-        lines.append(f"Not made, because it was missing here: {', '.join(missing)}.")
-    for route in plan.routes:
-        lines.append(f"Trained on {_names(route.train)}; measured on {_names(route.test)}.")
-    if limit is not None:
-        lines.append(f"At most {limit} images of each set were used, evenly spread.")
-    return "\n\n".join(lines) + "\n"
+    same = plan.study.routes == STUDIES[plan.study.name].routes
+    warning = (
+        "" if same else "Made on other data than the paper's: the figures are not comparable with the paper's.\n\n"
+    )
+    return warning + describe_data(plan, limit)
 
 
 def _write_figure(console: Console, target: str, plan: Plan, options: StudyOptions) -> None:

@@ -155,11 +155,10 @@ def count_ranking(scores: Arrays, labels: Arrays) -> RankingCounts:
     """
     score_list, label_list = as_lists(scores, labels)
     positive_scores, negative_total = positives_of(score_list, label_list)
-    thresholds, positives = np.unique(positive_scores, return_counts=True)
+    thresholds, positives = unique_counts(positive_scores, negative_total)
     del positive_scores
     above, tied = count_negatives(score_list, label_list, thresholds, negative_total)
-    held = positives.astype(_count_type(negative_total), copy=False)
-    return RankingCounts(thresholds[::-1], held[::-1], above[::-1], tied[::-1], negative_total)
+    return RankingCounts(thresholds[::-1], positives[::-1], above[::-1], tied[::-1], negative_total)
 
 
 def as_lists(scores: Arrays, labels: Arrays) -> tuple[Sequence[Array], Sequence[Array]]:
@@ -199,6 +198,14 @@ def positives_of(scores: Sequence[Array], labels: Sequence[Array]) -> tuple[NDAr
     if np.isnan(merged).any():
         raise DataError(_NAN)
     return merged, total - merged.size
+
+
+def unique_counts(
+    positive_scores: NDArray[np.floating], negative_total: int
+) -> tuple[NDArray[np.floating], NDArray[np.integer]]:
+    """The ascending unique scores (U,) of positives, and how many positives have each."""
+    thresholds, positives = np.unique(positive_scores, return_counts=True)
+    return thresholds, positives.astype(_count_type(negative_total), copy=False)
 
 
 def count_negatives(

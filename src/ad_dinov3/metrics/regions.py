@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ad_dinov3.errors import ConfigError, ShapeError
-from ad_dinov3.metrics.ranking import Array, RankingCounts, as_label, as_lists, count_negatives, positives_of
+from ad_dinov3.metrics.ranking import (
+    Array,
+    RankingCounts,
+    as_label,
+    as_lists,
+    count_negatives,
+    positives_of,
+    unique_counts,
+)
 
 FPR_LIMIT = 0.3
 _EIGHT_NEIGHBOURS = np.ones((3, 3), np.uint8)
+_BLOCK = 1 << 15  # thresholds that are integrated at once
 
 
 @dataclass(frozen=True)
@@ -81,12 +90,9 @@ def count_regions(maps: Sequence[Array], masks: Sequence[Array]) -> RegionCounts
     """
     map_list, mask_list = as_lists(maps, masks)
     scores, negative_total = positives_of(map_list, mask_list)
-    weights, regions = _all_region_weights(map_list, mask_list)
-    thresholds, inverse = np.unique(scores, return_inverse=True)
+    thresholds, positives = unique_counts(scores, negative_total)
     del scores
-    positives = np.bincount(inverse, minlength=thresholds.size)
-    mass: NDArray[np.float64] = np.bincount(inverse, weights, thresholds.size).astype(np.float64, copy=False)
-    del inverse, weights
+    mass, regions = _mass_at(thresholds, map_list, mask_list)
     above, tied = count_negatives(map_list, mask_list, thresholds, negative_total)
     ranking = RankingCounts(thresholds[::-1], positives[::-1], above[::-1], tied[::-1], negative_total)
     return RegionCounts(ranking, mass[::-1], regions)
@@ -119,11 +125,37 @@ def aupro(counts: RegionCounts, limit: float = FPR_LIMIT) -> float | None:
         raise ConfigError(f"expected a limit of the false positive rate in (0, 1], got {limit}")
     if not counts.ranking.is_defined or counts.regions == 0:
         return None
-    curve = pro_curve(counts)
-    inside = int(np.searchsorted(curve.fpr, limit, side="right"))
-    edge = float(np.interp(limit, curve.fpr[inside - 1 : inside + 1], curve.pro[inside - 1 : inside + 1]))
-    fpr, pro = np.append(curve.fpr[:inside], limit), np.append(curve.pro[:inside], edge)
-    return float(np.trapezoid(pro, fpr)) / limit
+    ranking, total = counts.ranking, counts.ranking.negative_total
+    area, fpr, pro = 0.0, 0.0, 0.0
+    for start in range(0, ranking.thresholds.size, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        before = ranking.negatives_above[part] / total
+        at = before + ranking.negatives_tied[part] / total
+        reached = pro + np.cumsum(counts.region_mass[part]) / counts.regions
+        area += _area_to(limit, (fpr, pro), before, at, reached)
+        fpr, pro = float(at[-1]), float(reached[-1])
+        if fpr >= limit:
+            break
+    return (area + pro * max(limit - fpr, 0.0)) / limit
+
+
+def _area_to(
+    limit: float,
+    origin: tuple[float, float],
+    before: NDArray[np.float64],
+    at: NDArray[np.float64],
+    reached: NDArray[np.float64],
+) -> float:
+    """Area under a piece of the PRO curve, from its origin (FPR, PRO) on and left of the limit.
+
+    Up to each threshold the curve is flat, from there to the threshold's own vertex it is straight: all (U,).
+    """
+    fpr, pro = np.append(origin[0], at[:-1]), np.append(origin[1], reached[:-1])
+    flat = np.minimum(before, limit) - np.minimum(fpr, limit)
+    across = np.minimum(at, limit) - np.minimum(before, limit)
+    width = at - before
+    rise = np.divide((reached - pro) * across, width, out=np.zeros_like(width), where=width > 0)
+    return float(pro @ flat + (pro + 0.5 * rise) @ across)
 
 
 def aupro_200(
@@ -164,6 +196,21 @@ def aupro_200(
     span = np.ptp(fpr[kept]) if kept.any() else 0.0
     # Thresholds ascend, so FPR descends: the integral is taken backwards.
     return float(-np.trapezoid(pro[kept], fpr[kept]) / span) if span > 0 else None
+
+
+def _mass_at(
+    thresholds: NDArray[np.floating], maps: Sequence[Array], masks: Sequence[Array]
+) -> tuple[NDArray[np.float64], int]:
+    """`RegionCounts.region_mass` at the ascending thresholds, and the number of regions; image by image."""
+    mass, regions = np.zeros(thresholds.size), 0
+    for score, mask in zip(maps, masks, strict=True):
+        is_positive = as_label(score, mask)
+        weights, count = region_weights(is_positive)
+        regions += count
+        scores = score[is_positive].astype(thresholds.dtype, copy=False)
+        order = np.argsort(scores)  # neighbouring keys are found several times faster than scattered ones
+        np.add.at(mass, np.searchsorted(thresholds, scores[order]), weights[order])
+    return mass, regions
 
 
 def _all_region_weights(maps: Sequence[Array], masks: Sequence[Array]) -> tuple[NDArray[np.float64], int]:
