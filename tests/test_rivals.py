@@ -81,7 +81,9 @@ def test_untrained_rival_is_refused_and_winclip_is_not(clip: str) -> None:
     with pytest.raises(ConfigError, match=r"adaclip must be trained.*--method adaclip"):
         open_method("adaclip", "embedded", clip, offline=True)
     assert open_method("winclip", "embedded", clip, offline=True).config.input.size == (240, 240)
-    with pytest.raises(ConfigError, match="there are ad_dinov3, winclip, april_gan, anomalyclip, adaclip"):
+    with pytest.raises(
+        ConfigError, match="there are ad_dinov3, dinov3_plain, winclip, april_gan, anomalyclip, adaclip"
+    ):
         open_method("padim", "embedded", clip, offline=True)
 
 

@@ -84,6 +84,10 @@ def train(
 
 
 def _usual_preset(method: str, weights: str | None) -> str:
+    from ad_dinov3.errors import ConfigError
+
+    if method in {"winclip", "dinov3_plain"}:
+        raise ConfigError(f"{method} is not trained; it is ready: ad-dinov3 predict --method {method} ...")
     if method != "ad_dinov3":
         return method
     return "embedded" if weights == "nano" else "default"

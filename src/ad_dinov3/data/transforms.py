@@ -25,8 +25,8 @@ def resize_image(
 ) -> NDArray[np.uint8]:
     """Image (H, W, 3) uint8 -> (3, h, w) uint8 of ``size`` (h, w) in px, by Pillow's antialiased filter.
 
-    From a megapixel on torch's bilinear filter for bytes takes the place of Pillow's where torch is loaded anyway: it is
-    several times as fast and within one grey level, in a thousandth of the values. Bicubic is always Pillow's, since the
+    From a megapixel on torch's bilinear filter for bytes takes Pillow's place where torch is loaded anyway: it is
+    several times as fast and within one grey level, in a thousandth of the values. Bicubic is always Pillow's: the
     systems that use it take a hundred times as long for the rest, and their published maps rest on it.
 
     Raises:

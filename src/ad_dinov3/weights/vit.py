@@ -1,8 +1,8 @@
 """DINOv3 ViT checkpoints: the names of Meta and timm into those of Hugging Face, and the configuration from the shapes.
 
 Meta keeps query, key and value in one matrix and masks the key's bias away; timm keeps them in one matrix with the
-biases apart, or in three; Hugging Face keeps three and has no key bias. Rotary periods are computed by ``transformers``
-and timm, while Meta's code runs with those in its files, which are rounded to bfloat16; a head trained on it needs them.
+biases apart, or in three; Hugging Face keeps three and has no key bias. Rotary periods are computed by transformers and
+timm, while Meta's code runs with those in its files, rounded to bfloat16; heads that were trained on it need them.
 """
 
 from __future__ import annotations
