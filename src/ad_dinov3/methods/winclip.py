@@ -91,7 +91,7 @@ class ClipWindows(nn.Module):
 
 
 def window_patches(grid: tuple[int, int], side: int) -> Tensor:
-    """Places, in row-major order, of the patches of each ``side`` x ``side`` window at stride 1: (count, side * side)."""
+    """Places, row by row, of the patches of each ``side`` x ``side`` window at stride 1: (count, side * side)."""
     board = torch.arange(grid[0] * grid[1]).reshape(grid)
     return board.unfold(0, side, 1).unfold(1, side, 1).flatten(2).flatten(0, 1)
 
@@ -199,7 +199,7 @@ def harmonic_map(scores: Tensor, side: int) -> Tensor:
 
     def covering_sum(values: Tensor) -> Tensor:
         padded = F.pad(values[:, None], (side - 1,) * 4)
-        return F.avg_pool2d(padded, side, stride=1, divisor_override=1)[:, 0]
+        return F.conv2d(padded, torch.ones(1, 1, side, side, device=values.device))[:, 0]
 
     return finite(covering_sum(torch.ones_like(scores[:1])) / covering_sum(1 / scores))
 
