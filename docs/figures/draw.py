@@ -43,12 +43,12 @@ class Box:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: title, size in px, boxes by name, and arrows "FROM TO", or "FROM TO X" with where they turn in px."""
+    """A figure: title, size in px, boxes by name, and arrows "FROM TO, ...", or "FROM TO X" to turn at X px."""
 
     title: str
     size: tuple[int, int]
     boxes: dict[str, Box]
-    arrows: tuple[str, ...]
+    arrows: str
 
 
 def box(kind: str, left: int, top: int, width: int, height: int, *lines: str) -> Box:
@@ -72,8 +72,8 @@ FIGURES = {
             "map": box("result", 720, 90, 120, 40, "anomaly map"),
             "score": box("result", 720, 146, 120, 40, "image score"),
         },
-        ("image dino", "dino patch", "dino cls", "prompts clip", "clip text", "text cosine 505", "patch cosine 505")
-        + ("cls cosine 505", "patch aacm", "cls aacm 490", "cosine map", "cosine score"),
+        "image dino, dino patch, dino cls, prompts clip, clip text, text cosine 505, patch cosine 505, "
+        "cls cosine 505, patch aacm, cls aacm 490, cosine map, cosine score",
     ),
     "dinov3_plain": Figure(
         "DINOv3 tokens, untrained: the first row of the paper's Table 2",
@@ -84,7 +84,7 @@ FIGURES = {
             "unit": box("computed", 330, 25, 150, 60, "unit tokens", "mean over channels"),
             "map": box("result", 520, 25, 160, 60, "anomaly map", "score: top 1 %"),
         },
-        ("image dino", "dino unit", "unit map"),
+        "image dino, dino unit, unit map",
     ),
     "winclip": Figure(
         "WinCLIP: windows of patches, each encoded by itself, against prompts",
@@ -104,9 +104,8 @@ FIGURES = {
             "score": box("result", 660, 10, 180, 36, "score: whole image"),
             "normals": box("input", 470, 236, 150, 60, "normal images", "nearest window, patch", "(WinCLIP+)"),
         },
-        ("image embed", "embed two", "embed three", "embed whole", "two blocks", "three blocks", "whole blocks")
-        + ("blocks prob", "states text", "text prob 640", "prob harmonic", "harmonic map", "prob score")
-        + ("normals map",),
+        "image embed, embed two, embed three, embed whole, two blocks, three blocks, whole blocks, "
+        "blocks prob, states text, text prob 640, prob harmonic, harmonic map, prob score, normals map",
     ),
     "april_gan": Figure(
         "APRIL-GAN: one linear layer per tapped block",
@@ -124,8 +123,8 @@ FIGURES = {
             "score": box("result", 720, 117, 120, 50, "image score"),
             "normals": box("input", 530, 196, 150, 60, "normal images", "1 - largest cosine", "(few-shot)"),
         },
-        ("image tower", "tower layers", "tower cls", "prompts text", "layers logits", "text logits 505")
-        + ("text prob 505", "cls prob 520", "logits map", "prob score", "normals map 700"),
+        "image tower, tower layers, tower cls, prompts text, layers logits, text logits 505, text prob 505, "
+        "cls prob 520, logits map, prob score, normals map 700",
     ),
     "anomalyclip": Figure(
         "AnomalyCLIP: value-value attention and object-agnostic learned prompts",
@@ -144,8 +143,8 @@ FIGURES = {
             "map": box("result", 660, 150, 85, 44, "map"),
             "score": box("result", 755, 150, 85, 44, "score"),
         },
-        ("image first", "first values", "first usual", "usual values", "values patches", "usual cls", "patches cosine")
-        + ("cls cosine", "words deep", "deep text", "text cosine 640", "cosine map", "cosine score"),
+        "image first, first values, first usual, usual values, values patches, usual cls, patches cosine, "
+        "cls cosine, words deep, deep text, text cosine 640, cosine map, cosine score",
     ),
     "adaclip": Figure(
         "AdaCLIP: static and dynamic prompts in both towers, and cluster fusion",
@@ -165,9 +164,9 @@ FIGURES = {
             "map": box("result", 690, 20, 170, 44, "map, Gaussian 4"),
             "score": box("result", 690, 198, 170, 44, "score: CLS + clusters"),
         },
-        ("image plain", "image embedded", "plain dynamic", "embedded again", "dynamic again", "static again")
-        + ("static text", "prompts text", "again projections", "projections cosine", "text cosine 670", "cosine map")
-        + ("projections clusters", "clusters score", "text score 670"),
+        "image plain, image embedded, plain dynamic, embedded again, dynamic again, static again, static text, "
+        "prompts text, again projections, projections cosine, text cosine 670, cosine map, "
+        "projections clusters, clusters score, text score 670",
     ),
 }
 
@@ -201,7 +200,7 @@ def draw(figure: Figure) -> str:
         f"<title>{escape(figure.title)}</title>",
         TIP,
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
-        *(f'<path d="{path(figure, arrow)}" {ARROW}/>' for arrow in figure.arrows),
+        *(f'<path d="{path(figure, arrow)}" {ARROW}/>' for arrow in figure.arrows.split(", ")),
         *(line for one in figure.boxes.values() for line in box_lines(one)),
         *legend(figure, height - 24),
         "</svg>",
