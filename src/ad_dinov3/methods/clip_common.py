@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.errors import ConfigError, WeightsError
 
-_SHOWN_KEYS = 8
-
 
 class BakedPrompts(nn.Module):
     """The normal and abnormal embedding of each known class, frozen, as the columns that images are compared with.
@@ -186,11 +184,7 @@ def checked_state(origin: str, found: Mapping[str, Tensor], wanted: Mapping[str,
         "unknown": sorted(found.keys() - wanted.keys()),
         "of another shape": sorted(wrong),
     }
-    told = [
-        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN_KEYS])}{', ...' if len(keys) > _SHOWN_KEYS else ''}"
-        for what, keys in problems.items()
-        if keys
-    ]
+    told = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in problems.items() if keys]
     if told:
         raise WeightsError(f"{origin}: the tensors do not fit this model; {'; '.join(told)}")
     return {key: tensor.to(wanted[key].dtype) for key, tensor in found.items()}
