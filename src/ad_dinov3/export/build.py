@@ -22,7 +22,7 @@ from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
 from ad_dinov3.export.parity import TOLERANCES, Parity, compare
-from ad_dinov3.export.rivals import RivalGraph, score_graph
+from ad_dinov3.export.rivals import score_graph
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.prediction import RawScores
@@ -219,8 +219,7 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
     encode, judge = (openvino.convert_model(half) for half in trace_halves(graph))
     encode.reshape([1, 3, *graph.size])
     dataset = nncf.Dataset([pixels[None] for pixels in calibration])
-    is_transformer = isinstance(graph, RivalGraph) or isinstance(graph.backbone, StagedViT)
-    kind = nncf.ModelType.TRANSFORMER if is_transformer else None
+    kind = nncf.ModelType.TRANSFORMER if isinstance(graph.backbone, StagedViT) else None
     small = nncf.quantize(encode, dataset, model_type=kind, subset_size=len(calibration))
     tokens = len(small.results)
     for result, parameter in zip(small.results, judge.parameters[:tokens], strict=True):
