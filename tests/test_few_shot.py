@@ -72,6 +72,7 @@ def test_few_shot_model_predicts_after_saving_without_the_normal_images(
     few_shot = detector.predict(image, "tile")
     assert not np.array_equal(before.anomaly_map, few_shot.anomaly_map)
     detector.save_pretrained(tmp_path / "model")
+    assert "compares with normal images of: tile" in (tmp_path / "model" / "README.md").read_text()
     shutil.rmtree(normals)
     loaded = load(tmp_path / "model", offline=True)
     np.testing.assert_array_equal(loaded.predict(image, "tile").anomaly_map, few_shot.anomaly_map)
