@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 sys.path.append(str(Path(__file__).parent / "methods"))
 import plain_clip as plain
 
+from ad_dinov3.cli import train as train_command
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.errors import ConfigError, WeightsError
@@ -64,6 +66,36 @@ def test_new_class_gets_prompts_and_leaves_known_ones_alone(method: str, clip: s
     assert wider.config.class_names == ("object", "bottle")
 
 
+@pytest.mark.parametrize("method", ["winclip", "april_gan", "adaclip"])
+def test_class_words_matter_where_a_folders_name_is_not_what_people_say(method: str, clip: str) -> None:
+    image = plain.images(1, 24, 24)
+    words = {"metal_nut": "metal nut", "bottle": "bottle"}
+    folder, said = (
+        new_model(settings(method, clip).with_settings({"rival.class_words": kind}), words, offline=True)
+        for kind in ("folder", "words")
+    )
+    for name, differs in (("metal_nut", True), ("bottle", False)):
+        maps = [each.score(image, [name]).patch_map for each in (folder, said)]
+        assert torch.equal(*maps) is not differs
+
+
+@pytest.mark.parametrize("method", RIVALS)
+def test_batch_of_four_equals_four_of_one_from_pixels_on(method: str, clip: str) -> None:
+    model = new_model(settings(method, clip), {"metal_nut": "metal nut"}, offline=True)
+    images, names = plain.images(4, 24, 24), ["object", "metal_nut"] * 2
+    whole = model.score(images, names)
+    for row, name in enumerate(names):
+        single = model.score(images[row : row + 1], [name])
+        torch.testing.assert_close(whole.patch_map[row : row + 1], single.patch_map, atol=1e-4, rtol=0)
+        torch.testing.assert_close(whole.image_score[row : row + 1], single.image_score, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["winclip", "dinov3_plain"])
+def test_train_refuses_what_is_not_trained_and_says_what_to_do(method: str) -> None:
+    with pytest.raises(ConfigError, match=f"{method} is not trained.*predict --method {method}"):
+        CliRunner().invoke(train_command.app, ["--data", "x", "--out", "y", "--method", method], catch_exceptions=False)
+
+
 @pytest.mark.parametrize("method", TRAINED)
 def test_checkpoint_of_the_authors_opens_as_a_model(method: str, clip: str, tmp_path: Path) -> None:
     made = new_model(settings(method, clip).with_settings({"train.seed": 7}), offline=True)
@@ -81,7 +113,9 @@ def test_untrained_rival_is_refused_and_winclip_is_not(clip: str) -> None:
     with pytest.raises(ConfigError, match=r"adaclip must be trained.*--method adaclip"):
         open_method("adaclip", "embedded", clip, offline=True)
     assert open_method("winclip", "embedded", clip, offline=True).config.input.size == (240, 240)
-    with pytest.raises(ConfigError, match="there are ad_dinov3, winclip, april_gan, anomalyclip, adaclip"):
+    with pytest.raises(
+        ConfigError, match="there are ad_dinov3, dinov3_plain, winclip, april_gan, anomalyclip, adaclip"
+    ):
         open_method("padim", "embedded", clip, offline=True)
 
 

@@ -22,6 +22,17 @@ from ad_dinov3.settings import Settings as Settings
 S = TypeVar("S", bound=Settings)
 
 
+METHOD_TITLES = {
+    "ad_dinov3": "AD-DINOv3",
+    "dinov3_plain": "DINOv3 tokens, untrained",
+    "winclip": "WinCLIP",
+    "april_gan": "APRIL-GAN",
+    "anomalyclip": "AnomalyCLIP",
+    "adaclip": "AdaCLIP",
+}
+"""What ``--method`` calls a method -> what people call it."""
+
+
 class InputConfig(Settings):
     """How an image becomes the encoder's input."""
 
@@ -153,6 +164,13 @@ class ModelConfig(Settings):
     smoothing_sigma_px: float = Field(0.0, ge=0, description="Gaussian on the map, in px of the input")
     class_names: tuple[str, ...] = Field((), description="classes whose prompts are baked into the weights")
     trained_on: tuple[str, ...] = Field((), description="names of the training data sets")
+
+    @property
+    def method_name(self) -> str:
+        """What ``--method`` calls it; a key of `METHOD_TITLES`."""
+        if self.rival is not None:
+            return self.rival.kind
+        return "dinov3_plain" if self.preset == "dinov3_plain" else "ad_dinov3"
 
     def with_settings(self, changes: Mapping[str, object]) -> Self:
         """A copy with dotted keys changed, such as ``{"method.tokens": "raw"}``.

@@ -37,9 +37,6 @@ class WinClipConfig(Settings):
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
     align_corners: bool = Field(False, description="of the bilinear resize of scores to the input's size")
     sigma_px: float = Field(0.0, ge=0, description="Gaussian on the map, in px of the input")
-    few_shot_merge: Literal["mean", "sum"] = Field(
-        "mean", description="text map with reference map: mean (anomalib) or sum (Accurate-WinCLIP); same ranking"
-    )
     patch_norm: bool = Field(False, description="final LayerNorm on the patches of the reference memory (anomalib)")
 
 

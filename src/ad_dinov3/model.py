@@ -2,6 +2,7 @@
 
     config.json          format version, settings, names of classes and training data
     head.safetensors     adapters and baked prompts; never the backbone's weights
+    memory.safetensors   tokens of normal images, where a few-shot method was given some
     training_images.txt  sha256 of every training image, one a line: evaluation refuses data that overlap
     README.md            model card
     NOTICE.md            the licence that the backbone's weights put on what is derived from them
@@ -24,35 +25,28 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ad_dinov3.config import PRESETS, ModelConfig, validated
+from ad_dinov3.config import METHOD_TITLES, PRESETS, ModelConfig, validated
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.files import replacing, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
-from ad_dinov3.methods.rivals import RIVAL_HEADS, add_prompts, load_authors, new_rival, saved_rival
-from ad_dinov3.types import ImageEncoder, Method, Scores
+from ad_dinov3.methods.rivals import FEW_SHOT_HEADS, RIVAL_HEADS, add_prompts, load_authors, new_rival, saved_rival
+from ad_dinov3.types import Features, ImageEncoder, Method, Scores
 from ad_dinov3.weights import read_tensors
 
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "methods" / "embedded"
-_CONFIG, _HEAD, _HASHES, _CARD, _NOTICE = (
+_ENCODE_BATCH = 8
+_CONFIG, _HEAD, _MEMORY, _HASHES, _CARD, _NOTICE = (
     "config.json",
     "head.safetensors",
+    "memory.safetensors",
     "training_images.txt",
     "README.md",
     "NOTICE.md",
 )
-
-
-_METHOD_NAMES = {
-    "dinov3": "AD-DINOv3",
-    "winclip": "WinCLIP",
-    "april_gan": "APRIL-GAN",
-    "anomalyclip": "AnomalyCLIP",
-    "adaclip": "AdaCLIP",
-}
 
 
 @dataclass(frozen=True)
@@ -63,7 +57,7 @@ class Model:
         config: every choice behind it.
         encoder: frozen.
         head: scores features.
-        training_images: sha256 of the files that it was trained on.
+        training_images: sha256 of the files that it was trained on, or that it remembers as normal.
     """
 
     config: ModelConfig
@@ -85,7 +79,7 @@ class Model:
         """Hex digest over settings, encoder and head: equal fingerprints give equal maps."""
         digest = hashlib.sha256(self.config.model_dump_json().encode() + self.encoder.spec.fingerprint.encode())
         if isinstance(self.head, nn.Module):
-            for name, tensor in sorted(self.head.state_dict().items()):
+            for name, tensor in sorted((self.head.state_dict() | _memory(self.head)).items()):
                 digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
@@ -134,29 +128,34 @@ def plain_model(encoder_name: str, config: ModelConfig, *, offline: bool = False
     return Model(config.model_copy(update={"preset": "dinov3_plain", "encoder": encoder_name}), encoder, Dinov3Plain())
 
 
-def open_method(method: str, model: str, weights: str | None = None, *, offline: bool = False) -> Model:
+def open_method(method: str | None, model: str, weights: str | None = None, *, offline: bool = False) -> Model:
     """A model of a named method.
 
     Args:
-        method: ``ad_dinov3``, or a rival: ``winclip``, ``april_gan``, ``anomalyclip``, ``adaclip``.
+        method: a key of ``config.METHOD_TITLES``; None: whatever the model's folder is of.
         model: ``embedded``, a model's folder or a hub repository; for a rival also a checkpoint file of its authors'
-            code. WinCLIP is not trained and needs none.
-        weights: the CLIP of a rival that does not come from a model's folder: name, folder or file; by default its own.
+            code. WinCLIP is not trained and needs none; ``dinov3_plain`` takes encoder and input from it.
+        weights: the encoder of what does not come from a model's folder, a rival or ``dinov3_plain``: name, folder or
+            file; by default its own.
         offline: never download.
 
     Raises:
-        ConfigError: the model is of another method, or a method that must be trained came without a model.
+        ConfigError: the model is of another method, a method that must be trained came without a model, or weights
+            for what holds its own.
         WeightsError: files are missing or do not fit.
     """
-    if method == "ad_dinov3" or Path(model).is_dir():
+    if method not in (None, *METHOD_TITLES):
+        raise ConfigError(f"no method {method!r}; there are {', '.join(METHOD_TITLES)}")
+    if method == "dinov3_plain":
+        config = ModelConfig() if weights else load_model(model, offline=offline).config
+        return plain_model(weights or config.encoder, config, offline=offline)
+    if method in (None, "ad_dinov3") or Path(model).is_dir():
+        if weights:
+            raise ConfigError(f"--weights {weights}: {model} names its own encoder; it takes none")
         opened = load_model(model, offline=offline)
-        found = opened.config.rival.kind if opened.config.rival else "ad_dinov3"
-        if found != method:
-            raise ConfigError(f"{model} is a model of {found}, not of {method}")
+        if method not in (None, opened.config.method_name):
+            raise ConfigError(f"{model} is a model of {opened.config.method_name}, not of {method}")
         return opened
-    if method not in PRESETS or PRESETS[method].rival is None:
-        rivals = [name for name, preset in PRESETS.items() if preset.rival is not None and name == preset.rival.kind]
-        raise ConfigError(f"no method {method!r}; there are ad_dinov3, {', '.join(rivals)}")
     config = PRESETS[method].with_settings({"encoder": weights} if weights else {})
     if method == "winclip" and model == EMBEDDED:
         return new_model(config, offline=offline)
@@ -193,6 +192,37 @@ def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = Fa
     return replace(model, config=model.config.model_copy(update={"class_names": head.class_names}))
 
 
+def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence[str] = ()) -> Model:
+    """The same model, comparing images of one class with normal ones from now on (WinCLIP+, few-shot APRIL-GAN).
+
+    The head remembers them in place of earlier ones of that class; `save_model` keeps them.
+
+    Args:
+        model: of a method with a memory.
+        class_name: what the images show.
+        images: (K, 3, H, W) uint8 at the size of the images to come.
+        hashes: sha256 of their files, so that nobody measures the model on them.
+
+    Raises:
+        ConfigError: the method has no memory, or there are no images.
+        ShapeError: H or W is not a multiple of the encoder's step.
+    """
+    if not isinstance(model.head, FEW_SHOT_HEADS):
+        raise ConfigError(f"{type(model.head).__name__} has no memory for normal images; winclip and april_gan have")
+    if not len(images):
+        raise ConfigError(f"{class_name}: no normal images to remember")
+    parts = [model.encoder.encode(batch) for batch in torch.split(images, _ENCODE_BATCH)]
+    patches = tuple(torch.cat(stage) for stage in zip(*(part.patch_tokens for part in parts), strict=True))
+    cls = tuple(torch.cat(stage) for stage in zip(*(part.cls_tokens for part in parts), strict=True))
+    model.head.remember(class_name, Features(patches, cls, parts[0].image_size))
+    return replace(model, training_images=model.training_images | frozenset(hashes))
+
+
+def normal_classes(model: Model) -> tuple[str, ...]:
+    """Classes that the model has normal images of; empty for most."""
+    return model.head.references.class_names if isinstance(model.head, FEW_SHOT_HEADS) else ()
+
+
 def save_model(model: Model, folder: Path, card: str = "") -> None:
     """Write the model's folder; each file is written beside and then renamed.
 
@@ -210,6 +240,12 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
     with replacing(folder / _HEAD) as unfinished:
         save_file(state, unfinished)
+    memory = _memory(model.head)
+    if memory:
+        with replacing(folder / _MEMORY) as unfinished:
+            save_file(memory, unfinished)
+    else:
+        (folder / _MEMORY).unlink(missing_ok=True)
     texts = {
         _CONFIG: model.config.model_dump_json(indent=2),
         _HASHES: "\n".join(sorted(model.training_images)),
@@ -243,6 +279,8 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     seen = frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
     if config.rival is not None:
         rival = saved_rival(config, state, offline=offline)
+        if (folder / _MEMORY).is_file():
+            _restore_memory(rival.head, folder / _MEMORY)
         return Model(config, rival.encoder, rival.head, seen).to(device)
     encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
     head = AdDinoV3(
@@ -257,6 +295,21 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     except RuntimeError as error:
         raise WeightsError(f"{folder / _HEAD}: does not fit {_CONFIG}: {error}") from None
     return Model(config, encoder, head.eval(), seen).to(device)
+
+
+def _memory(head: Method) -> dict[str, Tensor]:
+    """What a head remembers of normal images; empty for most."""
+    return head.references.tensors() if isinstance(head, FEW_SHOT_HEADS) else {}
+
+
+def _restore_memory(head: Method, file: Path) -> None:
+    if not isinstance(head, FEW_SHOT_HEADS):
+        raise WeightsError(f"{file}: {type(head).__name__} has no memory for normal images; remove the file")
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{file}: cannot be read ({error}); remember the normal images again") from None
+    head.references.restore(tensors, str(file))
 
 
 def _folder(where: str | Path, offline: bool) -> Path:
@@ -290,15 +343,17 @@ def _model_card(model: Model, more: str) -> str:
         "---",
         "library_name: ad-dinov3",
         "pipeline_tag: image-segmentation",
-        f"tags: [anomaly-detection, zero-shot, {_kind(config)}]",
+        f"tags: [anomaly-detection, zero-shot, {config.method_name}]",
         "---",
         "",
-        f"# {_METHOD_NAMES[_kind(config)]} head on {spec.name}",
+        f"# {METHOD_TITLES[config.method_name]} head on {spec.name}",
         "",
         "Adapters and baked prompts for zero-shot anomaly detection; the frozen backbone is not part of this folder.",
         "",
         f"- preset: {config.preset}; input {config.input.height}x{config.input.width} px",
-        f"- trained on: {', '.join(config.trained_on) or 'nothing'} ({len(model.training_images)} images)",
+        f"- trained on: {', '.join(config.trained_on) or 'nothing'}",
+        f"- compares with normal images of: {', '.join(normal_classes(model)) or 'no class'}",
+        f"- images seen, not to be measured on: {len(model.training_images)}, see {_HASHES}",
         f"- classes with prompts: {', '.join(config.class_names) or 'one learned pair for all'}",
         f"- licence of the backbone's weights: {spec.licence}; see NOTICE.md",
         "",
@@ -307,10 +362,6 @@ def _model_card(model: Model, more: str) -> str:
         "",
     ]
     return "\n".join(lines) + more
-
-
-def _kind(config: ModelConfig) -> str:
-    return config.rival.kind if config.rival else "dinov3"
 
 
 def _notice(model: Model) -> str:

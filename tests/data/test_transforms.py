@@ -24,6 +24,19 @@ def test_resize_equals_pillow_with_channels_first(size: tuple[int, int], interpo
     np.testing.assert_array_equal(resized.transpose(1, 2, 0), expected)
 
 
+@pytest.mark.parametrize(("interpolation", "levels"), [("bilinear", 1), ("bicubic", 0)])
+def test_large_images_too_are_resized_as_pillow_does_it(interpolation: str, levels: int) -> None:
+    pytest.importorskip("torch")  # whose bilinear filter takes Pillow's place
+    rough = np.random.default_rng(4).integers(0, 256, (90, 120, 3)).astype(np.uint8)
+    photo = np.asarray(Image.fromarray(rough).resize((1200, 900)))
+    filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    expected = np.asarray(Image.fromarray(photo).resize((518, 518), filters[interpolation]))
+    resized = resize_image(photo, (518, 518), interpolation)  # type: ignore[arg-type]
+    away = np.abs(resized.transpose(1, 2, 0).astype(int) - expected)
+    assert away.max() <= levels
+    assert (away > 0).mean() < 0.01
+
+
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_resize_is_within_one_level_of_torchs_antialiased_filter(interpolation: str) -> None:
     torch = pytest.importorskip("torch")

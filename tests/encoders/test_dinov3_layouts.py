@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from backbone_models import (
     HEADS,
+    WIDTH,
     convnext_as_meta,
     convnext_as_timm,
     saved,
@@ -47,6 +49,25 @@ def test_metas_vit_file_gives_the_features_of_the_hugging_face_folder(
     meta = load_dinov3(str(tmp_path / "meta.pth"))
     assert_same(meta.encode(images), plain.encode(images))
     assert meta.spec.fingerprint == plain.spec.fingerprint
+
+
+def test_metas_rounded_rotary_periods_are_used_as_metas_code_uses_them(tmp_path: Path, images: Tensor) -> None:
+    model = tiny_vit()
+    tensors = vit_as_meta(model)
+    rounded = tensors["rope_embed.periods"].bfloat16()
+    torch.save(tensors | {"rope_embed.periods": rounded}, tmp_path / "meta.pth")
+    plain, meta = load_dinov3(saved(model, tmp_path / "hf")), load_dinov3(str(tmp_path / "meta.pth"))
+    assert not torch.equal(plain.encode(images).patch_tokens[0], meta.encode(images).patch_tokens[0])
+    assert plain.spec.fingerprint != meta.spec.fingerprint
+    cos, sin = meta.module.rope_embeddings(torch.zeros(1, 3, 32, 64))
+    width = WIDTH // HEADS
+    for place in range(8):  # 2 x 4 patches of 16 px
+        centre = [2 * (place // 4 + 0.5) / 2 - 1, 2 * (place % 4 + 0.5) / 4 - 1]
+        for channel in range(width):
+            axis, index = divmod(channel % (width // 2), width // 4)
+            angle = torch.tensor(2 * math.pi * centre[axis] / float(rounded[index]))
+            torch.testing.assert_close(cos[place, channel], angle.cos(), atol=1e-5, rtol=0)
+            torch.testing.assert_close(sin[place, channel], angle.sin(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("fused", [True, False])

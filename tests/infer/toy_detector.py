@@ -18,6 +18,9 @@ SIDE = 64
 class ToyDetector:
     """Counts the images of each call; ``nan_above`` makes maps of brighter images NaN."""
 
+    method = "toy"
+    normal_classes = ()
+
     def __init__(self, nan_above: float = 256.0) -> None:
         self.batches: list[int] = []
         self._nan_above = nan_above

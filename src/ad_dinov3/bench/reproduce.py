@@ -238,7 +238,7 @@ def _subject(variant: Variant, seed: int, route: Route, options: StudyOptions, r
         is_plain = variant.method == "dinov3_plain"
         model = plain_model(config.encoder, config) if is_plain else new_model(config)
     name = f"seed {seed}" if variant.is_trained else model.encoder.spec.name
-    subject = detector_subject(Detector(model, device=options.device), name, options.device, variant.method)
+    subject = detector_subject(Detector(model, device=options.device), name, options.device)
     return replace(subject, method=variant.label)
 
 

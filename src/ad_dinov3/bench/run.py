@@ -142,8 +142,8 @@ def refuse_overlap(subject: Subject, data_name: str, items: Iterable[Item]) -> N
     known = [item.sample.image_path for item in items if item.image_hash in subject.training_images]
     if known:
         raise DataError(
-            f"{len(known)} images of {data_name} are among the training images of {subject.model}, such as {known[0]}; "
-            "a zero-shot figure needs test data that it never saw"
+            f"{len(known)} images of {data_name} are among the training or normal images of {subject.model}, such as "
+            f"{known[0]}; a zero-shot figure needs test data that it never saw"
         )
 
 

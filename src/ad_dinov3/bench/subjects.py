@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.bench.run import Subject
-from ad_dinov3.config import ModelConfig
+from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.infer.detector import Detector, load
+from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.prediction import RawScores
 from ad_dinov3.infer.session import Session, is_exported
 from ad_dinov3.methods import mahalanobis
-from ad_dinov3.model import open_method, plain_model
+from ad_dinov3.model import open_method
 
-RIVALS = ("winclip", "april_gan", "anomalyclip", "adaclip")
-METHODS = ("ad_dinov3", *RIVALS, "dinov3_plain", "mahalanobis")
+METHODS = (*METHOD_TITLES, "mahalanobis")
 _UNTRAINED = ("dinov3_plain", "winclip")
 _TOP_SHARE = 0.01
 
 
 def open_subject(
-    method: str, model: str, weights: str | None = None, *, device: str = "cpu", offline: bool = False
+    method: str | None, model: str, weights: str | None = None, *, device: str = "cpu", offline: bool = False
 ) -> Subject:
     """A method with weights.
 
     Args:
-        method: one of `METHODS`.
+        method: one of `METHODS`; None: what the model's folder or the exported folder is of.
         model: ``embedded``, a model's folder, an exported folder or a hub repository; the baseline takes its encoder
             and input from it. For a rival its trained model's folder or a checkpoint of its authors; WinCLIP needs
             none.
@@ -43,27 +44,24 @@ def open_subject(
         ConfigError: no such method, or weights for a method that takes none.
         WeightsError: the model's or the encoder's files are missing or do not fit.
     """
-    if method not in METHODS:
+    if method not in (None, *METHODS):
         raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if weights and method not in (*RIVALS, "dinov3_plain"):
-        raise ConfigError(f"--weights names the encoder of dinov3_plain or a rival; {method} takes none")
+    if weights and method in (None, "ad_dinov3", "mahalanobis"):
+        taker = method or "a model without --method"
+        raise ConfigError(f"--weights names the encoder of dinov3_plain or a rival; {taker} takes none")
     if method == "mahalanobis":
         return mahalanobis_subject()
     if is_exported(model):
-        return session_subject(Session(model, device=device), method, model, device)
-    if method != "dinov3_plain":
-        opened = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
-        name = opened.config.encoder if method == "winclip" else model
-        return detector_subject(opened, name, device, method)
-    config = ModelConfig() if weights else load(model, device=device, offline=offline).config
-    encoder = weights or config.encoder
-    plain = Detector(plain_model(encoder, config, offline=offline), device=device, offline=offline)
-    return detector_subject(plain, encoder, device, "dinov3_plain")
+        session = Session(model, device=device)
+        return session_subject(session, method or session.method, model, device)
+    opened = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
+    is_bare = opened.method in _UNTRAINED and not (opened.method == "winclip" and Path(model).is_dir())
+    return detector_subject(opened, opened.config.encoder if is_bare else model, device)
 
 
-def detector_subject(detector: Detector, model: str, device: str, method: str = "ad_dinov3") -> Subject:
+def detector_subject(detector: Detector, model: str, device: str) -> Subject:
     """A detector as it is measured; an untrained method carries no training data."""
-    config = detector.config
+    config, method = detector.config, detector.method
     is_trained = method not in _UNTRAINED
     return Subject(
         detector,
@@ -73,9 +71,33 @@ def detector_subject(detector: Detector, model: str, device: str, method: str = 
         input_size=config.input.size,
         interpolation=config.input.interpolation,
         trained_on=config.trained_on if is_trained else (),
-        training_images=detector.model.training_images if is_trained else frozenset(),
+        training_images=detector.model.training_images,
         training_seed=config.train.seed if is_trained else None,
         device=device,
+    )
+
+
+def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Subject:
+    """The same method, few-shot: it compares images with normal ones of their class from now on.
+
+    Args:
+        subject: of a method with a memory.
+        normals: the words of a class, as scoring will say them -> files.
+
+    Raises:
+        ConfigError: the method has no memory for normal images.
+        ImageError: a file cannot be decoded.
+    """
+    if not isinstance(subject.detector, Detector):
+        raise ConfigError(f"{subject.model}: {subject.method} takes no normal images here; winclip and april_gan do")
+    for words, paths in normals.items():
+        subject.detector.remember(paths, words)
+    count = sum(map(len, normals.values()))
+    return replace(
+        subject,
+        model=f"{subject.model} + {count} normal images",
+        weights_hash=subject.detector.fingerprint,
+        training_images=subject.detector.model.training_images,
     )
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": ("demo", "Find the defects in the embedded sample images; needs nothing else."),
     "predict": ("predict", "Score images: maps, masks, regions, overlays and a report."),
     "train": ("train", "Train adapters on labelled images of other products."),
+    "remember": ("remember", "Give a few-shot method normal images, and save it with them."),
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.cli.options import METHOD_HELP, NORMALS_HELP, OFFLINE_HELP, WEIGHTS_HELP
 from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
@@ -40,15 +40,9 @@ _COLUMNS = {
 def evaluate(
     data: Annotated[list[str], typer.Option(help="data set: folder, manifest, catalog name or NAME=DIR; repeatable")],
     model: Annotated[str, typer.Option(help="embedded, a model's folder, or a hub repository")] = "embedded",
-    method: Annotated[
-        str,
-        typer.Option(
-            help="ad_dinov3; winclip, april_gan, anomalyclip, adaclip; dinov3_plain (untrained) or mahalanobis"
-        ),
-    ] = "ad_dinov3",
-    weights: Annotated[
-        str | None, typer.Option(help="image encoder of dinov3_plain instead of --model's, or a rival's CLIP")
-    ] = None,
+    method: Annotated[str | None, typer.Option(help=f"mahalanobis, {METHOD_HELP}")] = None,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    normals: Annotated[Path | None, typer.Option(help=NORMALS_HELP)] = None,
     protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
     out: Annotated[Path, typer.Option(help="folder of rows.jsonl and the stored scores")] = Path("results"),
     limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
@@ -70,20 +64,16 @@ def evaluate(
     a set with --share 0/4 ... --share 3/4. Data that the model was trained on are refused.
     """
     from ad_dinov3.bench.protocol import read_protocol
-    from ad_dinov3.bench.subjects import open_subject
+    from ad_dinov3.bench.subjects import open_subject, with_normals
     from ad_dinov3.data.catalog import open_data
 
-    run = _Run(
-        Console(),
-        open_subject(method, model, weights, device=device, offline=offline),
-        read_protocol(protocol),
-        out,
-        batch_size,
-        skip_bad,
-    )
+    subject, rules = open_subject(method, model, weights, device=device, offline=offline), read_protocol(protocol)
+    sets = [_test_set(open_data(spec), limit) for spec in data]
+    if normals is not None:
+        subject = with_normals(subject, _normals(normals, sets, rules))
+    run = _Run(Console(), subject, rules, out, batch_size, skip_bad)
     parts = _read_share(share)
-    for spec in data:
-        test_set = _test_set(open_data(spec), limit)
+    for test_set in sets:
         if parts[1] > 1:
             _score_share(run, test_set, parts)
             continue
@@ -166,6 +156,21 @@ def _test_set(labelled: LabelledData, limit: int | None) -> TestSet:
     words = {name: said for name, said in labelled.words.items() if said != class_words(name)}
     listing = labelled.listing
     return TestSet(labelled.name, tuple(spread(listing.samples, limit)), words, listing.problems)
+
+
+def _normals(folder: Path, sets: list[TestSet], protocol: Protocol) -> dict[str, list[Path]]:
+    """The normal images of every class of the sets, under the words that prompts use for it."""
+    from ad_dinov3.data.normals import find_normals
+
+    words = {}
+    for test_set in sets:
+        for sample in test_set.samples:
+            said = protocol.words(sample.class_name)
+            words[sample.class_name] = test_set.words.get(said, said)
+    found: dict[str, list[Path]] = {}
+    for name, paths in find_normals(folder, tuple(words)).items():
+        found.setdefault(words[name], []).extend(paths)
+    return found
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.cli.options import METHOD_HELP, OFFLINE_HELP, WEIGHTS_HELP
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,8 +37,12 @@ class PrecisionChoice(StrEnum):
 
 @app.command()
 def export(
-    model: Annotated[str, typer.Argument(help="embedded, a model's folder, or a Hugging Face id")],
+    model: Annotated[
+        str, typer.Argument(help="embedded, a model's folder, a Hugging Face id, or with --method a rival's .pth file")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the exported model")],
+    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     file_format: Annotated[Format, typer.Option("--format", help="the runtime that it is for")] = Format.openvino,
     precision: Annotated[PrecisionChoice, typer.Option(help="onnx is written as fp32 only")] = PrecisionChoice.fp32,
     size: Annotated[str | None, typer.Option(help="input in px, 512 or HxW; default: the model's own")] = None,
@@ -57,10 +61,10 @@ def export(
     with console.status("loading the model"):
         from ad_dinov3.export.build import ExportOptions, export_model
         from ad_dinov3.infer.detector import Detector
-        from ad_dinov3.model import load_model, with_prompts
+        from ad_dinov3.model import open_method, with_prompts
 
         options = ExportOptions(file_format.value, precision.value, read_size(size) if size else None, calibration)
-        loaded = with_prompts(load_model(model, offline=offline), class_name or (), offline=offline)
+        loaded = with_prompts(open_method(method, model, weights, offline=offline), class_name or (), offline=offline)
         detector = Detector(loaded, offline=offline)
     with console.status("exporting and comparing"):
         parity = export_model(detector, model, out, options)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from ad_dinov3.training import Progress as TrainingProgress
 
 OFFLINE_HELP = "never download; the environment variable HF_HUB_OFFLINE=1 does the same"
+METHOD_HELP = (
+    "ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip; default: what --model is of"
+)
+WEIGHTS_HELP = "with --method: the encoder of a rival's .pth file, of winclip or of dinov3_plain; name, folder or file"
+NORMALS_HELP = "folder of normal images to compare with (winclip, april_gan), a sub-folder for each class"
 _NAMES = {"features": "encoding images", "train": "training"}
 
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.cli.options import METHOD_HELP, NORMALS_HELP, OFFLINE_HELP, WEIGHTS_HELP
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -51,11 +51,9 @@ def predict(
     model: Annotated[
         str, typer.Option(help="embedded, a model's or exported folder, or a Hugging Face id")
     ] = "embedded",
-    method: Annotated[
-        str | None,
-        typer.Option(help="winclip, or a rival whose --model is its authors' .pth; a model's folder needs no --method"),
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="with --method: the CLIP, as a name, folder or file")] = None,
+    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
+    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    normals: Annotated[Path | None, typer.Option(help=NORMALS_HELP)] = None,
     class_name: Annotated[str, typer.Option(help="what the images show; used by models with text prompts")] = "object",
     class_from_folder: Annotated[
         bool, typer.Option("--class-from-folder", help="the outermost folder below a source names the class")
@@ -99,6 +97,8 @@ def predict(
         from ad_dinov3.infer.ledger import Outputs
 
         detector = open_detector(model, method, weights, device=device, offline=offline)
+        if normals is not None:
+            remember_normals(detector, normals, None if class_from_folder else class_name)
         view = look_through(detector, tile, overlap, keep_aspect)
     level = detector.config.threshold if threshold is None else threshold
     run = FolderRun(
@@ -110,6 +110,7 @@ def predict(
         coco=coco,
         parquet=parquet,
         overwrite=overwrite,
+        method=method_title(detector),
     )
     from ad_dinov3.infer.folder import score_into_folder
 
@@ -146,11 +147,37 @@ def open_detector(
         return Session(model, device=device)
     from ad_dinov3.infer import detector as detectors
 
-    if method is None:
+    if method is None and weights is None:
         return detectors.load(model, device=device, offline=offline)
     from ad_dinov3.model import open_method
 
     return detectors.Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
+
+
+def remember_normals(detector: Detector | Session, folder: Path, class_name: str | None) -> None:
+    """Let a few-shot method compare with the normal images of one class, or of each sub-folder's class.
+
+    Raises:
+        ConfigError: the method has no memory, or the folder has no images.
+        ImageError: an image cannot be decoded.
+    """
+    from ad_dinov3.data.normals import find_normals
+    from ad_dinov3.infer.session import Session
+
+    if isinstance(detector, Session):
+        raise ConfigError(f"{detector.folder} is an exported model and cannot take normal images; use its model")
+    for name, paths in find_normals(folder, None if class_name is None else [class_name]).items():
+        detector.remember(paths, name)
+
+
+def method_title(detector: Detector | Session) -> str:
+    """What people call the detector's method, and whether it compares with normal images."""
+    from ad_dinov3.config import METHOD_TITLES
+    from ad_dinov3.infer.session import Session
+
+    title = METHOD_TITLES.get(detector.method, detector.method)
+    known = () if isinstance(detector, Session) else detector.normal_classes
+    return f"{title}, few-shot ({', '.join(known)})" if known else title
 
 
 def look_through(detector: Detector | Session, tile: int | None, overlap: float, keep_aspect: bool) -> View:

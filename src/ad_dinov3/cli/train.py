@@ -54,13 +54,10 @@ def train(
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     console = Console(quiet=not first)
+    preset = preset or _usual_preset(method, weights)
     sets = [open_data(spec) for spec in data]
-    config = _config(
-        preset or _usual_preset(method, weights),
-        weights,
-        read_changes(settings, changes or []),
-        tuple(item.name for item in sets),
-    )
+    names = tuple(item.name for item in sets)
+    config = _config(preset, weights, read_changes(settings, changes or []), names)
     _check_method(config, method)
     samples: list[Sample] = []
     words: dict[str, str] = {}
@@ -84,6 +81,10 @@ def train(
 
 
 def _usual_preset(method: str, weights: str | None) -> str:
+    from ad_dinov3.errors import ConfigError
+
+    if method in {"winclip", "dinov3_plain"}:
+        raise ConfigError(f"{method} is not trained; it is ready: ad-dinov3 predict --method {method} ...")
     if method != "ad_dinov3":
         return method
     return "embedded" if weights == "nano" else "default"

@@ -23,6 +23,31 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]
 
 
+class Positions(nn.Module):
+    """The table of positions of a square patch grid, fitted to another grid.
+
+    Args:
+        embedding: (1 + side * side, C), the CLS token's position first.
+        resize: how it is fitted.
+    """
+
+    def __init__(self, embedding: nn.Embedding, resize: PositionResize) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.mode = resize.removesuffix("_antialias")
+        self.antialias = self.mode != resize
+
+    def forward(self, grid: tuple[int, int]) -> Tensor:
+        """The table for a patch grid (h, w): (1 + h*w, C)."""
+        table: Tensor = self.embedding.weight
+        side = round((table.shape[0] - 1) ** 0.5)
+        if grid == (side, side):
+            return table
+        square = table[1:].mT.reshape(1, -1, side, side)
+        fitted = F.interpolate(square, grid, mode=self.mode, antialias=self.antialias, align_corners=False)
+        return torch.cat([table[:1], fitted[0].flatten(1).mT])
+
+
 class ClipVision(nn.Module):
     """A CLIP image tower in parts: embedding, blocks, and the way from a CLS token to the text's space.
 
@@ -38,26 +63,14 @@ class ClipVision(nn.Module):
         inner = model.vision_model
         self.patch_embedding = inner.embeddings.patch_embedding
         self.class_embedding = inner.embeddings.class_embedding
-        self.position_embedding = inner.embeddings.position_embedding
+        self.positions = Positions(inner.embeddings.position_embedding, position_resize)
         self.pre_norm = inner.pre_layrnorm
         self.blocks = inner.encoder.layers
         self.post_norm = inner.post_layernorm
         self.projection = model.visual_projection
-        self.position_resize = position_resize
         self.patch_size = int(inner.embeddings.patch_embedding.kernel_size[0])
         self.width = int(model.config.hidden_size)
         self.text_width = int(model.visual_projection.out_features)
-
-    def positions(self, grid: tuple[int, int]) -> Tensor:
-        """The table of positions for a patch grid (h, w): (1 + h*w, C), the CLS token's first."""
-        table: Tensor = self.position_embedding.weight
-        side = round((table.shape[0] - 1) ** 0.5)
-        if grid == (side, side):
-            return table
-        square = table[1:].mT.reshape(1, -1, side, side)
-        mode = self.position_resize.removesuffix("_antialias")
-        fitted = F.interpolate(square, grid, mode=mode, antialias=mode != self.position_resize, align_corners=False)
-        return torch.cat([table[:1], fitted[0].flatten(1).mT])
 
     def embed(self, pixels: Tensor) -> Tensor:
         """CLS and patch tokens with their positions, through the first LayerNorm: (B, 1 + h*w, C)."""
@@ -69,7 +82,7 @@ class ClipVision(nn.Module):
 
     def start(self) -> Tensor:
         """The CLS token as it enters the first block, (C,): the same for every image."""
-        normed: Tensor = self.pre_norm(self.class_embedding + self.position_embedding.weight[0])
+        normed: Tensor = self.pre_norm(self.class_embedding + self.positions.embedding.weight[0])
         return normed
 
     def run(self, tokens: Tensor) -> Tensor:

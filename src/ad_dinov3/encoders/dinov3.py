@@ -127,6 +127,8 @@ def build_dinov3(
     settings |= {"kind": weights.kind, "stages": module.stages, "grid": module.patch_size}
     if weights.context:
         settings["context"] = True
+    if weights.rope_periods is not None:
+        settings["rope_periods"] = weights.rope_periods
     used = {name: tensor for name, tensor in weights.state.items() if name != _MASK_TOKEN}
     spec = EncoderSpec(
         name=weights.name,
@@ -148,7 +150,10 @@ def _built_vit(config: DINOv3ViTConfig, weights: BackboneWeights) -> DINOv3ViTMo
     with torch.device("meta"):  # without drawing random weights first
         model = DINOv3ViTModel(config)
     _fill_backbone(model, weights)
-    model.rope_embeddings = type(model.rope_embeddings)(config)  # computed, not stored, and still on "meta"
+    rope = type(model.rope_embeddings)(config)  # computed, not stored, and still on "meta"
+    if weights.rope_periods is not None:
+        rope.inv_freq = 1 / torch.tensor(weights.rope_periods)
+    model.rope_embeddings = rope
     return model
 
 

@@ -22,11 +22,13 @@ from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
 from ad_dinov3.export.parity import TOLERANCES, Parity, compare
+from ad_dinov3.export.rivals import score_graph
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.prediction import RawScores
 from ad_dinov3.infer.session import Precision, Runtime, Session, SessionConfig, SessionInput, write_session_config
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+from ad_dinov3.methods.winclip import WinClip
 
 if TYPE_CHECKING:
     import openvino
@@ -83,7 +85,7 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
     """
     model_input = detector.config.input
     size = options.size or model_input.size
-    graph = ScoreGraph(detector.model, size)
+    graph = score_graph(detector.model, size)
     paths = [item.path for item in find_images([str(options.calibration or SAMPLES)])]
     if not paths:
         raise ConfigError(f"{options.calibration}: no images there to calibrate and compare with")
@@ -144,7 +146,7 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
 
 def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: ExportOptions) -> SessionConfig:
     config, model = detector.config, detector.model
-    untrained = isinstance(model.head, Dinov3Plain)
+    untrained = isinstance(model.head, Dinov3Plain | WinClip)
     says = (detector.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
     return SessionConfig(
         runtime=options.runtime,
@@ -156,7 +158,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
         fingerprint=hashlib.sha256(repr(says).encode()).hexdigest()[:16],
         model=name,
         model_fingerprint=detector.fingerprint,
-        method="dinov3_plain" if untrained else "ad_dinov3",
+        method=detector.method,
         encoder=model.encoder.spec.name,
         licence=model.encoder.spec.licence,
         trained_on=() if untrained else config.trained_on,

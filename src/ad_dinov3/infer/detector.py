@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,7 @@ from ad_dinov3.errors import ShapeError
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction, RawScores
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
-from ad_dinov3.model import EMBEDDED, Model, load_model, save_model, with_prompts
+from ad_dinov3.model import EMBEDDED, Model, load_model, normal_classes, save_model, with_normals, with_prompts
 
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -47,8 +48,27 @@ class Detector:
         """
         return cls(load_model(where, device=device, offline=offline), device=device, offline=offline)
 
+    def remember(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> None:
+        """Compare images of a class with these normal ones from now on, as WinCLIP+ and few-shot APRIL-GAN do.
+
+        They take the place of earlier ones of that class, and are kept by `save_pretrained`.
+
+        Args:
+            images: files, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8; a few are enough.
+            class_name: what they show, as `predict` will be told.
+
+        Raises:
+            ConfigError: the model's method has no memory, or there are no images.
+            ImageError: a file cannot be decoded.
+        """
+        inputs = [torch.from_numpy(self.prepare(as_rgb(image))) for image in images]
+        batch = torch.stack(inputs) if inputs else torch.empty(0, 3, *self.config.input.size, dtype=torch.uint8)
+        files = [Path(image) for image in images if isinstance(image, str | Path)]
+        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        self.model = with_normals(self.model, class_name, batch, hashes)
+
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, head.safetensors, model card and notice; never the backbone's weights."""
+        """Write config.json, head.safetensors, normal images' tokens, model card and notice; never the backbone."""
         save_model(self.model, Path(folder))
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False) -> str:
@@ -62,6 +82,16 @@ class Detector:
     def config(self) -> ModelConfig:
         """Every choice behind the model."""
         return self.model.config
+
+    @property
+    def method(self) -> str:
+        """What ``--method`` calls the model's method."""
+        return self.config.method_name
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]:
+        """Classes that it has normal images of."""
+        return normal_classes(self.model)
 
     @property
     def fingerprint(self) -> str:

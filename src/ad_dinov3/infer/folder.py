@@ -40,6 +40,7 @@ class FolderRun:
         coco: also write coco.json.
         parquet: also write results.parquet.
         overwrite: forget what earlier runs did.
+        method: what the method is called; empty: not said.
         title: the report's heading; None: the folder's name.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
     """
@@ -52,6 +53,7 @@ class FolderRun:
     coco: bool = False
     parquet: bool = False
     overwrite: bool = False
+    method: str = ""
     title: str | None = None
     truth: Callable[[Row], str | None] = lambda row: None
 
@@ -135,7 +137,8 @@ def _gather(run: FolderRun, summary: RunSummary, ledger: Ledger, thumbnails: Thu
 
 
 def _facts(run: FolderRun, summary: RunSummary) -> Sequence[tuple[str, str]]:
-    facts = [("Model", run.model_name), ("Date", datetime.now().astimezone().strftime("%d %B %Y, %H:%M"))]
+    facts = [("Method", run.method)] if run.method else []
+    facts += [("Model", run.model_name), ("Date", datetime.now().astimezone().strftime("%d %B %Y, %H:%M"))]
     if summary.scored:
         speed = summary.scored / summary.seconds
         facts.append(("Last run", f"{summary.scored:,} images in {summary.seconds:.1f} s, {speed:.1f} per second"))
@@ -146,6 +149,7 @@ def _provenance(run: FolderRun, summary: RunSummary) -> dict[str, object]:
     return {
         "format_version": 1,
         "ad_dinov3": __version__,
+        "method": run.method,
         "model": run.model_name,
         "model_fingerprint": run.model_fingerprint,
         "options": asdict(run.options),

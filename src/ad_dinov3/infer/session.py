@@ -70,7 +70,7 @@ class SessionConfig:
         fingerprint: equal fingerprints give equal maps.
         model: name or folder of the model that it was made from.
         model_fingerprint: of that model.
-        method: ``ad_dinov3`` or ``dinov3_plain``.
+        method: what ``--method`` calls it, such as ``ad_dinov3``.
         encoder: the backbone's name.
         licence: name of the licence of the backbone's weights.
         trained_on: names of the training data.
@@ -136,6 +136,11 @@ class Session:
             self._run = _onnx_runner(file, device, threads)
         else:
             self._run = _openvino_runner(file, device, self.config.precision, mode, threads)
+
+    @property
+    def method(self) -> str:
+        """What ``--method`` calls the model's method."""
+        return self.config.method
 
     @property
     def fingerprint(self) -> str:

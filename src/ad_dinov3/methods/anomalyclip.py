@@ -211,6 +211,10 @@ class AnomalyClip(Head):
         """
         if not self.text.any():
             raise ConfigError("AnomalyCLIP has no prompt embeddings yet; call bake() with a text tower, or load a head")
+        return self.compare(features)
+
+    def compare(self, features: Features) -> Scores:
+        """`score` with whatever embeddings are there, without looking at them: a fixed graph cannot."""
         maps = self.maps(self.stage_logits(features, self.text), features.image_size)
         image = self.image_logits(features, self.text).softmax(1)[:, 1]
         return Scores(gaussian(torch.stack(maps).mean(0), self.config.sigma_px), image)

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.errors import ConfigError, WeightsError
 
-_SHOWN_KEYS = 8
-
 
 class BakedPrompts(nn.Module):
     """The normal and abnormal embedding of each known class, frozen, as the columns that images are compared with.
@@ -63,6 +61,34 @@ class References:
 
     def __len__(self) -> int:
         return len(self._levels)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes with reference images."""
+        return tuple(self._levels)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that is remembered: ``LEVEL/CLASS`` -> L2-normalised tokens (N, C), on the CPU."""
+        return {
+            f"{level}/{name}": tokens.cpu() for name, kept in self._levels.items() for level, tokens in enumerate(kept)
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], origin: str) -> None:
+        """Take what `tensors` gave, in place of everything remembered.
+
+        Raises:
+            WeightsError: a level of a class is missing, or a key has another form.
+        """
+        by_class: dict[str, dict[int, Tensor]] = {}
+        for key, tokens in tensors.items():
+            level, slash, name = key.partition("/")
+            if not (slash and level.isdigit() and tokens.ndim == 2):
+                raise WeightsError(f"{origin}: expected tensors LEVEL/CLASS of tokens (N, C), got {key!r}")
+            by_class.setdefault(name, {})[int(level)] = tokens
+        depths = {len(levels) for levels in by_class.values()}
+        if len(depths) > 1 or any(set(levels) != set(range(len(levels))) for levels in by_class.values()):
+            raise WeightsError(f"{origin}: expected the same levels of every class, got {', '.join(sorted(tensors))}")
+        self._levels = {name: tuple(levels[i] for i in range(len(levels))) for name, levels in by_class.items()}
 
     def remember(self, class_name: str, levels: Sequence[Tensor]) -> None:
         """Keep the tokens of a class's reference images: for each level a tensor (N, C), in place of earlier ones."""
@@ -158,11 +184,7 @@ def checked_state(origin: str, found: Mapping[str, Tensor], wanted: Mapping[str,
         "unknown": sorted(found.keys() - wanted.keys()),
         "of another shape": sorted(wrong),
     }
-    told = [
-        f"{len(keys)} {what}: {', '.join(keys[:_SHOWN_KEYS])}{', ...' if len(keys) > _SHOWN_KEYS else ''}"
-        for what, keys in problems.items()
-        if keys
-    ]
+    told = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in problems.items() if keys]
     if told:
         raise WeightsError(f"{origin}: the tensors do not fit this model; {'; '.join(told)}")
     return {key: tensor.to(wanted[key].dtype) for key, tensor in found.items()}

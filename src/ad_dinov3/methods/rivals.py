@@ -22,6 +22,8 @@ from ad_dinov3.weights import load_clip_weights, resolve_weights
 
 RivalHead = winclip.WinClip | april_gan.AprilGan | anomalyclip.AnomalyClip | adaclip.AdaClip
 RIVAL_HEADS = (winclip.WinClip, april_gan.AprilGan, anomalyclip.AnomalyClip, adaclip.AdaClip)
+FEW_SHOT_HEADS = (winclip.WinClip, april_gan.AprilGan)
+"""Those that compare with normal images where they have some."""
 
 
 @dataclass(frozen=True)

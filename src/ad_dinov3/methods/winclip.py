@@ -36,6 +36,9 @@ class ClipWindows(nn.Module):
     Args:
         vision: the tower.
         config: ``scales`` and ``patch_norm`` are used.
+
+    Attributes:
+        window_batch: windows per pass; None: all at once, which a fixed graph needs.
     """
 
     def __init__(self, vision: ClipVision, config: WinClipConfig) -> None:
@@ -43,6 +46,7 @@ class ClipWindows(nn.Module):
         self.vision = vision
         self.scales = config.scales
         self.patch_norm = config.patch_norm
+        self.window_batch: int | None = _WINDOW_BATCH
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -75,15 +79,21 @@ class ClipWindows(nn.Module):
             patches: (B, h, w, C), embedded with their positions.
             side: in patches.
         """
-        windows = patches.unfold(1, side, 1).unfold(2, side, 1)  # (B, h', w', C, side, side)
-        batch, rows, columns, width = windows.shape[:4]
-        count = rows * columns
-        starts = cls.expand(batch, count, width).flatten(0, 1)[:, None]
-        flat = windows.flatten(1, 2).flatten(3).mT.flatten(0, 1)  # (B * count, side * side, C)
-        chunks = zip(torch.split(starts, _WINDOW_BATCH), torch.split(flat, _WINDOW_BATCH), strict=True)
-        embedded = [self.vision.project(self.vision.run(torch.cat(pair, 1))[:, 0]) for pair in chunks]
-        placed = torch.cat(embedded).reshape(batch, rows, columns, -1)
+        rows, columns = patches.shape[1] - side + 1, patches.shape[2] - side + 1
+        covered = window_patches((patches.shape[1], patches.shape[2]), side).to(patches.device)  # (count, side * side)
+        windows = patches.flatten(1, 2)[:, covered]  # (B, count, side * side, C)
+        starts = cls[:, None].expand(-1, len(covered), -1, -1)
+        tokens = torch.cat([starts, windows], 2).flatten(0, 1)  # (B * count, 1 + side * side, C)
+        chunks = [tokens] if self.window_batch is None else torch.split(tokens, self.window_batch)
+        embedded = torch.cat([self.vision.project(self.vision.run(chunk)[:, 0]) for chunk in chunks])
+        placed = embedded.reshape(patches.shape[0], rows, columns, embedded.shape[-1])
         return F.pad(placed, (0, 0, 0, side - 1, 0, side - 1))
+
+
+def window_patches(grid: tuple[int, int], side: int) -> Tensor:
+    """Places, row by row, of the patches of each ``side`` x ``side`` window at stride 1: (count, side * side)."""
+    board = torch.arange(grid[0] * grid[1]).reshape(grid)
+    return board.unfold(0, side, 1).unfold(1, side, 1).flatten(2).flatten(0, 1)
 
 
 class WinClip(nn.Module):
@@ -189,7 +199,7 @@ def harmonic_map(scores: Tensor, side: int) -> Tensor:
 
     def covering_sum(values: Tensor) -> Tensor:
         padded = F.pad(values[:, None], (side - 1,) * 4)
-        return F.avg_pool2d(padded, side, stride=1, divisor_override=1)[:, 0]
+        return F.conv2d(padded, torch.ones(1, 1, side, side, device=values.device))[:, 0]
 
     return finite(covering_sum(torch.ones_like(scores[:1])) / covering_sum(1 / scores))
 

@@ -17,12 +17,13 @@ from ad_dinov3.weights.folders import checkpoint_file, read_json
 from ad_dinov3.weights.hashes import check_named_hash
 from ad_dinov3.weights.resolve import WeightSource, ways
 from ad_dinov3.weights.table import DINOV3_LICENCE, IMAGENET_MEAN, IMAGENET_STD, PUBLIC_BACKBONES, Kind, PublicBackbone
-from ad_dinov3.weights.vit import heads_from_periods, vit_config, vit_to_hugging_face
+from ad_dinov3.weights.vit import heads_from_periods, stored_periods, vit_config, vit_to_hugging_face
 
 Layout = Literal["Hugging Face", "timm", "Meta"]
 
 _DEFAULT_GRID_STRIDE = 16  # a ConvNeXt's common grid: the public ViTs' patch size
 _HEAD_WIDTH = 64  # channels per head of every public ViT but the 7B
+_ROPE_THETA = 100.0  # of every DINOv3 ViT
 _MODEL_TYPES: dict[str, Kind] = {"dinov3_vit": "vit", "dinov3_convnext": "convnext"}
 # A tensor that tells kind and layout; what stands before its name is a wrapper's prefix ("state_dict.", "backbone.").
 _ANCHORS: tuple[tuple[str, Kind, Layout], ...] = (
@@ -49,6 +50,7 @@ class BackboneWeights:
         mean, std: image statistics, per channel of [0, 1].
         grid_stride: pixels per cell of a ConvNeXt's common grid.
         context: a ConvNeXt's stages are joined by those of `encoders.context`.
+        rope_periods: of a ViT's rotary positions, where its file holds others than its configuration gives.
     """
 
     name: str
@@ -62,6 +64,7 @@ class BackboneWeights:
     std: tuple[float, ...] = IMAGENET_STD
     grid_stride: int = _DEFAULT_GRID_STRIDE
     context: bool = False
+    rope_periods: tuple[float, ...] | None = None
 
 
 def load_backbone_weights(source: WeightSource) -> BackboneWeights:
@@ -110,6 +113,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         std=std,
         grid_stride=_grid_stride(file, settings),
         context=settings.get("context") is True,
+        rope_periods=stored_periods(raw, _ROPE_THETA) if layout == "Meta" and kind == "vit" else None,
     )
 
 

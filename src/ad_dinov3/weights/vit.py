@@ -1,8 +1,8 @@
 """DINOv3 ViT checkpoints: the names of Meta and timm into those of Hugging Face, and the configuration from the shapes.
 
 Meta keeps query, key and value in one matrix and masks the key's bias away; timm keeps them in one matrix with the
-biases apart, or in three; Hugging Face keeps three and has no key bias. Rotary frequencies are computed by all three
-libraries, so the periods in Meta's files (rounded to bfloat16) are left out, as ``transformers`` and timm do.
+biases apart, or in three; Hugging Face keeps three and has no key bias. Rotary periods are computed by transformers and
+timm, while Meta's code runs with those in its files, rounded to bfloat16; heads that were trained on it need them.
 """
 
 from __future__ import annotations
@@ -105,6 +105,16 @@ def heads_from_periods(state: Mapping[str, Tensor]) -> int | None:
     if periods is None or width is None:
         return None
     return int(width.shape[-1]) // (4 * int(periods.shape[0]))
+
+
+def stored_periods(state: Mapping[str, Tensor], theta: float) -> tuple[float, ...] | None:
+    """The rotary periods in Meta's file, where they are not those that ``theta`` gives in float32."""
+    periods = state.get("rope_embed.periods")
+    if periods is None:
+        return None
+    found = periods.float()
+    computed = theta ** (torch.arange(len(found), dtype=torch.float32) / len(found))
+    return None if torch.allclose(found, computed, rtol=1e-5, atol=0) else tuple(found.tolist())
 
 
 def _split(prefix: str, kind: str, tensor: Tensor, masked: bool) -> dict[str, Tensor]:

@@ -1,0 +1,40 @@
+"""A folder of normal images that few-shot methods compare with -> the files of each class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ad_dinov3.data.streams import find_images
+from ad_dinov3.errors import ConfigError
+
+
+def find_normals(folder: Path, class_names: Sequence[str] | None = None) -> dict[str, list[Path]]:
+    """The images of each class, found recursively and in natural order.
+
+    A sub-folder named after a class holds that class's images; for a single class the folder itself may hold them.
+
+    Args:
+        folder: of normal images.
+        class_names: the classes wanted; None: every sub-folder is one.
+
+    Raises:
+        ConfigError: no such folder, a class without sub-folder where several are wanted, or without images.
+    """
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of normal images")
+    inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    wanted = list(dict.fromkeys(inside if class_names is None else class_names))
+    if not wanted:
+        raise ConfigError(f"{folder}: expected a sub-folder of normal images for each class, or one class's name")
+    missing = sorted(set(wanted) - set(inside))
+    if missing and len(wanted) > 1:
+        raise ConfigError(
+            f"{folder}: expected a sub-folder of normal images for each class; there is none for {', '.join(missing)}"
+        )
+    folders = {name: folder / name if name in inside else folder for name in wanted}
+    found = {name: [item.path for item in find_images([str(place)])] for name, place in folders.items()}
+    empty = [str(folders[name]) for name, paths in found.items() if not paths]
+    if empty:
+        raise ConfigError(f"no normal images in {', '.join(empty)}; expected files such as .jpg, .png, .bmp, .tiff")
+    return found
