@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--data", nargs="*", default=[], help="data sets of the model's training side")
     parser.add_argument("--count", type=int, default=60, help="images of each source")
+    parser.add_argument("--card", type=Path, help="Markdown that goes into the model card")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
@@ -95,7 +96,8 @@ def main() -> None:
     _, score_step = best_steps(Detector(model, offline=True), sources)
     offset = model.config.method.score_offset + score_step
     config = model.config.with_settings({"method.score_offset": round(offset, 3), "threshold": 0.5})
-    save_model(type(model)(config, model.encoder, model.head, model.training_images), arguments.model)
+    card = arguments.card.read_text() if arguments.card else ""
+    save_model(type(model)(config, model.encoder, model.head, model.training_images), arguments.model, card)
     _LOG.info("map moved by %.2f, score by %.2f (logits)", map_step, offset)
 
 
