@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ad_dinov3.config import PRESETS, LossConfig, MethodConfig
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
-from ad_dinov3.methods.ad_dinov3 import AdDinoV3, Rarity
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3, rarity
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.losses import dice, focal
 from ad_dinov3.methods.released_format import load_released, to_released
@@ -241,11 +241,12 @@ def test_whitened_tokens_have_identity_covariance_and_mahalanobis_length() -> No
 
 
 def test_rarity_is_the_mahalanobis_distance_of_projected_tokens() -> None:
-    rarity, tokens = Rarity(16, 5), standardise(make_features().patch_tokens[0].flatten(1, 2))
+    tokens = standardise(make_features().patch_tokens[0].flatten(1, 2))
+    everything = tokens @ torch.linalg.qr(torch.randn(16, 5, generator=torch.Generator().manual_seed(4)))[0]
 
-    found = rarity(tokens, GRID)[1].detach()
+    found = rarity(everything, GRID)[1]
 
-    projected = (tokens[1] @ rarity.projection.weight.T).detach()
+    projected = everything[1]
     centred = projected - projected.mean(0)
     covariance = centred.T @ centred / len(centred)
     covariance += 0.02 * covariance.diagonal().mean() * torch.eye(5)
@@ -254,7 +255,18 @@ def test_rarity_is_the_mahalanobis_distance_of_projected_tokens() -> None:
     on_map, smooth = found[:, 0].reshape(GRID), found[:, 1].reshape(GRID)
     rows, columns = [min(max(r, 0), 3) for r in range(-2, 3)], [min(max(c, 0), 5) for c in range(-2, 3)]
     assert float(smooth[0, 0]) == pytest.approx(float(on_map[rows][:, columns].mean()), abs=1e-4)
-    assert found.shape[1] == rarity.extra_width
+    assert found.shape[1] == 2 + 5
+
+
+def test_rarity_of_all_stages_at_once_is_that_of_each_alone() -> None:
+    head, features = make_head(MethodConfig(rarity=5)), make_features()
+    stages = [patch.flatten(1, 2) for patch in features.patch_tokens]
+
+    prepared = head.prepare(stages, features.grid)
+
+    for patches, project, found in zip(stages, head.rarities, prepared, strict=True):
+        alone = standardise(patches)
+        torch.testing.assert_close(found, torch.cat([alone, rarity(project(alone), features.grid)], -1))
 
 
 def test_fused_logits_are_averaged_before_the_one_sigmoid() -> None:

@@ -47,9 +47,9 @@ def patch_tokens(detector: Detector, image: NDArray[np.uint8]) -> PatchTokens:
     tensor = torch.from_numpy(detector.prepare(image))[None]
     with torch.inference_mode():
         features = detector.model.encoder.encode(tensor)
-        last = features.patch_tokens[-1].float()  # (1, h, w, C)
-        stage = len(head.patch_adapters) - 1
-        adapted = head.patch_adapters[stage](head.prepare(stage, last.flatten(1, 2), features.grid))
+        stages = [tokens.float() for tokens in features.patch_tokens[-len(head.widths) :]]
+        last = stages[-1]  # (1, h, w, C)
+        adapted = head.patch_adapters[-1](head.prepare([one.flatten(1, 2) for one in stages], features.grid)[-1])
     return PatchTokens(last[0].cpu().numpy(), adapted[0].reshape(*features.grid, -1).cpu().numpy())
 
 

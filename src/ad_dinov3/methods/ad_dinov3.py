@@ -51,10 +51,7 @@ class Adapter(nn.Module):
 
 
 class Rarity(nn.Module):
-    """How rare each patch token is within its own image, in a learned projection. Not in the paper.
-
-    Projected tokens are whitened by the image's own covariance, so their length is a Mahalanobis distance: what the
-    classical detector of `methods.mahalanobis` computes on fixed filters, here on learned ones and differentiable.
+    """The projection of a stage's tokens in which `rarity` looks at them; as many channels for every stage.
 
     Args:
         width_in: channels C of the tokens.
@@ -65,15 +62,26 @@ class Rarity(nn.Module):
         super().__init__()
         self.projection = nn.Linear(width_in, channels, bias=False)
         nn.init.orthogonal_(self.projection.weight)
-        self.extra_width = 2 + channels
 
-    def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, T, 2 + K) of (B, T, C): log mean square of the whitened tokens, its 5x5 mean, and their sizes."""
-        white = whiten(self.projection(tokens))
-        distance = (white.square().mean(-1, keepdim=True) + 1e-2).log()
-        padded = F.pad(on_grid(distance, grid), (2, 2, 2, 2), mode="replicate")
-        around = F.avg_pool2d(padded, 5, stride=1).flatten(2).mT
-        return torch.cat([distance, around, white.abs()], -1)
+    def forward(self, tokens: Tensor) -> Tensor:
+        projected: Tensor = self.projection(tokens)
+        return projected
+
+
+def rarity(projected: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How rare each patch token is within its own image. Not in the paper.
+
+    Projected tokens are whitened by the image's own covariance, so their length is a Mahalanobis distance: what the
+    classical detector of `methods.mahalanobis` computes on fixed filters, here on learned ones and differentiable.
+
+    Returns:
+        (B, T, 2 + K) of (B, T, K): log mean square of the whitened tokens, its 5x5 mean, and their sizes.
+    """
+    white = whiten(projected)
+    distance = (white.square().mean(-1, keepdim=True) + 1e-2).log()
+    padded = F.pad(on_grid(distance, grid), (2, 2, 2, 2), mode="replicate")
+    around = F.avg_pool2d(padded, 5, stride=1).flatten(2).mT
+    return torch.cat([distance, around, white.abs()], -1)
 
 
 @dataclass(frozen=True)
@@ -153,13 +161,16 @@ class AdDinoV3(Head):
             return adapted.flatten(1).reshape(adapted.shape[0], -1, 2)
         return adapted.mT
 
-    def prepare(self, i: int, patches: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Patch tokens (B, T, C) of stage i as the adapter takes them."""
-        if self.config.tokens == "standardise":
-            tokens = standardise(patches)
-        else:
-            tokens = whiten(patches) if self.config.tokens == "whiten" else patches
-        return torch.cat([tokens, self.rarities[i](tokens, grid)], -1) if self.config.rarity else tokens
+    def prepare(self, stages: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
+        """Patch tokens (B, T, C_l) of the used stages as the adapters take them."""
+        change = {"standardise": standardise, "whiten": whiten}.get(self.config.tokens)
+        tokens = [patches if change is None else change(patches) for patches in stages]
+        if not self.config.rarity:
+            return tokens
+        # All stages in one batch: their factorisations run side by side, and once in an exported graph.
+        projected = torch.cat([project(one) for project, one in zip(self.rarities, tokens, strict=True)])
+        rare = rarity(projected, grid).chunk(len(tokens))
+        return [torch.cat(pair, -1) for pair in zip(tokens, rare, strict=True)]
 
     def forward(self, features: Features, class_names: Sequence[str]) -> list[StageOutputs]:
         """One `StageOutputs` per used stage.
@@ -173,10 +184,11 @@ class AdDinoV3(Head):
         if [patch.shape[-1] for patch, _ in stages] != widths:
             raise ShapeError(f"expected stages of widths {widths}, got {[p.shape[-1] for p, _ in stages]}")
         text = self.text(class_names)
-        return [self._stage(i, patch.flatten(1, 2), cls, text, features.grid) for i, (patch, cls) in enumerate(stages)]
+        tokens = self.prepare([patch.flatten(1, 2) for patch, _ in stages], features.grid)
+        return [self._stage(i, tokens[i], cls, text, features.grid) for i, (_, cls) in enumerate(stages)]
 
-    def _stage(self, i: int, patches: Tensor, cls: Tensor, text: Tensor, grid: tuple[int, int]) -> StageOutputs:
-        patches = self.patch_adapters[i](self.prepare(i, patches, grid))  # (B, T, width), eq. 1
+    def _stage(self, i: int, tokens: Tensor, cls: Tensor, text: Tensor, grid: tuple[int, int]) -> StageOutputs:
+        patches = self.patch_adapters[i](tokens)  # (B, T, width), eq. 1
         cls = self.cls_adapters[i](cls)[:, None]  # (B, 1, width), eq. 1
         gain, norm = self.log_gain[i].exp(), self.config.text_norm
         offset = torch.stack([self.bias[i], torch.zeros_like(self.bias[i])])  # in favour of normal
