@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True, help="rows of what was measured")
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
-    places = Places(args.data.resolve(), args.runs.resolve(), args.results.resolve())
+    places = Places(args.data, args.runs, args.results)
     rendered = pretrain(
         places, "rendered", "none", "--seed", "1", "--schedule", "constant", "--steps", str(RENDERED_STEPS)
     )
