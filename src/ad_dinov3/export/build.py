@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
+from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
@@ -31,7 +32,11 @@ from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 if TYPE_CHECKING:
     import openvino
 
-PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {"onnx": ("fp32",), "openvino": ("fp32", "fp16", "bf16", "int8")}
+PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
+    "onnx": ("fp32",),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "pt2": ("fp32",),
+}
 _MAX_COMPARED = 16
 _MAX_CALIBRATION = 300
 _NOT_KEPT = ("MatMul", "Constant", "Parameter", "Result")  # a ConvNeXt's linear layers, and what is no operation
@@ -44,15 +49,17 @@ class ExportOptions:
     """What to make.
 
     Attributes:
-        runtime: ``onnx`` or ``openvino``.
+        runtime: ``onnx``, ``openvino``, or ``pt2`` for torch.
         precision: one of ``PRECISIONS`` of the runtime.
         size: (H, W) of the input in px; None: the model's.
+        resizable: the graph takes other sizes too; ``size`` is what it starts with.
         calibration: folder of images to quantize and compare with; None: the package's samples, for comparing only.
     """
 
     runtime: Runtime = "openvino"
     precision: Precision = "fp32"
     size: tuple[int, int] | None = None
+    resizable: bool = False
     calibration: Path | None = None
 
     def __post_init__(self) -> None:
@@ -61,6 +68,8 @@ class ExportOptions:
                 f"{self.runtime} is written as {', '.join(PRECISIONS[self.runtime])}, not as {self.precision}: half "
                 "precision gives NaN or wrong maps in several ONNX runtimes, and its int8 is slower than OpenVINO's"
             )
+        if self.precision == "int8" and self.resizable:
+            raise ConfigError("int8 sets its ranges at one size; leave out --size dynamic, or take another --precision")
         if self.precision == "int8" and self.calibration is None:
             raise ConfigError(
                 "int8 needs images to set its ranges by: --calibration DIR, normal ones like those to come"
@@ -84,7 +93,7 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
     """
     model_input = detector.config.input
     size = options.size or model_input.size
-    graph = ScoreGraph(detector.model, size)
+    graph = ScoreGraph(detector.model, size, options.resizable)
     paths = [item.path for item in find_images([str(options.calibration or SAMPLES)])]
     if not paths:
         raise ConfigError(f"{options.calibration}: no images there to calibrate and compare with")
@@ -131,10 +140,14 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
         return session.score(pixels[None], [class_name])
 
     classes = config.class_names or sized.detector.config.class_names[:1] or ("object",)
+    inputs = sized.inputs(paths, _MAX_COMPARED)
+    if config.size_multiple is not None:
+        other = (config.input.height + config.size_multiple, config.input.width + 2 * config.size_multiple)
+        inputs = inputs[::2] + [resize_image(np.ascontiguousarray(x.transpose(1, 2, 0)), other) for x in inputs[1::2]]
     parity = compare(
         sized.score,
         exported,
-        sized.inputs(paths, _MAX_COMPARED),
+        inputs,
         classes,
         threshold=config.threshold,
         tolerance=TOLERANCES[config.precision],
@@ -147,6 +160,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
     config, model = detector.config, detector.model
     untrained = isinstance(model.head, Dinov3Plain)
     says = (detector.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
+    step = graph.size_multiple if graph.resizable else None
     return SessionConfig(
         runtime=options.runtime,
         precision=options.precision,
@@ -162,6 +176,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
         licence=model.encoder.spec.licence,
         trained_on=() if untrained else config.trained_on,
         training_seed=None if untrained else config.train.seed,
+        size_multiple=step,
     )
 
 
@@ -170,6 +185,8 @@ def _write_graph(
 ) -> None:
     if config.runtime == "onnx":
         _write_onnx(graph, folder / config.file)
+    elif config.runtime == "pt2":
+        torch.export.save(trace(graph), folder / config.file)
     else:
         _write_openvino(graph, folder / config.file, config.precision, calibration)
 
@@ -199,7 +216,8 @@ def _write_openvino(
     model = _quantized(graph, calibration) if precision == "int8" else openvino.convert_model(trace(graph, batch=1))
     for port, name in zip(model.inputs, graph.input_names, strict=True):
         port.get_tensor().set_names({name})
-    model.reshape({name: [1, 3, *graph.size] if name == "images" else [1] for name in graph.input_names})
+    sides = [-1, -1] if graph.resizable else graph.size
+    model.reshape({name: [1, 3, *sides] if name == "images" else [1] for name in graph.input_names})
     for port, name in zip(model.outputs, ("patch_map", "image_score"), strict=True):
         port.get_tensor().set_names({name})
     openvino.save_model(model, str(file), compress_to_fp16=precision == "fp16")
