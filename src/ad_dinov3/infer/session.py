@@ -279,14 +279,15 @@ def _at_size(config: SessionConfig, size: tuple[int, int] | None) -> SessionConf
 def _torch_runner(file: Path, device: str, threads: int | None) -> _Runner:
     try:
         import torch
+        from torch.export.passes import move_to_device_pass
     except ImportError:
-        raise MissingExtraError("torch", "torch") from None
+        raise ConfigError("torch is not installed, which a pt2 folder needs; export for onnx or openvino instead") from None
     if threads is not None:
         torch.set_num_threads(threads)
     with _no_pickled_code():
         program = torch.export.load(file)
     try:
-        module = torch.export.passes.move_to_device_pass(program, device).module()
+        module = move_to_device_pass(program, device).module()
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"torch has no {device!r} here ({error})") from None
 
