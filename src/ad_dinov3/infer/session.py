@@ -281,7 +281,9 @@ def _torch_runner(file: Path, device: str, threads: int | None) -> _Runner:
         import torch
         from torch.export.passes import move_to_device_pass
     except ImportError:
-        raise ConfigError("torch is not installed, which a pt2 folder needs; export for onnx or openvino instead") from None
+        raise ConfigError(
+            "torch is not installed, which a pt2 folder needs; export for onnx or openvino instead"
+        ) from None
     if threads is not None:
         torch.set_num_threads(threads)
     with _no_pickled_code():
