@@ -70,5 +70,14 @@ def resize_map(maps: Tensor, size: tuple[int, int], align_corners: bool = False)
 def top_mean(maps: Tensor, fraction: float) -> Tensor:
     """Mean of the highest share of each map: (B, h, w) to (B,)."""
     flat = maps.flatten(1)
+    if not _is_fixed(flat.shape[1]):  # a graph of many sizes: a count that depends on them is no constant
+        rank = torch.arange(1, flat.shape[1] + 1, dtype=flat.dtype)
+        many = (fraction * rank[-1:]).round().clamp(min=1)
+        return (flat.sort(1, descending=True).values * (rank <= many)).sum(1) / many
     count = max(1, round(fraction * flat.shape[1]))
     return flat.topk(count, dim=1).values.mean(1)
+
+
+def _is_fixed(size: object) -> bool:
+    """Whether a size is a number, rather than a symbol that a graph is traced with."""
+    return not isinstance(size, torch.SymInt)

@@ -71,7 +71,8 @@ class Features:
     @property
     def grid(self) -> tuple[int, int]:
         """The patch grid (h, w)."""
-        return int(self.patch_tokens[0].shape[1]), int(self.patch_tokens[0].shape[2])
+        _, height, width, _ = self.patch_tokens[0].shape  # not through int(), which ties a traced graph to one size
+        return height, width
 
     def to(self, target: device | str) -> Features:
         """The same features as float32 on another device."""

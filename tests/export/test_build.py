@@ -1,20 +1,24 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_models import SIZE, learned_model, prompted_model, vit_folder
 
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.export import build
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.export.parity import Parity, ParityError, Tolerance, compare
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.prediction import RawScores
-from ad_dinov3.infer.session import Session
+from ad_dinov3.infer.session import Session, _no_pickled_code
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -35,7 +39,10 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("runtime", "precision"), [("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16")])
+WAYS = [("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "fp16"), ("pt2", "fp32")]
+
+
+@pytest.mark.parametrize(("runtime", "precision"), WAYS)
 def test_exported_folder_scores_as_the_detector_it_was_made_from(
     vit: str, photos: Path, tmp_path: Path, runtime: str, precision: str
 ) -> None:
@@ -55,12 +62,47 @@ def test_exported_folder_scores_as_the_detector_it_was_made_from(
     np.testing.assert_allclose(found.scores, expected.scores, atol=atol)
 
 
+@pytest.mark.parametrize("runtime", ["onnx", "openvino", "pt2"])
+def test_resizable_export_scores_other_sizes_as_the_detector_does(
+    vit: str, photos: Path, tmp_path: Path, runtime: str
+) -> None:
+    detector = Detector(learned_model(vit, method__rarity=0), offline=True)
+    options = ExportOptions(runtime, resizable=True, calibration=photos)  # type: ignore[arg-type]
+    export_model(detector, "tiny", tmp_path / "out", options)
+    session = Session(tmp_path / "out", threads=1, size=(64, 80))
+    assert session.prepare(np.zeros((9, 9, 3), np.uint8)).shape == (3, 64, 80)
+    assert session.fingerprint != Session(tmp_path / "out", threads=1).fingerprint
+    batch = np.random.default_rng(1).integers(0, 256, (2, 3, 64, 80)).astype(np.uint8)
+    expected, found = detector.score(batch, ["object"] * 2), session.score(batch, ["object"] * 2)
+    np.testing.assert_allclose(found.maps, expected.maps, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+    with pytest.raises(ShapeError, match="multiples of 16 px"):
+        session.score(batch[:, :, :50], ["object"] * 2)
+    with pytest.raises(ConfigError, match="multiples of 16 px"):
+        Session(tmp_path / "out", size=(64, 72))
+
+
+class _Planted:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.putenv, ("PLANTED", "ran")
+
+
+def test_code_that_a_pt2_file_brings_along_is_not_run() -> None:
+    """torch.export.load falls back to full unpickling by itself; inside the guard it cannot."""
+    buffer = io.BytesIO()
+    torch.save(_Planted(), buffer)
+    buffer.seek(0)
+    with _no_pickled_code(), pytest.raises(pickle.UnpicklingError):
+        torch.load(buffer, weights_only=False)
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+
+
 def test_int8_stays_near_and_another_size_is_taken(vit: str, photos: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf")
     # A random backbone is no test of 8 bits where a steep softmax follows; a gentle one shows that ranges fit.
     gentle = learned_model(vit, method__rarity=0, method__tokens="raw", method__gain=1.0)
     detector = Detector(gentle, offline=True)
-    options = ExportOptions("openvino", "int8", (48, 32), photos)
+    options = ExportOptions("openvino", "int8", (48, 32), calibration=photos)
     parity = export_model(detector, "tiny", tmp_path / "out", options)
     assert 0 < parity.mean_map_difference < 0.01
     session = Session(tmp_path / "out", threads=1)
@@ -82,6 +124,8 @@ def test_export_beyond_the_tolerance_writes_nothing(
 def test_options_that_do_not_go_together_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--calibration"):
         ExportOptions("openvino", "int8")
+    with pytest.raises(ConfigError, match="int8 sets its ranges at one size"):
+        ExportOptions("openvino", "int8", resizable=True, calibration=tmp_path)
     with pytest.raises(ConfigError, match="onnx is written as fp32, not as fp16"):
         ExportOptions("onnx", "fp16")
 

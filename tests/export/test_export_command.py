@@ -13,7 +13,7 @@ from ad_dinov3.bench.subjects import open_subject
 from ad_dinov3.cli import benchmark, export
 from ad_dinov3.cli.export import read_size
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.export.speed import Contender, race
+from ad_dinov3.export.speed import Contender, PeakMemory, energy_joules, race
 from ad_dinov3.infer.prediction import RawScores
 from ad_dinov3.model import save_model
 
@@ -39,7 +39,55 @@ def test_export_then_benchmark_and_evaluate_take_the_folder(tmp_path: Path) -> N
     result = RUN.invoke(benchmark.app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "line (openvino fp32)" in result.output
-    assert [json.loads(line)["calls"] for line in rows.read_text().splitlines()] == [2, 2]
+    measured = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert [row["calls"] for row in measured] == [2, 2]
+    assert all(row["memory_mb"] is None or row["memory_mb"] >= 0 for row in measured)
+    with pytest.raises(ConfigError, match="no model takes"):
+        RUN.invoke(benchmark.app, [str(tmp_path / "line"), "--size", "64"], catch_exceptions=False)
+
+
+def test_benchmark_with_data_draws_accuracy_against_time(tmp_path: Path) -> None:
+    write_set(tmp_path / "parts")
+    model = learned_model(vit_folder(tmp_path / "vit"), method__rarity=0)
+    save_model(model, tmp_path / "model")
+    rows = tmp_path / "speed.jsonl"
+    arguments = [str(tmp_path / "model"), "--rounds", "1", "--threads", "1", "-o", str(rows), "--size", "32"]
+    result = RUN.invoke(benchmark.app, [*arguments, "--data", str(tmp_path / "parts")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    (row,) = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert 0 <= row["pixel_auroc"] <= 1
+    assert "ms per image" in (tmp_path / "speed-32x32-1.svg").read_text()
+
+
+def write_set(folder: Path) -> None:
+    """Four grey plates in MVTec's layout, two of them with a bright square."""
+    plate = np.random.default_rng(0).integers(90, 110, (48, 48, 3)).astype(np.uint8)
+    marked, mask = plate.copy(), np.zeros((48, 48), np.uint8)
+    marked[8:20, 8:20], mask[8:20, 8:20] = 255, 255
+    for index in range(2):
+        for kind, image in (("good", plate), ("hole", marked)):
+            (folder / "plate" / "test" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / "plate" / "test" / kind / f"{index}.png")
+        (folder / "plate" / "ground_truth" / "hole").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(folder / "plate" / "ground_truth" / "hole" / f"{index}_mask.png")
+
+
+def test_energy_counters_are_summed_and_their_absence_is_said(tmp_path: Path) -> None:
+    assert energy_joules(tmp_path) is None
+    for package, count in ((0, 2_000_000), (1, 500_000)):
+        (tmp_path / f"intel-rapl:{package}").mkdir()
+        (tmp_path / f"intel-rapl:{package}" / "energy_uj").write_text(f"{count}\n")
+    assert energy_joules(tmp_path) == 2.5
+
+
+def test_memory_is_the_rise_inside_the_blocks() -> None:
+    memory = PeakMemory()
+    with memory.watch():
+        block = np.ones(40_000_000, np.uint8)
+    if memory.rise_mb is None:
+        pytest.skip("this system does not tell")
+    assert 30 < memory.rise_mb < 80
+    assert block[0] == 1
 
 
 @pytest.mark.parametrize(("text", "size"), [("512", (512, 512)), ("256x384", (256, 384)), ("64X32", (64, 32))])
@@ -47,7 +95,7 @@ def test_sizes_are_read(text: str, size: tuple[int, int]) -> None:
     assert read_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["dynamic", "0", "1x2x3", "-5", ""])
+@pytest.mark.parametrize("text", ["auto", "0", "1x2x3", "-5", ""])
 def test_other_sizes_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="expected a number of px"):
         read_size(text)
@@ -71,6 +119,6 @@ def test_contenders_take_turns_and_the_warm_up_does_not_count() -> None:
     log: list[str] = []
     contenders = [Contender(name, _Counting(name, log), (8, 8)) for name in "ab"]
     speeds = race(contenders, batch_size=4, rounds=3, warm_up=2)
-    assert log == ["a", "b"] * 5
+    assert log == ["a", "b"] * 6
     assert [(speed.name, speed.calls, speed.batch_size) for speed in speeds] == [("a", 3, 4), ("b", 3, 4)]
     assert all(speed.p50_ms <= speed.p95_ms <= speed.p99_ms for speed in speeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -36,6 +37,13 @@ def convnext_folder(folder: Path) -> str:
     shaken(DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=[8, 12, 16, 24], depths=[1] * 4))).save_pretrained(
         folder
     )
+    return str(folder)
+
+
+def context_folder(folder: Path) -> str:
+    """A ConvNeXt on a grid of 16 px whose stages are joined by `encoders.context`."""
+    file = Path(convnext_folder(folder)) / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "context": True, "grid_stride": 16}))
     return str(folder)
 
 

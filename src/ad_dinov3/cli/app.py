@@ -21,7 +21,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
-    "export": ("export", "Write a model for ONNX Runtime or OpenVINO, proven equal."),
+    "export": ("export", "Write a model for ONNX Runtime, OpenVINO or torch alone, proven equal."),
     "benchmark": ("benchmark", "Time models and exported folders beside each other."),
     "convert": ("convert", "Convert between a model folder and a checkpoint of the authors' code."),
     "datasets": ("datasets", "List, describe and verify data sets."),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,9 +15,22 @@ from rich.table import Table
 from ad_dinov3.cli.options import OFFLINE_HELP
 
 if TYPE_CHECKING:
+    from ad_dinov3.bench.run import Subject
     from ad_dinov3.export.speed import Contender, Speed
+    from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.infer.session import Session
 
 app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """On what, and how, all contenders run."""
+
+    device: str
+    threads: int | None
+    compiled: bool
+    offline: bool
 
 
 @app.command()
@@ -26,61 +39,140 @@ def benchmark(
         list[str], typer.Argument(help="embedded, model folders, exported folders; the first is the yardstick")
     ],
     batch_size: Annotated[list[int] | None, typer.Option(min=1, help="images per call; repeatable; default 1")] = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="input in px, 512 or HxW; repeatable; default: each model's own")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="timed calls of each model")] = 20,
     warm_up: Annotated[int, typer.Option(min=0, help="calls before them that do not count")] = 2,
     compiled: Annotated[bool, typer.Option("--compiled", help="torch models also by torch.compile")] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="of the processor's; default: the runtime's own")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda (there in bfloat16 as well)")] = "cpu",
+    data: Annotated[Path | None, typer.Option(help="labelled data set: accuracy beside speed, needs --out")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most this many images of --data, evenly spread")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file to add the figures to")] = None,
     offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
 ) -> None:
     """Time models on random inputs in one run: each takes its turn in every round, and medians count.
 
-    Ratios of processor time are what a busy machine still measures well; wall-clock times there are not.
+    Ratios of processor time are what a busy machine still measures well; wall-clock times there are not. With --data
+    the pixel AUROC is measured too, and OUT gets a picture beside it: accuracy against milliseconds.
     """
     console = Console()
+    from ad_dinov3.cli.export import read_size
+    from ad_dinov3.errors import ConfigError
     from ad_dinov3.export.speed import race
 
-    with console.status("loading the models"):
-        contenders = [one for model in models for one in _contenders(model, device, threads, compiled, offline)]
-    for size in batch_size or [1]:
-        with console.status(f"{rounds} rounds of {size}"):
-            speeds = race(contenders, size, rounds, warm_up)
-        console.print(_table(speeds, size))
-        if out is not None:
-            _append(out, speeds)
+    if data is not None and out is None:
+        raise ConfigError("--data needs --out: the picture lies beside the figures")
+    where = _Where(device, threads, compiled, offline)
+    accuracy = _accuracy(console, models, data, limit, where) if data else {}
+    for pixels in [read_size(text) for text in size] if size else [None]:
+        with console.status("loading the models"):
+            contenders = [one for model in models for one in _contenders(model, pixels, where)]
+        if not contenders:
+            raise ConfigError(f"no model takes {pixels} px: an exported graph has one size, unless --size was dynamic")
+        for count in batch_size or [1]:
+            with console.status(f"{rounds} rounds of {count}"):
+                speeds = race(contenders, count, rounds, warm_up)
+            console.print(_table(speeds, count))
+            if out is not None:
+                _append(out, speeds, accuracy, where)
+                _draw(out.with_name(f"{out.stem}-{speeds[0].height}x{speeds[0].width}-{count}.svg"), speeds, accuracy)
 
 
-def _contenders(model: str, device: str, threads: int | None, compiled: bool, offline: bool) -> list[Contender]:
-    from ad_dinov3.export.speed import Contender
-    from ad_dinov3.infer.session import Session, is_exported
+def _contenders(model: str, pixels: tuple[int, int] | None, where: _Where) -> Iterator[Contender]:
+    """The ways to run one model; none for an exported one that does not take the size."""
+    from ad_dinov3.export.speed import Contender, PeakMemory
+    from ad_dinov3.infer.session import is_exported
 
+    memory = PeakMemory()
     if is_exported(model):
-        session = Session(model, device=device, mode="latency", threads=threads)
-        name = f"{Path(model).name} ({session.config.runtime} {session.config.precision})"
-        return [Contender(name, session, session.config.input.size)]
+        with memory.watch():
+            session = _session(model, pixels, where)
+        if session is not None:
+            config = session.config
+            name = f"{Path(model).name} ({config.runtime} {config.precision})"
+            yield Contender(name, session, config.input.size, memory=memory)
+        return
+    import torch
+
+    if where.threads is not None:
+        torch.set_num_threads(where.threads)
+    on_gpu = where.device.startswith("cuda")
+    for words in ["torch"] + ["torch, bf16"] * on_gpu + ["torch, compiled"] * where.compiled:
+        memory = PeakMemory()
+        with memory.watch():
+            detector = _twin(model, words, where)
+        wait = torch.cuda.synchronize if on_gpu else lambda: None
+        yield Contender(f"{model} ({words})", detector, pixels or detector.config.input.size, wait, memory)
+
+
+def _session(model: str, pixels: tuple[int, int] | None, where: _Where) -> Session | None:
+    """An exported folder at a size; None if it has another one."""
+    from ad_dinov3.infer.session import Session, read_session_config
+
+    config = read_session_config(Path(model))
+    if pixels is not None and pixels != config.input.size and config.size_multiple is None:
+        return None
+    return Session(model, device=where.device, mode="latency", threads=where.threads, size=pixels)
+
+
+def _twin(model: str, words: str, where: _Where) -> Detector:
+    """A torch model of its own for one way of running it."""
     import torch
 
     from ad_dinov3.encoders.dinov3 import Dinov3Encoder
     from ad_dinov3.infer.detector import load
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    wait = torch.cuda.synchronize if device.startswith("cuda") else lambda: None
-    eager = load(model, device=device, offline=offline)
-    found = [Contender(f"{model} (torch)", eager, eager.config.input.size, wait)]
-    if compiled:
-        twin = load(model, device=device, offline=offline)
-        if isinstance(twin.model.encoder, Dinov3Encoder):
-            twin.model.encoder.module.compile()
-            found.append(Contender(f"{model} (torch, compiled)", twin, twin.config.input.size, wait))
+    detector = load(model, device=where.device, offline=where.offline)
+    encoder = detector.model.encoder
+    if isinstance(encoder, Dinov3Encoder):
+        if words.endswith("bf16"):
+            encoder.autocast = torch.bfloat16
+        if words.endswith("compiled"):
+            encoder.module.compile()
+    return detector
+
+
+def _accuracy(
+    console: Console, models: Sequence[str], data: Path, limit: int | None, where: _Where
+) -> dict[str, float | None]:
+    """Pixel AUROC of each model over all classes pooled, by the model's name, protocol ``native``."""
+    import tempfile
+
+    from ad_dinov3.bench.protocol import read_protocol
+    from ad_dinov3.bench.run import evaluate
+    from ad_dinov3.bench.scoring import TestSet
+    from ad_dinov3.data.catalog import open_data
+    from ad_dinov3.data.listing import spread
+
+    labelled = open_data(str(data))
+    samples = tuple(spread(labelled.listing.complete(), limit))
+    found: dict[str, float | None] = {}
+    for model in models:
+        with console.status(f"{model} on {len(samples)} images"), tempfile.TemporaryDirectory() as store:
+            test_set = TestSet(labelled.name, samples)
+            result = evaluate(_subject(model, where), test_set, read_protocol("native"), Path(store))
+        found[model] = result.pooled.estimates["pixel_auroc"].value
     return found
+
+
+def _subject(model: str, where: _Where) -> Subject:
+    from ad_dinov3.bench.subjects import detector_subject, session_subject
+    from ad_dinov3.infer.detector import load
+    from ad_dinov3.infer.session import Session, is_exported
+
+    if is_exported(model):
+        session = Session(model, device=where.device, threads=where.threads)
+        return session_subject(session, session.config.method, model, where.device)
+    return detector_subject(load(model, device=where.device, offline=where.offline), model, where.device)
 
 
 def _table(speeds: Sequence[Speed], batch_size: int) -> Table:
     table = Table(title=f"batch {batch_size}, {speeds[0].calls} calls each, in turns", title_justify="left", box=None)
     table.add_column("model")
-    for heading in ("input", "images/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "wall ratio", "CPU ratio"):
+    headings = ("input", "images/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "MB", "J", "wall ratio", "CPU ratio")
+    for heading in headings:
         table.add_column(heading, justify="right")
     first = speeds[0]
     for speed in speeds:
@@ -89,13 +181,42 @@ def _table(speeds: Sequence[Speed], batch_size: int) -> Table:
             f"{speed.height}x{speed.width}",
             f"{speed.images_per_second:.1f}",
             *(f"{value:.1f}" for value in (speed.p50_ms, speed.p95_ms, speed.p99_ms, speed.cpu_ms)),
+            "n/a" if speed.memory_mb is None else f"{speed.memory_mb:.0f}",
+            "n/a" if speed.energy_j is None else f"{speed.energy_j:.2f}",
             f"{first.p50_ms / speed.p50_ms:.2f}x",
             f"{first.cpu_ms / speed.cpu_ms:.2f}x",
         )
     return table
 
 
-def _append(file: Path, speeds: Sequence[Speed]) -> None:
+def _of(speed: Speed, accuracy: Mapping[str, float | None]) -> float | None:
+    """The accuracy of the model that a contender runs."""
+    matches = [value for model, value in accuracy.items() if speed.name.startswith(f"{_short(model)} (")]
+    return matches[0] if matches else None
+
+
+def _short(model: str) -> str:
+    from ad_dinov3.infer.session import is_exported
+
+    return Path(model).name if is_exported(model) else model
+
+
+def _append(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | None], where: _Where) -> None:
+    from ad_dinov3.bench.rows import installed_versions
+
     file.parent.mkdir(parents=True, exist_ok=True)
+    facts = {"device": where.device, "threads": where.threads, "versions": installed_versions()}
     with file.open("a", encoding="utf-8") as rows:
-        rows.writelines(json.dumps(asdict(speed)) + "\n" for speed in speeds)
+        for speed in speeds:
+            rows.write(json.dumps({**asdict(speed), "pixel_auroc": _of(speed, accuracy), **facts}) + "\n")
+
+
+def _draw(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | None]) -> None:
+    """Accuracy against the milliseconds of an image; nothing where no accuracy is known."""
+    from ad_dinov3.files import write_text
+    from ad_dinov3.report.chart import scatter_chart
+
+    known = {speed.name: (1e3 / speed.images_per_second, _of(speed, accuracy)) for speed in speeds}
+    points = {name: (ms, 100 * value) for name, (ms, value) in known.items() if value is not None}
+    if points:
+        write_text(file, scatter_chart(points, "accuracy against time", "ms per image", "pixel AUROC, %"))

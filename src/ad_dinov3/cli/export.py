@@ -1,4 +1,4 @@
-"""ad-dinov3 export: a model as a file for ONNX Runtime or OpenVINO, proven equal."""
+"""ad-dinov3 export: a model as a file for ONNX Runtime, OpenVINO or torch alone, proven equal."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Format(StrEnum):
 
     onnx = "onnx"
     openvino = "openvino"
+    pt2 = "pt2"
 
 
 class PrecisionChoice(StrEnum):
@@ -44,15 +45,20 @@ def export(
     method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     file_format: Annotated[Format, typer.Option("--format", help="the runtime that it is for")] = Format.openvino,
-    precision: Annotated[PrecisionChoice, typer.Option(help="onnx is written as fp32 only")] = PrecisionChoice.fp32,
-    size: Annotated[str | None, typer.Option(help="input in px, 512 or HxW; default: the model's own")] = None,
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="onnx and pt2 are written as fp32 only")
+    ] = PrecisionChoice.fp32,
+    size: Annotated[
+        str | None,
+        typer.Option(help="input in px, 512 or HxW, or dynamic for a graph of many; default: the model's own"),
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option(help="folder of images like those to come; int8 sets its ranges by them")
     ] = None,
     class_name: Annotated[list[str] | None, typer.Option(help="bake the prompts of this class too; repeatable")] = None,
     offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
 ) -> None:
-    """Write a model as a folder that predict and evaluate take in a model's place, without torch.
+    """Write a model as a folder that predict and evaluate take in a model's place, without torch (but for pt2).
 
     Normalisation, backbone, adapters and prompts are inside; thresholds stay outside. Both models are run on the same
     images, and nothing is written if their maps differ by more than the precision's tolerance.
@@ -63,7 +69,9 @@ def export(
         from ad_dinov3.infer.detector import Detector
         from ad_dinov3.model import open_method, with_prompts
 
-        options = ExportOptions(file_format.value, precision.value, read_size(size) if size else None, calibration)
+        resizable = size == "dynamic"
+        fixed = read_size(size) if size and not resizable else None
+        options = ExportOptions(file_format.value, precision.value, fixed, resizable, calibration)
         loaded = with_prompts(open_method(method, model, weights, offline=offline), class_name or (), offline=offline)
         detector = Detector(loaded, offline=offline)
     with console.status("exporting and comparing"):
@@ -80,9 +88,7 @@ def read_size(text: str) -> tuple[int, int]:
     """
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isdigit() and int(side) for side in sides):
-        raise ConfigError(
-            f"--size {text}: expected a number of px, such as 512, or HxW; an exported graph has one fixed size"
-        )
+        raise ConfigError(f"--size {text}: expected a number of px, such as 512, HxW, or dynamic")
     return int(sides[0]), int(sides[-1])
 
 

@@ -73,7 +73,7 @@ class ContextConvNeXt(nn.Module):
         filtered = self.filters(pixels)
         own = self.staged(pixels)
         # Half of an odd number of cells is rounded up, so that the small image still divides into cells.
-        half_px = [self.patch_size * math.ceil(cells / 2) for cells in grid]
+        half_px = [self.patch_size * ((cells + 1) // 2) for cells in grid]
         half = self.staged(F.interpolate(pixels, half_px, mode="bilinear", antialias=False))
         patches = [_enlarged(tokens, grid) for tokens in half.patch_tokens[-_COARSE:]]
         return StageTokens(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
+from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
@@ -33,9 +34,14 @@ from ad_dinov3.methods.winclip import WinClip
 if TYPE_CHECKING:
     import openvino
 
-PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {"onnx": ("fp32",), "openvino": ("fp32", "fp16", "bf16", "int8")}
+PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
+    "onnx": ("fp32",),
+    "openvino": ("fp32", "fp16", "bf16", "int8"),
+    "pt2": ("fp32",),
+}
 _MAX_COMPARED = 16
 _MAX_CALIBRATION = 300
+_NOT_KEPT = ("MatMul", "Constant", "Parameter", "Result")  # a ConvNeXt's linear layers, and what is no operation
 SAMPLES = Path(__file__).parents[1] / "data" / "samples"
 """Images that come with the package; the parity report's when no others are named."""
 
@@ -45,15 +51,17 @@ class ExportOptions:
     """What to make.
 
     Attributes:
-        runtime: ``onnx`` or ``openvino``.
+        runtime: ``onnx``, ``openvino``, or ``pt2`` for torch.
         precision: one of ``PRECISIONS`` of the runtime.
         size: (H, W) of the input in px; None: the model's.
+        resizable: the graph takes other sizes too; ``size`` is what it starts with.
         calibration: folder of images to quantize and compare with; None: the package's samples, for comparing only.
     """
 
     runtime: Runtime = "openvino"
     precision: Precision = "fp32"
     size: tuple[int, int] | None = None
+    resizable: bool = False
     calibration: Path | None = None
 
     def __post_init__(self) -> None:
@@ -62,6 +70,8 @@ class ExportOptions:
                 f"{self.runtime} is written as {', '.join(PRECISIONS[self.runtime])}, not as {self.precision}: half "
                 "precision gives NaN or wrong maps in several ONNX runtimes, and its int8 is slower than OpenVINO's"
             )
+        if self.precision == "int8" and self.resizable:
+            raise ConfigError("int8 sets its ranges at one size; leave out --size dynamic, or take another --precision")
         if self.precision == "int8" and self.calibration is None:
             raise ConfigError(
                 "int8 needs images to set its ranges by: --calibration DIR, normal ones like those to come"
@@ -85,7 +95,7 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
     """
     model_input = detector.config.input
     size = options.size or model_input.size
-    graph = score_graph(detector.model, size)
+    graph = score_graph(detector.model, size, options.resizable)
     paths = [item.path for item in find_images([str(options.calibration or SAMPLES)])]
     if not paths:
         raise ConfigError(f"{options.calibration}: no images there to calibrate and compare with")
@@ -132,10 +142,14 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
         return session.score(pixels[None], [class_name])
 
     classes = config.class_names or sized.detector.config.class_names[:1] or ("object",)
+    inputs = sized.inputs(paths, _MAX_COMPARED)
+    if config.size_multiple is not None:
+        other = (config.input.height + config.size_multiple, config.input.width + 2 * config.size_multiple)
+        inputs = inputs[::2] + [resize_image(np.ascontiguousarray(x.transpose(1, 2, 0)), other) for x in inputs[1::2]]
     parity = compare(
         sized.score,
         exported,
-        sized.inputs(paths, _MAX_COMPARED),
+        inputs,
         classes,
         threshold=config.threshold,
         tolerance=TOLERANCES[config.precision],
@@ -148,6 +162,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
     config, model = detector.config, detector.model
     untrained = isinstance(model.head, Dinov3Plain | WinClip)
     says = (detector.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
+    step = graph.size_multiple if graph.resizable else None
     return SessionConfig(
         runtime=options.runtime,
         precision=options.precision,
@@ -163,6 +178,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
         licence=model.encoder.spec.licence,
         trained_on=() if untrained else config.trained_on,
         training_seed=None if untrained else config.train.seed,
+        size_multiple=step,
     )
 
 
@@ -171,6 +187,8 @@ def _write_graph(
 ) -> None:
     if config.runtime == "onnx":
         _write_onnx(graph, folder / config.file)
+    elif config.runtime == "pt2":
+        torch.export.save(trace(graph), folder / config.file)
     else:
         _write_openvino(graph, folder / config.file, config.precision, calibration)
 
@@ -200,16 +218,19 @@ def _write_openvino(
     model = _quantized(graph, calibration) if precision == "int8" else openvino.convert_model(trace(graph, batch=1))
     for port, name in zip(model.inputs, graph.input_names, strict=True):
         port.get_tensor().set_names({name})
-    model.reshape({name: [1, 3, *graph.size] if name == "images" else [1] for name in graph.input_names})
+    sides = [-1, -1] if graph.resizable else graph.size
+    model.reshape({name: [1, 3, *sides] if name == "images" else [1] for name in graph.input_names})
     for port, name in zip(model.outputs, ("patch_map", "image_score"), strict=True):
         port.get_tensor().set_names({name})
     openvino.save_model(model, str(file), compress_to_fp16=precision == "fp16")
 
 
 def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> openvino.Model:
-    """The backbone in 8 bits, its ranges set by images (NNCF, post-training), with the head as it is.
+    """The backbone's layers in 8 bits, their ranges set by images (NNCF, post-training), with the head as it is.
 
-    The head is a hundredth of the work, and its standardised tokens and steep softmax are what 8 bits hurt most.
+    The head is a hundredth of the work, and its standardised tokens and steep softmax are what 8 bits hurt most. Of a
+    ConvNeXt only the linear layers are taken, most of its work: its stem, whose few inputs have few levels, and the
+    sums and norms between its blocks, whose error every later block inherits, move maps seven times as far.
     """
     try:
         import nncf
@@ -219,8 +240,11 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
     encode, judge = (openvino.convert_model(half) for half in trace_halves(graph))
     encode.reshape([1, 3, *graph.size])
     dataset = nncf.Dataset([pixels[None] for pixels in calibration])
-    kind = nncf.ModelType.TRANSFORMER if isinstance(graph.backbone, StagedViT) else None
-    small = nncf.quantize(encode, dataset, model_type=kind, subset_size=len(calibration))
+    kind, scope = nncf.ModelType.TRANSFORMER, nncf.IgnoredScope()
+    if not isinstance(graph.backbone, StagedViT):
+        kept = [op.get_friendly_name() for op in encode.get_ops() if op.get_type_name() not in _NOT_KEPT]
+        scope = nncf.IgnoredScope(names=kept)
+    small = nncf.quantize(encode, dataset, model_type=kind, subset_size=len(calibration), ignored_scope=scope)
     tokens = len(small.results)
     for result, parameter in zip(small.results, judge.parameters[:tokens], strict=True):
         for reader in parameter.output(0).get_target_inputs():

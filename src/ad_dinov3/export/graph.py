@@ -8,12 +8,14 @@ their computation is the best-known trap of exporting DINOv3.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
+from ad_dinov3.encoders.context import ContextConvNeXt
 from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedModule
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError
@@ -24,6 +26,8 @@ from ad_dinov3.types import Features
 
 MAX_WHITENED = 64
 """Channels up to which whitening is written out, step by step, in operations that every runtime has."""
+
+_MOST_STEPS = 512  # of a resizable graph's side; torch wants a bound
 
 
 class BakedRope(nn.Module):
@@ -37,6 +41,35 @@ class BakedRope(nn.Module):
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         return self.get_buffer("cos"), self.get_buffer("sin")
+
+
+class FreeRope(nn.Module):
+    """The rotary tables of any input size in plain arithmetic; transformers' own remember the size they are traced at.
+
+    Args:
+        rope: of a DINOv3 ViT.
+        patch_size: side of a patch in px.
+    """
+
+    def __init__(self, rope: nn.Module, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.register_buffer("inv_freq", rope.get_buffer("inv_freq").clone())  # (head width / 4,)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (h*w, head width) of the patches' centres, each side running from -1 to 1."""
+        rows, columns = pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size
+        frequencies = 2 * math.pi * self.get_buffer("inv_freq")
+        down, across = (_centres(count)[:, None] * frequencies for count in (rows, columns))
+        both = (down[:, None].expand(-1, columns, -1), across[None].expand(rows, -1, -1))
+        angles = torch.cat([*both, *both], -1).flatten(0, 1)
+        return angles.cos(), angles.sin()
+
+
+def _centres(count: int) -> Tensor:
+    """Centres of ``count`` cells from -1 to 1; the division is a tensor's, since runtimes lack one of sizes."""
+    past = torch.arange(1, count + 1, dtype=torch.float32)
+    return (2 * past - 1) / past[-1:] - 1
 
 
 class _Scoring(nn.Module):
@@ -57,9 +90,12 @@ class ScoreGraph(nn.Module):
 
     Args:
         model: AD-DINOv3 or its untrained baseline.
-        size: (H, W) of the input in px, the only one that the graph takes.
+        size: (H, W) of the input in px, the only one that the graph takes unless it is resizable.
+        resizable: the graph takes every size in multiples of ``size_multiple``.
 
     Attributes:
+        size_multiple: in px, what sides are multiples of; what the backbone's coarsest stage divides without padding
+            where the graph is resizable.
         class_names: whose prompts are baked; empty where the class has no say.
         input_names: ``images``, and ``class_index`` if there is more than one class.
 
@@ -67,14 +103,15 @@ class ScoreGraph(nn.Module):
         ConfigError: the method has no fixed graph, or the encoder cannot take the size.
     """
 
-    def __init__(self, model: Model, size: tuple[int, int]) -> None:
+    def __init__(self, model: Model, size: tuple[int, int], resizable: bool = False) -> None:
         super().__init__()
         head, encoder = model.head, model.encoder
         if not isinstance(head, AdDinoV3 | Dinov3Plain) or not isinstance(encoder, Dinov3Encoder):
             raise ConfigError(f"{type(head).__name__} cannot be exported; expected AD-DINOv3 or its untrained baseline")
-        _check_graph(head, encoder, size)
-        self.size = size
-        self.backbone = _baked(encoder.module, size)
+        self.size, self.resizable = size, resizable
+        self.size_multiple = _step(encoder.module) if resizable else encoder.spec.size_multiple
+        _check_graph(head, encoder.spec.name, size, self.size_multiple)
+        self.backbone = _baked(encoder.module, None if resizable else size)
         scale = 1 / (255 * torch.tensor(encoder.std))
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", (-torch.tensor(encoder.mean) * 255 * scale)[:, None, None])
@@ -90,7 +127,7 @@ class ScoreGraph(nn.Module):
             images: RGB.
             class_index: (1,) int64, which of ``class_names`` all of them show; given if there are several.
         """
-        return self.judge(self.encode(images), class_index)
+        return self.judge(self.encode(images), class_index, (images.shape[2], images.shape[3]))
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """The backbone's patch tokens of each stage, then its global tokens, of (B, 3, H, W) uint8 images."""
@@ -98,10 +135,12 @@ class ScoreGraph(nn.Module):
         tokens = self.backbone(pixels)
         return (*tokens.patch_tokens, *tokens.cls_tokens)
 
-    def judge(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the head makes of `encode`'s tokens."""
+    def judge(
+        self, tokens: tuple[Tensor, ...], class_index: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """What the head makes of `encode`'s tokens of images of ``size`` (H, W)."""
         stages = len(tokens) // 2
-        features = Features(tokens[:stages], tokens[stages:], self.size)
+        features = Features(tokens[:stages], tokens[stages:], size)
         if class_index is None or not isinstance(self.scoring.head, AdDinoV3):
             patch_map, score = self.scoring(features)
         else:
@@ -129,7 +168,7 @@ class JudgeGraph(nn.Module):
         self.whole = graph
 
     def forward(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.whole.judge(tokens, class_index)
+        return self.whole.judge(tokens, class_index, self.whole.size)
 
 
 def trace(graph: ScoreGraph, *, batch: int | None = None) -> ExportedProgram:
@@ -140,8 +179,10 @@ def trace(graph: ScoreGraph, *, batch: int | None = None) -> ExportedProgram:
         batch: images per call; None leaves it open.
     """
     index = _class_index(graph)
-    shapes = ({0: Dim("batch")} if batch is None else None, *({} for _ in index))
-    return _exported(graph, (_images(graph, batch or 2), *index), shapes)
+    free: dict[int, object] = {0: Dim("batch")} if batch is None else {}
+    if graph.resizable:
+        free |= {axis: graph.size_multiple * Dim(name, min=2, max=_MOST_STEPS) for axis, name in ((2, "h"), (3, "w"))}
+    return _exported(graph, (_images(graph, batch or 2), *index), (free, *({} for _ in index)))
 
 
 def trace_halves(graph: ScoreGraph) -> tuple[ExportedProgram, ExportedProgram]:
@@ -169,10 +210,9 @@ def _exported(
     return lowered
 
 
-def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tuple[int, int]) -> None:
-    step = encoder.spec.size_multiple
+def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: str, size: tuple[int, int], step: int) -> None:
     if any(side < step or side % step for side in size):
-        raise ConfigError(f"expected a size in multiples of {step} px for {encoder.spec.name}, got {size[0]}x{size[1]}")
+        raise ConfigError(f"expected a size in multiples of {step} px for {encoder}, got {size[0]}x{size[1]}")
     if isinstance(head, AdDinoV3) and head.config.tokens == "whiten" and max(head.widths) > MAX_WHITENED:
         raise ConfigError(
             f"method.tokens = whiten over {max(head.widths)} channels has no fixed graph: runtimes lack its matrix "
@@ -180,12 +220,22 @@ def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: Dinov3Encoder, size: tup
         )
 
 
-def _baked(module: StagedModule, size: tuple[int, int]) -> nn.Module:
-    """The backbone at one size; its tensors are shared with the original."""
+def _step(module: StagedModule) -> int:
+    """Sides in multiples of this many px need no padding in any stage, nor in those of the image at half size."""
+    if isinstance(module, ContextConvNeXt):
+        return 2 * module.staged.step
+    return module.size_multiple if isinstance(module, StagedViT) else module.step
+
+
+def _baked(module: StagedModule, size: tuple[int, int] | None) -> nn.Module:
+    """The backbone at one size, or at any if it is None; its tensors are shared with the original."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     twin = copy.deepcopy(module, shared)
     if isinstance(twin, StagedViT):
-        twin.add_module("rope_embeddings", BakedRope(twin.rope_embeddings, size))
+        rope = (
+            FreeRope(twin.rope_embeddings, twin.patch_size) if size is None else BakedRope(twin.rope_embeddings, size)
+        )
+        twin.add_module("rope_embeddings", rope)
     return twin
 
 

@@ -24,13 +24,19 @@ from ad_dinov3.types import Features
 _Head = WinClip | AprilGan | AnomalyClip
 
 
-def score_graph(model: Model, size: tuple[int, int]) -> ScoreGraph:
-    """The graph of any method that has one, for inputs of ``size`` (H, W) in px.
+def score_graph(model: Model, size: tuple[int, int], resizable: bool = False) -> ScoreGraph:
+    """The graph of any method that has one, for inputs of ``size`` (H, W) in px, or of any size if resizable.
 
     Raises:
-        ConfigError: the method has no fixed graph, or the encoder cannot take the size.
+        ConfigError: the method has no such graph, or the encoder cannot take the size.
     """
-    return RivalGraph(model, size) if isinstance(model.head, RIVAL_HEADS) else ScoreGraph(model, size)
+    if not isinstance(model.head, RIVAL_HEADS):
+        return ScoreGraph(model, size, resizable)
+    if resizable:
+        raise ConfigError(
+            f"the positions of {type(model.head).__name__} are constants of one size; name it with --size"
+        )
+    return RivalGraph(model, size)
 
 
 class BakedPositions(nn.Module):
@@ -73,7 +79,7 @@ class RivalGraph(ScoreGraph):
     def __init__(self, model: Model, size: tuple[int, int]) -> None:
         nn.Module.__init__(self)  # the parent's parts are DINOv3's
         head, encoder = _checked(model, size)
-        self.size = size
+        self.size, self.resizable, self.size_multiple = size, False, encoder.spec.size_multiple
         self.backbone = _baked(encoder.module, size)
         scale = 1 / (255 * torch.tensor(OPENAI_STD))
         self.register_buffer("scale", scale[:, None, None])
@@ -82,10 +88,12 @@ class RivalGraph(ScoreGraph):
         self.class_names = () if isinstance(head, AnomalyClip) else head.class_names
         self.input_names = ["images", "class_index"] if len(self.class_names) > 1 else ["images"]
 
-    def judge(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the head makes of `encode`'s tokens."""
+    def judge(
+        self, tokens: tuple[Tensor, ...], class_index: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """What the head makes of `encode`'s tokens of images of ``size`` (H, W)."""
         stages = len(tokens) // 2
-        features = Features(tokens[:stages], tokens[stages:], self.size)
+        features = Features(tokens[:stages], tokens[stages:], size)
         if class_index is None or isinstance(self.rival.head, AnomalyClip):
             patch_map, score = self.rival(features)
         else:

@@ -1,6 +1,6 @@
-"""An exported folder as a detector, on ONNX Runtime or OpenVINO; neither torch nor transformers is needed.
+"""An exported folder as a detector, on ONNX Runtime or OpenVINO without torch or transformers, or on torch alone.
 
-model.onnx, or model.xml and model.bin   the graph: uint8 images in, raw patch map and image score out
+model.onnx, model.xml + .bin, model.pt2   the graph: uint8 images in, raw patch map and image score out
 config.json                              everything else that scoring needs (`SessionConfig`)
 parity.json                              how far it is from the model that it was made from
 NOTICE.md                                the licence that the backbone's weights put on the file
@@ -10,8 +10,10 @@ training_images.txt                      sha256 of every training image, for the
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +28,7 @@ from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction, RawScores
 
-Runtime = Literal["onnx", "openvino"]
+Runtime = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
 _KIND, _FORMAT_VERSION, _CONFIG, _HASHES = "ad-dinov3-export", 1, "config.json", "training_images.txt"
@@ -60,7 +62,7 @@ class SessionConfig:
     """What an exported folder's config.json says.
 
     Attributes:
-        runtime: ``onnx`` or ``openvino``.
+        runtime: ``onnx``, ``openvino``, or ``pt2`` for torch.
         precision: of the weights; ``fp16`` is computed in float32, ``bf16`` in bfloat16 where the processor can.
         input: what the graph takes.
         class_names: whose prompts are baked, in the order that the graph's second input counts them, which it has if
@@ -75,6 +77,7 @@ class SessionConfig:
         licence: name of the licence of the backbone's weights.
         trained_on: names of the training data.
         training_seed: of the training; None for an untrained method.
+        size_multiple: the graph takes every size in multiples of this many px; None: it takes ``input``'s alone.
     """
 
     runtime: Runtime
@@ -91,11 +94,12 @@ class SessionConfig:
     licence: str
     trained_on: tuple[str, ...]
     training_seed: int | None
+    size_multiple: int | None = None
 
     @property
     def file(self) -> str:
         """Name of the graph's file."""
-        return "model.onnx" if self.runtime == "onnx" else "model.xml"
+        return {"onnx": "model.onnx", "openvino": "model.xml", "pt2": "model.pt2"}[self.runtime]
 
 
 @dataclass(frozen=True)
@@ -114,26 +118,35 @@ class Session:
     Args:
         folder: as `ad_dinov3.export` writes it.
         device: ``cpu``; ONNX Runtime also ``cuda``, ``tensorrt``, ``coreml``, ``directml``, OpenVINO also ``gpu``,
-            ``npu``, ``auto``, where the machine and the installed runtime have them.
+            ``npu``, ``auto``, torch also ``cuda``, where the machine and the installed runtime have them.
         mode: ``throughput`` works on several images side by side, ``latency`` gives all cores to one.
         threads: at most this many of the processor's; None: the runtime's choice.
+        size: (H, W) of the input in px, for a folder that was exported with ``--size dynamic``; None: config.json's.
 
     Raises:
         WeightsError: the folder is not an exported model, or its files do not fit together.
         MissingExtraError: the runtime is not installed.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there, or the graph does not take the size.
     """
 
     def __init__(
-        self, folder: str | Path, *, device: str = "cpu", mode: Mode = "throughput", threads: int | None = None
+        self,
+        folder: str | Path,
+        *,
+        device: str = "cpu",
+        mode: Mode = "throughput",
+        threads: int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.config = read_session_config(self.folder)
+        self.config = _at_size(read_session_config(self.folder), size)
         file = self.folder / self.config.file
         if not file.is_file():
             raise WeightsError(f"{file} is missing; export the model again")
         if self.config.runtime == "onnx":
             self._run = _onnx_runner(file, device, threads)
+        elif self.config.runtime == "pt2":
+            self._run = _torch_runner(file, device, threads)
         else:
             self._run = _openvino_runner(file, device, self.config.precision, mode, threads)
 
@@ -164,9 +177,13 @@ class Session:
             ShapeError: the inputs are not of the graph's size.
             ConfigError: a class is not baked into the graph.
         """
-        expected = (3, *self.config.input.size)
-        if batch.dtype != np.uint8 or batch.shape[1:] != expected or len(class_names) != len(batch):
-            raise ShapeError(f"expected inputs (B, {expected}) uint8 and B names, got {batch.shape} {batch.dtype}")
+        step, size = self.config.size_multiple, batch.shape[2:]
+        fits = size == self.config.input.size if step is None else all(side >= 2 * step for side in size)
+        if batch.dtype != np.uint8 or batch.shape[1] != 3 or not fits or any(side % (step or 1) for side in size):
+            sides = f"multiples of {step} px from {2 * step}" if step else f"{self.config.input.size}"
+            raise ShapeError(f"expected inputs (B, 3, H, W) uint8, H and W {sides}; got {batch.shape} {batch.dtype}")
+        if len(class_names) != len(batch):
+            raise ShapeError(f"expected {len(batch)} class names, got {len(class_names)}")
         self._check_classes(class_names)
         outputs = self._by_class(batch, class_names) if len(self.config.class_names) > 1 else self._run(batch, None)
         maps = outputs.maps
@@ -250,6 +267,58 @@ def write_session_config(folder: Path, config: SessionConfig, training_images: f
     tree = {"kind": _KIND, "format_version": _FORMAT_VERSION, **asdict(config)}
     write_text(folder / _CONFIG, json.dumps(tree, indent=2))
     write_text(folder / _HASHES, "\n".join(sorted(training_images)))
+
+
+def _at_size(config: SessionConfig, size: tuple[int, int] | None) -> SessionConfig:
+    """The same graph with another input; its maps are others, so its fingerprint is."""
+    if size is None or size == config.input.size:
+        return config
+    step = config.size_multiple
+    if step is None or any(side < 2 * step or side % step for side in size):
+        takes = f"{config.input.size} only" if step is None else f"multiples of {step} px, two at least"
+        raise ConfigError(f"the graph takes {takes}, not {size}; export again with --size dynamic or this size")
+    changed = SessionInput(*size, config.input.interpolation)
+    return replace(config, input=changed, fingerprint=f"{config.fingerprint}-{size[0]}x{size[1]}")
+
+
+def _torch_runner(file: Path, device: str, threads: int | None) -> _Runner:
+    try:
+        import torch
+        from torch.export.passes import move_to_device_pass
+    except ImportError:
+        raise ConfigError(
+            "torch is not installed, which a pt2 folder needs; export for onnx or openvino instead"
+        ) from None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with _no_pickled_code():
+        program = torch.export.load(file)
+    try:
+        module = move_to_device_pass(program, device).module()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"torch has no {device!r} here ({error})") from None
+
+    def run(batch: NDArray[np.uint8], index: int | None) -> _Outputs:
+        chosen = () if index is None else (torch.tensor([index], device=device),)
+        with torch.inference_mode():
+            maps, scores = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device), *chosen)
+        return _Outputs(maps.float().cpu().numpy(), scores.float().cpu().numpy())
+
+    return run
+
+
+@contextmanager
+def _no_pickled_code() -> Iterator[None]:
+    """Inside, torch unpickles tensors only: left to itself it runs whatever a .pt2 file brings along."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def _onnx_runner(file: Path, device: str, threads: int | None) -> _Runner:

@@ -35,17 +35,22 @@ def line_chart(series: Mapping[str, Sequence[Point]], title: str, x_label: str, 
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts.append(f'<rect x="{_WIDTH - _RIGHT + 14}" y="{y}" width="14" height="4" fill="{colour}"/>')
         parts.append(f'<text x="{_WIDTH - _RIGHT + 34}" y="{y + 6}">{escape(name)}</text>')
-    middle = _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="#333">'
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>'
-        f'<text x="{_LEFT}" y="26" font-size="15" font-weight="600">{escape(title)}</text>'
-        + "".join(parts)
-        + f'<text x="{_LEFT + (_WIDTH - _LEFT - _RIGHT) / 2}" y="{_HEIGHT - 12}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text></svg>\n'
-    )
+    return _document(parts, title, x_label, y_label)
+
+
+def scatter_chart(points: Mapping[str, Point], title: str, x_label: str, y_label: str) -> str:
+    """An SVG document with one named dot per point (x, y); the names stand beside their dots."""
+    x_ticks = ticks(0.0, max(x for x, _ in points.values()))
+    y_ticks = ticks(min(y for _, y in points.values()), max(y for _, y in points.values()))
+    place = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
+    parts, taken = [_grid(place, x_ticks, y_ticks)], [-math.inf]
+    for index, (name, (x, y)) in enumerate(sorted(points.items(), key=lambda item: -item[1][1])):
+        across, down = place.x(x), place.y(y)
+        taken.append(max(down + 4, taken[-1] + 15))  # dots may lie close; their names may not
+        colour = _COLOURS[index % len(_COLOURS)]
+        parts.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="5" fill="{colour}"/>')
+        parts.append(f'<text x="{across + 10:.1f}" y="{taken[-1]:.1f}" fill="{colour}">{escape(name)}</text>')
+    return _document(parts, title, x_label, y_label)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,20 @@ def ticks(low: float, high: float, count: int = 6) -> list[float]:
     first = math.floor(low / step)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def _document(parts: Sequence[str], title: str, x_label: str, y_label: str) -> str:
+    middle = _TOP + (_HEIGHT - _TOP - _BOTTOM) / 2
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="12" fill="#333">'
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>'
+        f'<text x="{_LEFT}" y="26" font-size="15" font-weight="600">{escape(title)}</text>'
+        + "".join(parts)
+        + f'<text x="{_LEFT + (_WIDTH - _LEFT - _RIGHT) / 2}" y="{_HEIGHT - 12}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
+        f'<text transform="translate(16 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text></svg>\n'
+    )
 
 
 def _grid(place: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
