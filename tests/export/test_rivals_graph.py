@@ -83,6 +83,8 @@ def test_rivals_without_a_fixed_graph_are_refused_with_the_reason(clip: str, pho
         score_graph(few_shot.model, SIZE)
     with pytest.raises(ConfigError, match="multiples of 4 px"):
         score_graph(new("winclip", clip), (18, 28))
+    with pytest.raises(ConfigError, match="positions at one size"):
+        score_graph(new("april_gan", clip), SIZE, resizable=True)
 
 
 def test_export_predict_and_evaluate_take_a_rival_by_name(clip: str, photos: Path, tmp_path: Path) -> None:
