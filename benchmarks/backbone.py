@@ -5,7 +5,7 @@
 Weights are random where there are no others: speed does not depend on them. Ratios are of processor time (which other
 programs hardly move) and of wall-clock time, medians of interleaved rounds. The 8-bit ranges are set by rendered
 pictures, agreement is measured on the package's sample images: cosine of patch tokens, and the mean absolute difference
-of the map (in [0, 1]) that AD-DINOv3's head with random adapters makes of them, at gain 10: random ones saturate at 100.
+of the map (in [0, 1]) that AD-DINOv3's head with random adapters makes of them, at gain 10: at 100 they saturate.
 """
 
 from __future__ import annotations
