@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -92,6 +93,15 @@ def test_predict_exits_with_2_on_wrong_usage(parts: Path, tmp_path: Path, wrong:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Python's own answer to Ctrl-C, which a shell's background jobs begin without."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_the_first_interrupt_asks_to_stop_and_the_second_one_stops() -> None:
     before = signal.getsignal(signal.SIGINT)
     with predict.stop_on_interrupt(Console(file=io.StringIO())) as should_stop:
