@@ -33,9 +33,7 @@ def score_graph(model: Model, size: tuple[int, int], resizable: bool = False) ->
     if not isinstance(model.head, RIVAL_HEADS):
         return ScoreGraph(model, size, resizable)
     if resizable:
-        raise ConfigError(
-            f"the positions of {type(model.head).__name__} are constants of one size; name it with --size"
-        )
+        raise ConfigError(f"{type(model.head).__name__} holds its positions at one size; name it with --size")
     return RivalGraph(model, size)
 
 
