@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files so that nobody ever sees half of one, and where what can be made again is kept."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def user_cache(name: str) -> Path:
+    """ad-dinov3/NAME in the user's cache folder (XDG_CACHE_HOME, else ~/.cache); not made here."""
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ad-dinov3" / name
 
 
 def write_text(path: Path, text: str) -> None:

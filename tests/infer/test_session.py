@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -75,6 +76,20 @@ def exported(folder: Path, runtime: str, config: SessionConfig = CONFIG) -> Path
         openvino.save_model(openvino.convert_model(folder / "model.onnx"), folder / "model.xml", compress_to_fp16=False)
     write_session_config(folder, replace(config, runtime=runtime), frozenset({"b" * 64, "a" * 64}))
     return folder
+
+
+def test_a_graph_that_replaces_another_is_compiled_anew(tmp_path: Path, batch: np.ndarray) -> None:
+    """Compiled graphs are kept in the user's cache; a new file in an old one's place must not be taken for it."""
+    first = Session(exported(tmp_path / "a", "openvino"), threads=1).score(batch[:1], ["any"])
+    assert any((Path(os.environ["XDG_CACHE_HOME"]) / "ad-dinov3" / "openvino").iterdir())
+    again = Session(tmp_path / "a", threads=1).score(batch[:1], ["any"])
+    np.testing.assert_array_equal(again.maps, first.maps)
+    weights = tmp_path / "a" / "model.bin"
+    bright, dim = (np.float32(1 / divisor).tobytes() for divisor in (255, 510))
+    assert bright in weights.read_bytes()
+    weights.write_bytes(weights.read_bytes().replace(bright, dim))
+    found = Session(tmp_path / "a", threads=1).score(batch[:1], ["any"])
+    np.testing.assert_allclose(found.maps, first.maps / 2, atol=1e-5)
 
 
 def cell_means(batch: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ad_dinov3.errors import DataError, TrainingError
-from ad_dinov3.files import replacing, write_text
+from ad_dinov3.files import replacing, user_cache, write_text
 from ad_dinov3.types import EncoderSpec, Features, ImageEncoder
 
 FORMAT_VERSION = 1
@@ -33,8 +33,7 @@ _DISK_MARGIN_BYTES = 1 << 30
 def cache_root() -> Path:
     """The folder of all groups: AD_DINOV3_CACHE, else ad-dinov3/features in the user's cache folder."""
     named = os.environ.get("AD_DINOV3_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return Path(named) if named else base / "ad-dinov3" / "features"
+    return Path(named) if named else user_cache("features")
 
 
 def file_key(path: Path) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.files import replacing
+from ad_dinov3.files import replacing, user_cache
 from ad_dinov3.types import TextEncoder
 
 _LOG = logging.getLogger(__name__)
@@ -208,7 +207,7 @@ def encode_classes(
 
 def text_cache_root() -> Path:
     """Where text embeddings are kept: ad-dinov3/text in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ad-dinov3" / "text"
+    return user_cache("text")
 
 
 def _ensemble(encoder: TextEncoder, sentences: Sequence[str]) -> Tensor:

@@ -9,10 +9,11 @@ training_images.txt                      sha256 of every training image, for the
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,7 +25,7 @@ from scipy.ndimage import gaussian_filter
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.transforms import Interpolation, resize_image
 from ad_dinov3.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
-from ad_dinov3.files import write_text
+from ad_dinov3.files import user_cache, write_text
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction, RawScores
 
@@ -346,6 +347,22 @@ def _onnx_runner(file: Path, device: str, threads: int | None) -> _Runner:
     return run
 
 
+def _compiled_folder(graph: Path) -> Path | None:
+    """Where OpenVINO may keep the compiled graph, most of the time to a first prediction; None without a place.
+
+    Named after the bytes of both files: OpenVINO's own key does not see that a .bin has changed.
+    """
+    digest = hashlib.sha256(graph.read_bytes())
+    with graph.with_suffix(".bin").open("rb") as weights:
+        digest.update(hashlib.file_digest(weights, "sha256").digest())
+    folder = user_cache("openvino") / digest.hexdigest()[:16]
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
 def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, threads: int | None) -> _Runner:
     try:
         import openvino
@@ -361,6 +378,9 @@ def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, 
     }
     if threads is not None and device == "cpu":
         settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = _compiled_folder(file)
+    if compiled is not None:
+        settings["CACHE_DIR"] = str(compiled)
     queue = openvino.AsyncInferQueue(core.compile_model(str(file), device.upper(), settings))
 
     def run(batch: NDArray[np.uint8], index: int | None) -> _Outputs:
