@@ -48,6 +48,7 @@ WITHIN_ROW_0 = {
     ("config", "settings"),
     ("config_rivals", "settings"),
     ("ops", "errors"),
+    ("files", "errors"),
     ("weights", "errors"),
     ("weights", "files"),
 }

@@ -8,7 +8,6 @@ embedded model.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from samples import list_items
 
 from ad_dinov3.config import InputConfig, ModelConfig, PromptConfig
 from ad_dinov3.encoders import dinov3
+from ad_dinov3.files import file_hash
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.model import Model, save_model
 
@@ -40,7 +40,7 @@ def place_backbone(run: Path, folder: Path) -> str:
 def image_hashes(root: Path, names: tuple[str, ...]) -> frozenset[str]:
     """sha256 of every training image's file."""
     items = [item for name in names for item in list_items(root, name)]
-    return frozenset(hashlib.sha256(item.image.read_bytes()).hexdigest() for item in items)
+    return frozenset(file_hash(item.image) for item in items)
 
 
 def main() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ad_dinov3.errors import DataError
 
 
 @contextmanager
@@ -33,3 +36,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file that ends in a newline."""
     with replacing(path) as unfinished:
         unfinished.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def file_hash(path: Path) -> str:
+    """Hex sha256 of a file's bytes.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None

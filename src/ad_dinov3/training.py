@@ -24,8 +24,9 @@ from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.distributed import Ranks, average_gradients, join
-from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, file_key, open_group
+from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
+from ad_dinov3.files import file_hash
 from ad_dinov3.methods.head import Head
 from ad_dinov3.model import Model, save_model
 from ad_dinov3.types import Features, ImageEncoder, Sample
@@ -105,7 +106,7 @@ def read_training_set(samples: Sequence[Sample], size: tuple[int, int]) -> Train
     if not any(sample.is_anomalous for sample in samples):
         raise DataError(f"training needs images with anomalies and their masks; found none among {len(samples)}")
     masks = tuple(np.packbits(load_mask(sample, size)).tobytes() for sample in samples)
-    return TrainingSet(tuple(samples), tuple(file_key(s.image_path) for s in samples), masks, size)
+    return TrainingSet(tuple(samples), tuple(file_hash(s.image_path) for s in samples), masks, size)
 
 
 def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOptions | None = None) -> Model:

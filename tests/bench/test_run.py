@@ -15,11 +15,12 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
 from ad_dinov3.bench.rows import Row
 from ad_dinov3.bench.run import evaluate, save_maps, score
-from ad_dinov3.bench.scoring import ScoringOptions, TestSet, file_hash
+from ad_dinov3.bench.scoring import ScoringOptions, TestSet
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.layouts import list_folder, read_folder
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import DataError
+from ad_dinov3.files import file_hash
 from ad_dinov3.infer.decide import upsample
 
 SMALL = replace(PROTOCOLS["paper"], name="small", size=(40, 56), resamples=50)

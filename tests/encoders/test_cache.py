@@ -12,13 +12,13 @@ from ad_dinov3.encoders.cache import (
     FeatureStore,
     bytes_per_image,
     check_disk,
-    file_key,
     list_groups,
     open_group,
     prune,
 )
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.errors import DataError, TrainingError
+from ad_dinov3.files import file_hash
 
 SIZE = (32, 64)
 
@@ -76,10 +76,10 @@ def test_other_stages_or_sizes_are_other_groups(tmp_path: Path, tiny_vit: Path) 
 def test_key_follows_the_bytes_and_not_the_name(tmp_path: Path) -> None:
     for name, content in (("a", b"same"), ("b", b"same"), ("c", b"other")):
         (tmp_path / name).write_bytes(content)
-    keys = [file_key(tmp_path / name) for name in "abc"]
+    keys = [file_hash(tmp_path / name) for name in "abc"]
     assert keys[0] == keys[1] != keys[2]
     with pytest.raises(DataError, match="missing"):
-        file_key(tmp_path / "missing")
+        file_hash(tmp_path / "missing")
 
 
 def test_damaged_shard_is_named(tmp_path: Path, tiny_vit: Path) -> None:

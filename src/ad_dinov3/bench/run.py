@@ -11,8 +11,9 @@ from typing import Literal
 from ad_dinov3.bench.measure import Estimate, GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_pairs
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_mb, source_commit
-from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, file_hash, items_of, score_items
+from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, items_of, score_items
 from ad_dinov3.errors import DataError, ImageError
+from ad_dinov3.files import file_hash
 from ad_dinov3.infer.drive import Scorer
 from ad_dinov3.infer.files import write_map_png16
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.errors import ConfigError, DataError, ImageError
-from ad_dinov3.files import replacing
+from ad_dinov3.files import file_hash, replacing
 from ad_dinov3.infer.drive import Scorer
 from ad_dinov3.types import Sample
 
@@ -109,19 +109,6 @@ def items_of(data: TestSet, protocol: Protocol, store: Path) -> list[Item]:
         key = hashlib.sha256(f"{image_hash} {words}".encode()).hexdigest()[:32]
         items.append(Item(sample, words, image_hash, store / key[:2] / f"{key}.npz"))
     return items
-
-
-def file_hash(path: Path) -> str:
-    """Hex sha256 of a file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def score_items(detector: Scorer, items: Sequence[Item], options: ScoringOptions) -> list[ImageError]:

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ad_dinov3.errors import DataError, TrainingError
+from ad_dinov3.errors import TrainingError
 from ad_dinov3.files import replacing, user_cache, write_text
 from ad_dinov3.types import EncoderSpec, Features, ImageEncoder
 
@@ -34,19 +34,6 @@ def cache_root() -> Path:
     """The folder of all groups: AD_DINOV3_CACHE, else ad-dinov3/features in the user's cache folder."""
     named = os.environ.get("AD_DINOV3_CACHE")
     return Path(named) if named else user_cache("features")
-
-
-def file_key(path: Path) -> str:
-    """Hex sha256 of a file's bytes.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 @dataclass(frozen=True)

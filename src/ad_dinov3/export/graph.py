@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -112,13 +112,16 @@ class ScoreGraph(nn.Module):
         self.size_multiple = _step(encoder.module) if resizable else encoder.spec.size_multiple
         _check_graph(head, encoder.spec.name, size, self.size_multiple)
         self.backbone = _baked(encoder.module, None if resizable else size)
-        scale = 1 / (255 * torch.tensor(encoder.std))
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", (-torch.tensor(encoder.mean) * 255 * scale)[:, None, None])
+        self._normalise_by(encoder.mean, encoder.std)
         self.scoring = _Scoring(head)
         named = isinstance(head, AdDinoV3) and not head.learned_prompts
         self.class_names = head.class_names if isinstance(head, AdDinoV3) and named else ()
         self.input_names = ["images", "class_index"] if len(self.class_names) > 1 else ["images"]
+
+    def _normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        scale = 1 / (255 * torch.tensor(std))
+        self.register_buffer("scale", scale[:, None, None])
+        self.register_buffer("shift", (-torch.tensor(mean) * 255 * scale)[:, None, None])
 
     def forward(self, images: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Patch map (B, h, w) and image score (B,) of (B, 3, H, W) uint8 images.
@@ -211,13 +214,20 @@ def _exported(
 
 
 def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: str, size: tuple[int, int], step: int) -> None:
-    if any(side < step or side % step for side in size):
-        raise ConfigError(f"expected a size in multiples of {step} px for {encoder}, got {size[0]}x{size[1]}")
+    check_size(encoder, size, step)
     if isinstance(head, AdDinoV3) and head.config.tokens == "whiten" and max(head.widths) > MAX_WHITENED:
         raise ConfigError(
             f"method.tokens = whiten over {max(head.widths)} channels has no fixed graph: runtimes lack its matrix "
             f"factorisation, which is written out up to {MAX_WHITENED} channels; run this model with torch"
         )
+
+
+def check_size(encoder: str, size: tuple[int, int], step: int) -> None:
+    """Raises:
+    ConfigError: a side of ``size`` (H, W) is no multiple of ``step`` px.
+    """
+    if any(side < step or side % step for side in size):
+        raise ConfigError(f"expected a size in multiples of {step} px for {encoder}, got {size[0]}x{size[1]}")
 
 
 def _step(module: StagedModule) -> int:
@@ -227,10 +237,15 @@ def _step(module: StagedModule) -> int:
     return module.size_multiple if isinstance(module, StagedViT) else module.step
 
 
+def twin_of(module: nn.Module) -> nn.Module:
+    """A copy whose parts can be exchanged; its tensors are shared with the original."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    return copy.deepcopy(module, shared)
+
+
 def _baked(module: StagedModule, size: tuple[int, int] | None) -> nn.Module:
     """The backbone at one size, or at any if it is None; its tensors are shared with the original."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    twin = copy.deepcopy(module, shared)
+    twin = twin_of(module)
     if isinstance(twin, StagedViT):
         rope = (
             FreeRope(twin.rope_embeddings, twin.patch_size) if size is None else BakedRope(twin.rope_embeddings, size)

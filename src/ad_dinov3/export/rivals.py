@@ -5,14 +5,12 @@ Positions are constants at the input's size: no runtime has the antialiased bicu
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
 from ad_dinov3.encoders.clip_image import OPENAI_MEAN, OPENAI_STD, ClipImageEncoder, ClipVision
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.export.graph import ScoreGraph
+from ad_dinov3.export.graph import ScoreGraph, check_size, twin_of
 from ad_dinov3.methods.adaclip import AdaClip
 from ad_dinov3.methods.anomalyclip import AnomalyClip
 from ad_dinov3.methods.april_gan import AprilGan
@@ -79,9 +77,7 @@ class RivalGraph(ScoreGraph):
         head, encoder = _checked(model, size)
         self.size, self.resizable, self.size_multiple = size, False, encoder.spec.size_multiple
         self.backbone = _baked(encoder.module, size)
-        scale = 1 / (255 * torch.tensor(OPENAI_STD))
-        self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", (-torch.tensor(OPENAI_MEAN) * 255 * scale)[:, None, None])
+        self._normalise_by(OPENAI_MEAN, OPENAI_STD)
         self.rival = RivalScoring(head)
         self.class_names = () if isinstance(head, AnomalyClip) else head.class_names
         self.input_names = ["images", "class_index"] if len(self.class_names) > 1 else ["images"]
@@ -111,16 +107,13 @@ def _checked(model: Model, size: tuple[int, int]) -> tuple[_Head, ClipImageEncod
         raise ConfigError(f"{type(head).__name__} cannot be exported")
     if not isinstance(head, AnomalyClip) and head.references:
         raise ConfigError("a model that compares with normal images cannot be exported; export it without them")
-    step = encoder.spec.size_multiple
-    if any(side < step or side % step for side in size):
-        raise ConfigError(f"expected a size in multiples of {step} px for {encoder.spec.name}, got {size[0]}x{size[1]}")
+    check_size(encoder.spec.name, size, encoder.spec.size_multiple)
     return head, encoder
 
 
 def _baked(module: nn.Module, size: tuple[int, int]) -> nn.Module:
     """The encoder's network at one size; its tensors are shared with the original."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    twin = copy.deepcopy(module, shared)
+    twin = twin_of(module)
     vision = twin.get_submodule("vision")
     if isinstance(vision, ClipVision):
         grid = (size[0] // vision.patch_size, size[1] // vision.patch_size)

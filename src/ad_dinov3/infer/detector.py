@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,6 +17,7 @@ from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ShapeError
+from ad_dinov3.files import file_hash
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction, RawScores
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
@@ -64,7 +64,7 @@ class Detector:
         inputs = [torch.from_numpy(self.prepare(as_rgb(image))) for image in images]
         batch = torch.stack(inputs) if inputs else torch.empty(0, 3, *self.config.input.size, dtype=torch.uint8)
         files = [Path(image) for image in images if isinstance(image, str | Path)]
-        hashes = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        hashes = [file_hash(file) for file in files]
         self.model = with_normals(self.model, class_name, batch, hashes)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -9,7 +9,6 @@ training_images.txt                      sha256 of every training image, for the
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from scipy.ndimage import gaussian_filter
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.transforms import Interpolation, resize_image
 from ad_dinov3.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
-from ad_dinov3.files import user_cache, write_text
+from ad_dinov3.files import file_hash, user_cache, write_text
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction, RawScores
 
@@ -352,10 +351,7 @@ def _compiled_folder(graph: Path) -> Path | None:
 
     Named after the bytes of both files: OpenVINO's own key does not see that a .bin has changed.
     """
-    digest = hashlib.sha256(graph.read_bytes())
-    with graph.with_suffix(".bin").open("rb") as weights:
-        digest.update(hashlib.file_digest(weights, "sha256").digest())
-    folder = user_cache("openvino") / digest.hexdigest()[:16]
+    folder = user_cache("openvino") / f"{file_hash(graph)[:16]}-{file_hash(graph.with_suffix('.bin'))[:16]}"
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
