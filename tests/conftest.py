@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from hypothesis import settings
 from PIL import Image
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
+
+sys.path.append(str(Path(__file__).parent / "methods"))
+import plain_clip
 
 torch.set_num_threads(1)
 # The same examples in every run, and no clock: a loaded machine must not fail a test.
@@ -25,6 +29,14 @@ def _no_user_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for name in ("AD_DINOV3_CACHE", "AD_DINOV3_WEIGHTS", "AD_DINOV3_DATA"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file with a random CLIP in OpenAI's layout."""
+    folder = tmp_path_factory.mktemp("clip")
+    plain_clip.save_clip(folder)
+    return str(folder / "clip.pt")
 
 
 @pytest.fixture(scope="session")

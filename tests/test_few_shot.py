@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
+import plain_clip as plain
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
-
-sys.path.append(str(Path(__file__).parent / "methods"))
-import plain_clip as plain
 
 from ad_dinov3.cli import evaluate, predict, remember
 from ad_dinov3.config import PRESETS
@@ -25,13 +22,6 @@ from ad_dinov3.infer.detector import Detector, load
 from ad_dinov3.model import Model, new_model, save_model
 
 FEW_SHOT = ("winclip", "april_gan")
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("clip")
-    plain.save_clip(folder)
-    return str(folder / "clip.pt")
 
 
 def new(method: str, clip: str) -> Model:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
+import plain_clip as plain
 import pytest
 import torch
 from typer.testing import CliRunner
-
-sys.path.append(str(Path(__file__).parent / "methods"))
-import plain_clip as plain
 
 from ad_dinov3.cli import train as train_command
 from ad_dinov3.config import PRESETS, ModelConfig
@@ -22,13 +19,6 @@ from ad_dinov3.training import RunOptions, train
 
 RIVALS = ("winclip", "april_gan", "anomalyclip", "adaclip")
 TRAINED = RIVALS[1:]
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("clip")
-    plain.save_clip(folder)
-    return str(folder / "clip.pt")
 
 
 def settings(method: str, clip: str) -> ModelConfig:
