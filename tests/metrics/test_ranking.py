@@ -139,6 +139,25 @@ def test_maps_are_left_untouched() -> None:
     np.testing.assert_array_equal(scores, before)
 
 
+def test_many_scores_of_any_sign_are_sorted_as_numpy_sorts_them() -> None:
+    rng = np.random.default_rng(5)
+    values = np.concatenate(
+        [rng.normal(size=70_000) * 10.0 ** rng.integers(-30, 30, 70_000), rng.normal(size=9).repeat(99)]
+    )
+    scores = np.concatenate([values, [0.0, -0.0, np.inf, -np.inf]]).astype(np.float32)
+    expected = np.sort(scores)
+    ranking._sort(scores)
+    np.testing.assert_array_equal(scores, expected)
+
+
+@pytest.mark.parametrize("nan", [np.nan, -np.nan])
+def test_a_nan_among_many_normal_pixels_is_refused(nan: float) -> None:
+    scores = np.random.default_rng(6).normal(size=70_000).astype(np.float32)
+    scores[123] = np.copysign(np.float32(np.nan), np.float32(nan))
+    with pytest.raises(DataError, match="NaN"):
+        ranking_metrics(scores, np.arange(scores.size) < 100)
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_nan_is_refused_wherever_it_is(label: int) -> None:
     with pytest.raises(DataError, match="NaN"):
