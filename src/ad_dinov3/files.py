@@ -17,14 +17,16 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Missing folders are made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield unfinished
         unfinished.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(unfinished, path)
-    finally:
+    except BaseException:
         unfinished.unlink(missing_ok=True)
+        raise
 
 
 def user_cache(name: str) -> Path:

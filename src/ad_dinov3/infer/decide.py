@@ -184,28 +184,25 @@ def simplify(ring: Sequence[Point], tolerance_px: float) -> list[Point]:
     if len(ring) <= 4:
         return list(ring)
     closed = np.array([complex(*corner) for corner in [*ring, ring[0]]])
-    far = int(np.abs(closed - closed[0]).argmax())
-    keep = np.zeros(len(closed), dtype=bool)
-    keep[[0, far]] = True
-    spans = [(0, far), (far, len(ring))]
-    while spans:
-        first, last = spans.pop()
-        if last - first < 2:
-            continue
-        distance = _distance_to_segment(closed[first + 1 : last] - closed[first], complex(closed[last] - closed[first]))
-        farthest = int(distance.argmax())
-        if distance[farthest] > tolerance_px:
-            middle = first + 1 + farthest
-            keep[middle] = True
-            spans += [(first, middle), (middle, last)]
-    kept = [ring[int(index)] for index in np.flatnonzero(keep[:-1])]
-    return kept if len(kept) > 2 else list(ring)
+    kept = np.array([0, np.abs(closed - closed[0]).argmax(), len(ring)])
+    while True:
+        span = np.repeat(np.arange(kept.size - 1), np.diff(kept))
+        starts = closed[kept[:-1]]
+        distance = _distance_to_segment(closed[:-1] - starts[span], (closed[kept[1:]] - starts)[span])
+        farthest = np.maximum.reduceat(distance, kept[:-1])
+        is_next = (distance == farthest[span]) & (farthest > tolerance_px)[span]
+        if not is_next.any():
+            break
+        candidates = np.flatnonzero(is_next)
+        chosen = candidates[np.diff(span[candidates], prepend=-1) > 0]  # of equals, the first in each span
+        kept = np.sort(np.concatenate([kept, chosen]))
+    return [ring[int(index)] for index in kept[:-1]] if kept.size > 3 else list(ring)
 
 
-def _distance_to_segment(points: NDArray[np.complex128], end: complex) -> NDArray[np.float64]:
-    """Distance of points x + iy to the segment from 0 to ``end``, which may be 0 as well."""
-    share = (points * end.conjugate()).real / max(abs(end) ** 2, 1e-12)
-    distance: NDArray[np.float64] = np.abs(points - share.clip(0, 1) * end)
+def _distance_to_segment(points: NDArray[np.complex128], ends: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """Distance of each point x + iy to the segment from 0 to its end, which may be 0 as well."""
+    share = (points * ends.conj()).real / np.maximum(np.abs(ends) ** 2, 1e-12)
+    distance: NDArray[np.float64] = np.abs(points - share.clip(0, 1) * ends)
     return distance
 
 

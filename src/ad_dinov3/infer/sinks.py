@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -102,7 +102,7 @@ class ThumbnailSink:
 def make_thumbnail(name: str, image: NDArray[np.uint8], patch_map: NDArray[np.float32]) -> Thumbnail:
     """Shrink an image (H, W, 3) to at most 320 px and a map (h, w) in [0, 1] to 8 bit, at most 96 patches a side."""
     photo = Image.fromarray(image)
-    photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
     levels = Image.fromarray(np.rint(patch_map * 255).astype(np.uint8))
     levels.thumbnail((_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX)
     return Thumbnail(name, _base64(photo, "JPEG"), _base64(levels, "PNG"))
@@ -120,10 +120,10 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
         table = csv.writer(file)
         table.writerow(CSV_COLUMNS)
         for row in rows:
-            values = {**asdict(row), "region_count": len(row.regions), "peak": None, "box": None}
+            values = {**vars(row), "region_count": len(row.regions), "peak": None, "box": None}
             if row.regions:
                 values |= {"peak": round(row.regions[0].peak, 6), "box": " ".join(map(str, row.regions[0].box))}
-            values["regions"] = json.dumps([asdict(region) for region in row.regions], separators=(",", ":"))
+            values["regions"] = json.dumps([vars(region) for region in row.regions], separators=(",", ":"))
             table.writerow(values[column] for column in CSV_COLUMNS)
 
 
@@ -185,5 +185,7 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
     kinds |= dict.fromkeys(("width", "height", "anomalous_area_px"), whole)
     schema = pa.schema([(column, kinds.get(column, text)) for column in Row.__dataclass_fields__])
     with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
-        while part := [asdict(row) for row in islice(rows, _PARQUET_ROWS)]:
+        while part := [
+            {**vars(row), "regions": [vars(region) for region in row.regions]} for row in islice(rows, _PARQUET_ROWS)
+        ]:
             writer.write_table(pa.Table.from_pylist(part, schema))

@@ -99,7 +99,7 @@ def draw_overlay(
     picture = blend(image, anomaly_map)
     factor = -(-_MIN_SIDE_PX // max(picture.size))
     if factor > 1:
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BILINEAR)
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
     _outline(picture, [[(x * factor, y * factor) for x, y in polygon] for polygon in polygons])
     strip = _strip(picture.width, max(11, min(picture.size) // 40), score, threshold)
     whole = Image.new("RGB", (picture.width, picture.height + strip.height))
