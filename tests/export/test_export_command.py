@@ -36,9 +36,12 @@ def test_export_then_benchmark_and_evaluate_take_the_folder(tmp_path: Path) -> N
         open_subject("dinov3_plain", str(tmp_path / "line"))
     rows = tmp_path / "speed.jsonl"
     arguments = [str(tmp_path / "model"), str(tmp_path / "line"), "--rounds", "2", "--threads", "1", "-o", str(rows)]
-    result = RUN.invoke(benchmark.app, arguments, catch_exceptions=False)
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(benchmark.app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert "line (openvino fp32)" in result.output
+    assert "line (openvino" in result.output
+    assert "wall x" in result.output
+    assert "CPU x" in result.output
+    assert "…" not in result.output
     measured = [json.loads(line) for line in rows.read_text().splitlines()]
     assert [row["calls"] for row in measured] == [2, 2]
     assert all(row["memory_mb"] is None or row["memory_mb"] >= 0 for row in measured)

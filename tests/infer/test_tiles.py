@@ -7,8 +7,10 @@ import pytest
 from numpy.typing import NDArray
 from toy_detector import GRID, SIDE, ToyDetector
 
+from ad_dinov3.data.synthetic import render
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.infer.decide import find_regions, upsample
+from ad_dinov3.infer.detector import load
 from ad_dinov3.infer.prediction import RawScores
 from ad_dinov3.infer.tiles import Fitted, Tiled, tile_starts
 
@@ -50,6 +52,21 @@ def test_small_defect_in_a_large_image_is_found_with_tiles_and_lost_without() ->
     (region,) = find_regions(upsample(tiled_map, (2000, 8000)), 0.15)
     assert region.centroid == pytest.approx((5725, 1218), abs=16)
     assert region.area_px < 100 * 100
+
+
+def test_the_embedded_model_finds_a_pit_in_a_large_sheet_with_tiles_and_calls_it_normal_without() -> None:
+    piece = render(3, 512, material="leather", defect="good").image
+    row = np.concatenate([piece, piece[:, ::-1]], axis=1)
+    sheet = np.tile(np.concatenate([row, row[::-1]]), (2, 8, 1))[:2000, :8000]
+    y, x = np.ogrid[:2000, :8000]
+    pit = (y - 1218) ** 2 + (x - 5725) ** 2 < 16**2
+    sheet[pit] //= 4
+    detector = load(offline=True)
+    squashed = detector.score(detector.prepare(sheet)[None], ["object"])
+    tiled_map, score = map_of(Tiled(detector, detector.config.input.size, 512), sheet)
+    assert squashed.scores[0] < detector.config.threshold <= score
+    strongest = find_regions(upsample(tiled_map, (2000, 8000)), detector.config.threshold)[0]
+    assert strongest.centroid == pytest.approx((5725, 1218), abs=16)
 
 
 def test_a_smooth_image_gets_a_smooth_map_whatever_the_tiling() -> None:

@@ -169,22 +169,27 @@ def _subject(model: str, where: _Where) -> Subject:
 
 
 def _table(speeds: Sequence[Speed], batch_size: int) -> Table:
-    table = Table(title=f"batch {batch_size}, {speeds[0].calls} calls each, in turns", title_justify="left", box=None)
-    table.add_column("model")
-    headings = ("input", "images/s", "p50 ms", "p95 ms", "p99 ms", "CPU ms", "MB", "J", "wall ratio", "CPU ratio")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    """Narrow enough for 80 columns: sizes go into the title or the names, energy only where it can be read."""
+    sizes = {f"{speed.height}x{speed.width}" for speed in speeds}
+    one_size = f"{sizes.pop()} px, " if len(sizes) == 1 else ""
+    title = f"{one_size}batch {batch_size}, {speeds[0].calls} calls each, in turns"
+    caption = "p50 to p99: ms of a call; CPU: processor ms of an image; wall x, CPU x: times as fast as the first"
+    table = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0))
+    table.title_justify = table.caption_justify = "left"
+    table.add_column("model", overflow="fold")
+    has_energy = any(speed.energy_j is not None for speed in speeds)
+    for heading in ("images/s", "p50", "p95", "p99", "CPU", "MB", *["J"] * has_energy, "wall x", "CPU x"):
+        table.add_column(heading, justify="right", no_wrap=True)
     first = speeds[0]
     for speed in speeds:
         table.add_row(
-            speed.name,
-            f"{speed.height}x{speed.width}",
+            speed.name if one_size else f"{speed.name}, {speed.height}x{speed.width}",
             f"{speed.images_per_second:.1f}",
             *(f"{value:.1f}" for value in (speed.p50_ms, speed.p95_ms, speed.p99_ms, speed.cpu_ms)),
             "n/a" if speed.memory_mb is None else f"{speed.memory_mb:.0f}",
-            "n/a" if speed.energy_j is None else f"{speed.energy_j:.2f}",
-            f"{first.p50_ms / speed.p50_ms:.2f}x",
-            f"{first.cpu_ms / speed.cpu_ms:.2f}x",
+            *(["n/a" if speed.energy_j is None else f"{speed.energy_j:.2f}"] * has_energy),
+            f"{first.p50_ms / speed.p50_ms:.2f}",
+            f"{first.cpu_ms / speed.cpu_ms:.2f}",
         )
     return table
 
