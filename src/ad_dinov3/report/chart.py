@@ -39,9 +39,14 @@ def line_chart(series: Mapping[str, Sequence[Point]], title: str, x_label: str, 
 
 
 def scatter_chart(points: Mapping[str, Point], title: str, x_label: str, y_label: str) -> str:
-    """An SVG document with one named dot per point (x, y); the names stand beside their dots."""
+    """An SVG document with one named dot per point (x, y); the names stand beside their dots.
+
+    The vertical axis spans 2 % of its values at least: a small difference looks small.
+    """
     x_ticks = ticks(0.0, max(x for x, _ in points.values()))
-    y_ticks = ticks(min(y for _, y in points.values()), max(y for _, y in points.values()))
+    low, high = min(y for _, y in points.values()), max(y for _, y in points.values())
+    slack = max(0.0, 0.01 * abs(low + high) - (high - low)) / 2
+    y_ticks = ticks(low - slack, high + slack)
     place = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
     parts, taken = [_grid(place, x_ticks, y_ticks)], [-math.inf]
     for index, (name, (x, y)) in enumerate(sorted(points.items(), key=lambda item: -item[1][1])):
