@@ -5,8 +5,8 @@
 Weights are random where there are no others: speed does not depend on them. Ratios are of processor time (which other
 programs hardly move) and of wall-clock time, medians of interleaved rounds. The 8-bit ranges are set by rendered
 pictures, agreement is measured on the package's sample images: cosine of patch tokens, and the mean absolute difference
-of the map (in [0, 1]) that AD-DINOv3's head with random adapters makes of them, at gain 10 (at 100 they saturate): of
-tokens as they are, which is the paper's way, and of tokens standardised over the image, the preset `default`'s.
+of the map (in [0, 1]) that AD-DINOv3's head with random adapters makes of the tokens of four stages, at gain 10 (at 100
+they saturate): of tokens as they are, the paper's way, and of tokens standardised over the image, as in `default`.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
 class PatchTokens(nn.Module):
-    """The last stage's patch tokens (B, T, C) of normalised images, rotary tables baked."""
+    """The four stages' patch tokens (4, T, C) of a normalised image (1, 3, H, W), rotary tables baked."""
 
     def __init__(self, graph: ScoreGraph) -> None:
         super().__init__()
         self.backbone = graph.backbone
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.backbone(pixels).patch_tokens[-1].flatten(1, 2)
+        return torch.cat([stage.flatten(1, 2) for stage in self.backbone(pixels).patch_tokens])
 
 
 def random_vit(shape: str) -> DINOv3ViTModel:
@@ -72,7 +72,7 @@ def random_vit(shape: str) -> DINOv3ViTModel:
 
 def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]) -> dict[str, Run]:
     """The yardstick and the two exports, as functions of normalised images (1, 3, H, W) float32."""
-    eager = random_vit(shape)
+    eager, depth = random_vit(shape), SHAPES[shape][1]
     with tempfile.TemporaryDirectory() as folder:
         eager.save_pretrained(folder)
         settings = ModelConfig().with_settings({"encoder": folder, "input.height": size, "input.width": size})
@@ -85,7 +85,9 @@ def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]
 
     def plain(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return eager(torch.from_numpy(pixels)).last_hidden_state[:, 1 + REGISTERS :].numpy()
+            found = eager(torch.from_numpy(pixels), output_hidden_states=True)
+            quarters = [eager.norm(found.hidden_states[depth * quarter // 4]) for quarter in (1, 2, 3)]
+            return torch.cat([*quarters, found.last_hidden_state])[:, 1 + REGISTERS :].numpy()
 
     def compiled(which: openvino.Model) -> Run:
         ready = openvino.compile_model(which, "CPU", settings_of)
@@ -95,15 +97,15 @@ def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]
 
 
 def random_head(width: int, tokens: Literal["raw", "standardise"]) -> Run:
-    """From patch tokens (1, T, C) of a square grid to the map (h, w) in [0, 1] of a head with random adapters."""
+    """From patch tokens (4, T, C) of a square grid to the map (h, w) in [0, 1] of a head with random adapters."""
     torch.manual_seed(1)
-    config = MethodConfig(stages="last", tokens=tokens, gain=10.0)
-    head = AdDinoV3(config, (width,), 768, learned_prompts=True).eval()
+    head = AdDinoV3(MethodConfig(tokens=tokens, gain=10.0), (width,) * 4, 768, learned_prompts=True).eval()
 
     def scored(found: NDArray[np.float32]) -> NDArray[np.float32]:
         side = math.isqrt(found.shape[1])
-        patches = torch.from_numpy(found).unflatten(1, (side, side))
-        return head.score(Features((patches,), (patches.mean((1, 2)),), (side, side)), ["object"]).patch_map[0].numpy()
+        stages = tuple(torch.from_numpy(found).unflatten(1, (side, side)).split(1))
+        means = tuple(stage.mean((1, 2)) for stage in stages)
+        return head.score(Features(stages, means, (side, side)), ["object"]).patch_map[0].numpy()
 
     return scored
 
@@ -139,7 +141,7 @@ def measure(shape: str, size: int, rounds: int, threads: int) -> None:
     )
     for name in runs:
         pairs = list(zip(tokens[base], tokens[name], strict=True))
-        cosine = np.concatenate([_cosines(a, b) for a, b in pairs])
+        cosine = np.concatenate([_cosines(a[-1], b[-1]) for a, b in pairs])
         away = [np.mean([np.abs(mapped(a) - mapped(b)).mean() for a, b in pairs]) for mapped in heads]
         c, w = statistics.median(cpu[name]), statistics.median(wall[name])
         ratios = statistics.median(cpu[base]) / c, statistics.median(wall[base]) / w
