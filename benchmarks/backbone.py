@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-import nncf
 import numpy as np
 import openvino
 import torch
@@ -32,7 +31,7 @@ from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.data.synthetic import render
 from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.export.build import SAMPLES
+from ad_dinov3.export.build import SAMPLES, quantize
 from ad_dinov3.export.graph import ScoreGraph
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import plain_model
@@ -79,8 +78,7 @@ def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]
         tokens = PatchTokens(ScoreGraph(plain_model(folder, settings), (size, size))).eval()
     with torch.no_grad():
         model = openvino.convert_model(torch.export.export(tokens, (torch.zeros(1, 3, size, size),)))
-    kind = nncf.ModelType.TRANSFORMER
-    quantized = nncf.quantize(model, nncf.Dataset(samples), model_type=kind, subset_size=len(samples))
+    quantized = quantize(model, samples)
     settings_of = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
 
     def plain(pixels: NDArray[np.float32]) -> NDArray[np.float32]:

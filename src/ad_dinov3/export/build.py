@@ -233,23 +233,53 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
     sums and norms between its blocks, whose error every later block inherits, move maps seven times as far.
     """
     try:
-        import nncf
         import openvino
     except ImportError:
-        raise MissingExtraError("nncf", "openvino") from None
+        raise MissingExtraError("openvino", "openvino") from None
     encode, judge = (openvino.convert_model(half) for half in trace_halves(graph))
     encode.reshape([1, 3, *graph.size])
-    dataset = nncf.Dataset([pixels[None] for pixels in calibration])
-    kind, scope = nncf.ModelType.TRANSFORMER, nncf.IgnoredScope()
+    kept: list[str] = []
     if not isinstance(graph.backbone, StagedViT):
         kept = [op.get_friendly_name() for op in encode.get_ops() if op.get_type_name() not in _NOT_KEPT]
-        scope = nncf.IgnoredScope(names=kept)
-    small = nncf.quantize(encode, dataset, model_type=kind, subset_size=len(calibration), ignored_scope=scope)
+    small = quantize(encode, [pixels[None] for pixels in calibration], kept)
     tokens = len(small.results)
     for result, parameter in zip(small.results, judge.parameters[:tokens], strict=True):
         for reader in parameter.output(0).get_target_inputs():
             reader.replace_source_output(result.input_value(0))
     return openvino.Model(judge.results, [*small.parameters, *judge.parameters[tokens:]], "scores")
+
+
+def quantize(
+    model: openvino.Model, calibration: Sequence[NDArray[np.generic]], kept: Sequence[str] = ()
+) -> openvino.Model:
+    """A model in 8 bits by NNCF's post-training quantization, but for the operations whose names are kept.
+
+    Ranges are those that lose least of the histograms of all values seen: against NNCF's own mean of each image's
+    extremes, tokens of a random ViT-S have a fifth of the error.
+
+    Args:
+        model: in float.
+        calibration: inputs, each as the model takes them.
+        kept: friendly names of operations that stay in float.
+
+    Raises:
+        MissingExtraError: NNCF is not installed.
+    """
+    try:
+        import nncf
+        from nncf.quantization.range_estimator import RangeEstimatorParametersSet
+    except ImportError:
+        raise MissingExtraError("nncf", "openvino") from None
+    return nncf.quantize(
+        model,
+        nncf.Dataset(list(calibration)),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(calibration),
+        ignored_scope=nncf.IgnoredScope(names=list(kept)),
+        advanced_parameters=nncf.AdvancedQuantizationParameters(
+            activations_range_estimator_params=RangeEstimatorParametersSet.HISTOGRAM
+        ),
+    )
 
 
 def _notice(config: SessionConfig) -> str:
