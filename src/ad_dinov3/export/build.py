@@ -255,7 +255,7 @@ def quantize(
     """A model in 8 bits by NNCF's post-training quantization, but for the operations whose names are kept.
 
     Ranges are those that lose least of the histograms of all values seen: against NNCF's own mean of each image's
-    extremes, tokens of a random ViT-S have a fifth of the error.
+    extremes, the cosine of a random ViT-S's tokens with those in float is five times as near to 1.
 
     Args:
         model: in float.

@@ -114,16 +114,21 @@ def _base64(picture: Image.Image, kind: str) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
+def _plain(row: Row) -> dict[str, object]:
+    """A row and its regions as dicts; ``asdict`` would copy every corner of every outline."""
+    return {**vars(row), "regions": [vars(region) for region in row.regions]}
+
+
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV for spreadsheets: the strongest region in columns, all regions as JSON in the last one."""
     with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(CSV_COLUMNS)
         for row in rows:
-            values = {**vars(row), "region_count": len(row.regions), "peak": None, "box": None}
+            values = {**_plain(row), "region_count": len(row.regions), "peak": None, "box": None}
             if row.regions:
                 values |= {"peak": round(row.regions[0].peak, 6), "box": " ".join(map(str, row.regions[0].box))}
-            values["regions"] = json.dumps([vars(region) for region in row.regions], separators=(",", ":"))
+            values["regions"] = json.dumps(values["regions"], separators=(",", ":"))
             table.writerow(values[column] for column in CSV_COLUMNS)
 
 
@@ -185,7 +190,5 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
     kinds |= dict.fromkeys(("width", "height", "anomalous_area_px"), whole)
     schema = pa.schema([(column, kinds.get(column, text)) for column in Row.__dataclass_fields__])
     with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
-        while part := [
-            {**vars(row), "regions": [vars(region) for region in row.regions]} for row in islice(rows, _PARQUET_ROWS)
-        ]:
+        while part := [_plain(row) for row in islice(rows, _PARQUET_ROWS)]:
             writer.write_table(pa.Table.from_pylist(part, schema))
