@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import ad_dinov3
 from ad_dinov3.bench.protocol import PROTOCOLS
@@ -17,6 +18,7 @@ from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.data.synthetic import render
 from ad_dinov3.errors import DataError
+from ad_dinov3.export.graph import ScoreGraph, trace
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.metrics.ranking import ranking_metrics
 from ad_dinov3.model import plain_model
@@ -50,6 +52,16 @@ def test_defects_of_the_samples_rank_above_their_surroundings(detector: Detector
     value = ranking_metrics(maps, masks).auroc
     assert value is not None
     assert value > 0.7
+
+
+def test_traced_graph_takes_any_batch(detector: Detector) -> None:
+    graph = ScoreGraph(detector.model, (64, 64))
+    images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    traced = trace(graph).module()
+    with torch.inference_mode():
+        for batch in (images, images[:1]):
+            for found, expected in zip(traced(batch), graph(batch), strict=True):
+                torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 def test_class_names_do_not_matter_to_learned_prompts(detector: Detector) -> None:
