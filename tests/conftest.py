@@ -13,7 +13,7 @@ from hypothesis import settings
 from PIL import Image
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
-sys.path.append(str(Path(__file__).parent / "methods"))
+sys.path += [str(Path(__file__).parent / room) for room in ("methods", "infer")]  # plain_clip, toy_detector
 import plain_clip
 
 torch.set_num_threads(1)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from http_client import post_image
 from toy_detector import draw_part
 
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
@@ -184,7 +185,7 @@ class Block:
             raise ImportError(f"{name} is blocked")
 sys.meta_path.insert(0, Block())
 from ad_dinov3.cli.app import main
-sys.argv = ["ad-dinov3", "predict", *sys.argv[1:]]
+sys.argv[0] = "ad-dinov3"
 main()
 """
 
@@ -194,9 +195,25 @@ def test_predict_runs_an_exported_folder_where_torch_cannot_be_imported(tmp_path
     model = exported(tmp_path / "model", runtime)
     draw_part(tmp_path / "parts" / "bad.png", blemish=True)
     draw_part(tmp_path / "parts" / "good.png")
-    arguments = [str(tmp_path / "parts"), "-o", str(tmp_path / "out"), "--model", str(model), "--tile", "48"]
+    arguments = ["predict", str(tmp_path / "parts"), "-o", str(tmp_path / "out"), "--model", str(model), "--tile", "48"]
     run = subprocess.run([sys.executable, "-c", _BLOCKED, *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_text().splitlines()]
     decisions = {row["image"]: row["decision"] for row in rows if "decision" in row}
     assert decisions == {"bad.png": "anomalous", "good.png": "normal"}
+
+
+def test_serve_answers_from_an_exported_folder_where_torch_cannot_be_imported(tmp_path: Path) -> None:
+    pytest.importorskip("fastapi")
+    model, part = exported(tmp_path / "model", "openvino"), draw_part(tmp_path / "bad.png", blemish=True)
+    command = [sys.executable, "-c", _BLOCKED, "serve", "--model", str(model), "--port", "0"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as service:
+        assert service.stdout is not None
+        words = service.stdout.readline()
+        address = words.split(" at ")[1].partition(",")[0]
+        expected = Session(model, threads=1).predict(part)
+        answer = json.loads(post_image(f"{address}/predict", part).body)
+        service.terminate()
+    assert (answer["score"], answer["decision"]) == (round(expected.score, 6), "anomalous")
+    assert answer["regions"][0]["box"] == list(expected.regions[0].box)

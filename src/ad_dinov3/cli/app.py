@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
     "export": ("export", "Write a model for ONNX Runtime, OpenVINO or torch alone, proven equal."),
+    "serve": ("serve", "Answer requests over HTTP, with a page to drop images on."),
     "benchmark": ("benchmark", "Time models and exported folders beside each other."),
     "convert": ("convert", "Convert between a model folder and a checkpoint of the authors' code."),
     "datasets": ("datasets", "List, describe and verify data sets."),

@@ -21,6 +21,7 @@ _LOW_BYTES = 2 * _GIB  # memory or disk below this is worth a warning: ViT-L nee
 # module -> (what it is for, the extra that brings it; None: install it by its own name)
 _OPTIONAL: dict[str, tuple[str, str | None]] = {
     "pyarrow": ("Parquet results", "parquet"),
+    "fastapi": ("the service (ad-dinov3 serve)", "serve"),
     "av": ("video files", "video"),
     "tensorboard": ("loss curves while training", "tensorboard"),
     "onnxruntime": ("prediction without torch", None),

@@ -56,7 +56,13 @@ def decode_image(path: Path) -> NDArray[np.uint8]:
         ImageError: for whatever is wrong with the file.
     """
     with _refusals(path):
-        stored = _stored(path, _read(path))
+        return decode_bytes(_read(path), path)
+
+
+def decode_bytes(data: bytes, name: Path) -> NDArray[np.uint8]:
+    """As `decode_image`, of a file's content; ``name`` is what errors call it."""
+    with _refusals(name):
+        stored = _stored(name, data)
         values = stored.values if stored.palette is None else stored.palette[stored.values[:, :, 0]]
         return np.require(upright(to_rgb(_levels(values)), stored.orientation), np.uint8, ["C", "W"])
 
@@ -144,10 +150,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 
 def _read(path: Path) -> bytes:
     with _opened(path) as file:
-        data = file.read()
-    if not data:
-        raise ImageError(path, "the file is empty (0 bytes)")
-    return data
+        return file.read()
 
 
 def _check_size(path: Path, height: int, width: int) -> None:
@@ -200,6 +203,8 @@ def _png_may_have_exif(file: BinaryIO) -> bool:
 
 def _stored(path: Path, data: bytes) -> _Stored:
     """Decode a file's first page or frame, after its header has told that it is not too large."""
+    if not data:
+        raise ImageError(path, "the file is empty (0 bytes)")
     if is_tiff(data):
         header = tiff_header(io.BytesIO(data))
         _check_size(path, header.height, header.width)

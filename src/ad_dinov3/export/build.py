@@ -188,7 +188,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
 
 @contextmanager
 def _exporters_hushed() -> Iterator[None]:
-    """Inside, exporters keep their remarks on their own insides to themselves; the parity report judges what they made."""
+    """Inside, exporters keep quiet about their own insides; the parity report judges what they made."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)

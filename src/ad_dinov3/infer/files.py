@@ -1,8 +1,9 @@
-"""The files that a prediction becomes. Each appears whole or not at all: written beside its place, then renamed."""
+"""The files that a prediction becomes: `write` to a path, whole or not at all, or `save` to an open file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import tifffile
@@ -15,16 +16,31 @@ _JPEG_QUALITY = 90
 _PNG_LEVEL = 1  # level 6 takes six times as long and saves a tenth
 
 
+def save_jpeg(file: Path | BinaryIO, picture: Image.Image) -> None:
+    """Put a picture into a file as JPEG, quality 90."""
+    picture.save(file, "JPEG", quality=_JPEG_QUALITY)
+
+
+def save_map_tiff(file: Path | BinaryIO, anomaly_map: NDArray[np.float32]) -> None:
+    """Put an anomaly map (H, W) in [0, 1] into a file as uncompressed float32 TIFF: exact, fast to read in any tool."""
+    tifffile.imwrite(file, anomaly_map, photometric="minisblack", metadata=None)
+
+
+def save_mask(file: Path | BinaryIO, mask: NDArray[np.bool_]) -> None:
+    """Put a mask (H, W) into a file as 8-bit grey PNG, 255 where anomalous, else 0."""
+    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(file, "PNG", compress_level=_PNG_LEVEL)
+
+
 def write_jpeg(path: Path, picture: Image.Image) -> None:
-    """Write a picture as JPEG, quality 90."""
+    """Write a picture as `save_jpeg` does."""
     with replacing(path) as unfinished:
-        picture.save(unfinished, "JPEG", quality=_JPEG_QUALITY)
+        save_jpeg(unfinished, picture)
 
 
 def write_map_tiff(path: Path, anomaly_map: NDArray[np.float32]) -> None:
-    """Write an anomaly map (H, W) in [0, 1] as an uncompressed float32 TIFF: exact, and fast to read in any tool."""
+    """Write an anomaly map as `save_map_tiff` does."""
     with replacing(path) as unfinished:
-        tifffile.imwrite(unfinished, anomaly_map, photometric="minisblack", metadata=None)
+        save_map_tiff(unfinished, anomaly_map)
 
 
 def write_map_png16(path: Path, anomaly_map: NDArray[np.float32]) -> None:
@@ -35,6 +51,6 @@ def write_map_png16(path: Path, anomaly_map: NDArray[np.float32]) -> None:
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:
-    """Write a mask (H, W) as an 8-bit grey PNG, 255 where anomalous, else 0."""
+    """Write a mask as `save_mask` does."""
     with replacing(path) as unfinished:
-        Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(unfinished, "PNG", compress_level=_PNG_LEVEL)
+        save_mask(unfinished, mask)

@@ -169,8 +169,9 @@ class AdDinoV3(Head):
             return tokens
         # All stages in one batch: their factorisations run side by side, and once in an exported graph.
         projected = torch.cat([project(one) for project, one in zip(self.rarities, tokens, strict=True)])
-        rare = rarity(projected, grid).unflatten(0, (len(tokens), -1))  # chunk would bind an open batch size in export
-        return [torch.cat(pair, -1) for pair in zip(tokens, rare, strict=True)]
+        rare = rarity(projected, grid)
+        by_stage = rare.reshape(len(tokens), -1, *rare.shape[1:])  # chunk would bind a batch size left open in export
+        return [torch.cat(pair, -1) for pair in zip(tokens, by_stage, strict=True)]
 
     def forward(self, features: Features, class_names: Sequence[str]) -> list[StageOutputs]:
         """One `StageOutputs` per used stage.

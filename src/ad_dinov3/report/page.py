@@ -6,7 +6,7 @@ Style and script are inlined from the files beside this one; every name that cam
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,22 +92,32 @@ class Report:
 
 def render_report(report: Report) -> str:
     """The page as HTML text that needs nothing beside it."""
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     scores = sorted(round(score, 4) for score in report.scores)
     data = {"colours": colour_table().tolist(), "threshold": report.threshold, "scores": scores, "bins": _BINS}
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        cards=[entry for entry in report.entries if entry.photo],
-        rows=[entry for entry in report.entries if not entry.photo],
-        unlisted=len(report.scores) - len(report.entries),
-        anomalous=sum(score >= report.threshold for score in report.scores),
-        gradient=_gradient(),
-        style=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
-        script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
-        data=Markup(json.dumps(data, separators=(",", ":"))),
+    values = {
+        "report": report,
+        "cards": [entry for entry in report.entries if entry.photo],
+        "rows": [entry for entry in report.entries if not entry.photo],
+        "unlisted": len(report.scores) - len(report.entries),
+        "anomalous": sum(score >= report.threshold for score in report.scores),
+        "gradient": _gradient(),
+        "script": Markup((_HERE / "page.js").read_text(encoding="utf-8")),
+        "data": Markup(json.dumps(data, separators=(",", ":"))),
+    }
+    return render(_HERE, "page.html.j2", values)
+
+
+def render(folder: Path, template: str, values: Mapping[str, object]) -> str:
+    """A template of a folder with its values filled in, escaped, and with the pages' common look as ``style``."""
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
+    style = Markup((_HERE / "page.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(values, style=style)
 
 
 def _gradient() -> str:

@@ -1,0 +1,99 @@
+"""The service against the bare session, in one run: images per second and latency over HTTP, by number of clients.
+
+    ad-dinov3 export embedded -o line
+    python benchmarks/serve.py line [--data IMAGES] [--clients 1 4 16] [--seconds 10]
+
+Each client sends one JPEG after the other over a connection that stays open, and reads the decision as JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.streams import find_images
+from ad_dinov3.infer.session import Session
+
+SAMPLES = Path(__file__).parents[1] / "src" / "ad_dinov3" / "data" / "samples"
+SERVE = "from ad_dinov3.cli import main; main()"
+KIND = {"Content-Type": "multipart/form-data; boundary=edge"}
+
+
+def bare_speed(folder: str, image: Path, seconds: float) -> float:
+    """Images per second of the session on prepared batches of 8."""
+    session = Session(folder)
+    batch = np.stack([session.prepare(decode_image(image))] * 8)
+    session.score(batch, ["object"] * 8)
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        session.score(batch, ["object"] * 8)
+        done += 8
+    return done / (time.perf_counter() - started)
+
+
+def forms(images: list[Path]) -> list[bytes]:
+    """Each image as the body of a request."""
+    head = b'--edge\r\nContent-Disposition: form-data; name="image"; filename="image.jpg"\r\n\r\n'
+    return [head + image.read_bytes() + b"\r\n--edge--\r\n" for image in images]
+
+
+def client(address: str, bodies: list[bytes], until: float) -> list[float]:
+    """Seconds of each request until a moment of the clock."""
+    connection = http.client.HTTPConnection(address)
+    taken: list[float] = []
+    for body in cycle(bodies):
+        started = time.perf_counter()
+        if started >= until:
+            break
+        connection.request("POST", "/predict", body, KIND)
+        answer = connection.getresponse()
+        content = answer.read()
+        if answer.status != 200:
+            raise SystemExit(f"{answer.status}: {content.decode()}")
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+def main() -> None:
+    """Print the session's speed and the service's."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--data", type=Path, default=SAMPLES)
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--seconds", type=float, default=10)
+    arguments = parser.parse_args()
+    images = [item.path for item in find_images([str(arguments.data)]) if item.path.suffix == ".jpg"][:300]
+    bodies = forms(images)
+    command = [sys.executable, "-c", SERVE, "serve", "--model", arguments.folder, "--port", "0"]
+    before = bare_speed(arguments.folder, images[0], arguments.seconds)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        assert service.stdout is not None
+        address = " ".join(service.stdout.readline().split()).split("http://")[1].partition(",")[0]
+        client(address, bodies, time.perf_counter() + 2)
+        lines = []
+        for count in arguments.clients:
+            until = time.perf_counter() + arguments.seconds
+            with ThreadPoolExecutor(count) as pool:
+                runs = list(pool.map(client, [address] * count, [bodies] * count, [until] * count))
+            taken = [1e3 * seconds for run in runs for seconds in run]
+            p95 = statistics.quantiles(taken, n=20)[-1]
+            lines.append((count, len(taken) / arguments.seconds, statistics.median(taken), p95))
+        service.terminate()
+    bare = (before + bare_speed(arguments.folder, images[0], arguments.seconds)) / 2
+    print(f"bare session: {bare:.1f} images/s")
+    for count, speed, p50, p95 in lines:
+        print(f"{count} clients: {speed:.1f} images/s, {speed / bare:.0%}; ms in the median {p50:.1f}, p95 {p95:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A detector behind HTTP: for programs on a line, and a page for people."""
