@@ -37,6 +37,13 @@ def test_folder_is_read_recursively_in_natural_order_without_hidden_or_foreign_f
     assert names(tmp_path) == ["b/1.jpg", "b/c/1.webp", "img2.PNG", "img10.png"]
 
 
+def test_masks_of_a_data_set_are_no_images_and_other_folders_of_that_name_are(tmp_path: Path) -> None:
+    for name in ("nut/test/pit/1.png", "nut/ground_truth/pit/1_mask.png", "photos/ground_truth/1.png"):
+        picture(tmp_path / name)
+    assert names(tmp_path) == ["nut/test/pit/1.png", "photos/ground_truth/1.png"]
+    assert names(tmp_path / "nut" / "ground_truth") == ["pit/1_mask.png"]
+
+
 def test_each_file_comes_once_in_the_order_named(tmp_path: Path) -> None:
     first, second = picture(tmp_path / "b.png"), picture(tmp_path / "a.png")
     assert names(first, tmp_path, second) == ["b.png", "a.png"]

@@ -20,7 +20,9 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def compare(
     rows: Annotated[list[Path], typer.Argument(help="rows.jsonl files, or folders that hold one")],
-    out: Annotated[Path | None, typer.Option(help="folder for leaderboard.md, .csv, .tex and .html")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="folder for leaderboard.md, .csv, .tex and .html")
+    ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="pixel_auroc, pixel_f1_max, ...; repeatable")] = None,
     scope: Annotated[
         Literal["mean", "pooled", "class"], typer.Option(help="mean over classes, pooled, or class")

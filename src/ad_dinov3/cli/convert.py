@@ -19,7 +19,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="a .pth file of a method's authors, or a model folder")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="the model folder, or the .pth file, to write")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="the model folder, or the .pth file, to write")],
     method: Annotated[
         str, typer.Option(help="whose .pth file it is: ad_dinov3, april_gan, anomalyclip, adaclip")
     ] = "ad_dinov3",

@@ -44,7 +44,9 @@ def evaluate(
     weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
     normals: Annotated[Path | None, typer.Option(help=NORMALS_HELP)] = None,
     protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
-    out: Annotated[Path, typer.Option(help="folder of rows.jsonl and the stored scores")] = Path("results"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of rows.jsonl and the stored scores")] = Path(
+        "results"
+    ),
     limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="images per step of the model")] = 8,

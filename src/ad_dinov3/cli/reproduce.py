@@ -26,7 +26,7 @@ def reproduce(
     target: Annotated[
         Literal["table1", "table2", "table3", "figure1", "figure3"], typer.Argument(help="what of the paper to make")
     ],
-    out: Annotated[Path, typer.Option(help="folder of models, rows, tables and figures")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of models, rows, tables and figures")],
     weights: Annotated[str, typer.Option(help="image encoder: name, folder or file")] = "dinov3-vitl16",
     data_root: Annotated[list[Path] | None, typer.Option(help="folder that holds the data sets; repeatable")] = None,
     train: Annotated[list[str] | None, typer.Option(help="train on these instead of the paper's data")] = None,

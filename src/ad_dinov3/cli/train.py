@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def train(
     data: Annotated[list[str], typer.Option(help="data set: a folder or a catalog name; repeat for several")],
-    out: Annotated[Path, typer.Option(help="folder of the model that comes out")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the model that comes out")],
     method: Annotated[str, typer.Option(help="ad_dinov3, or a rival: april_gan, anomalyclip, adaclip")] = "ad_dinov3",
     preset: Annotated[
         str | None,

@@ -53,8 +53,9 @@ class ImageFile:
 def find_images(sources: Sequence[str], stdin: TextIO | None = None) -> Iterator[ImageFile]:
     """Yield each image that the sources name, once, in the order named; folders recursively and in natural order.
 
-    A source is a file (whatever its suffix), a folder (images by suffix; hidden entries are skipped), a pattern with
-    ``*``, ``?`` or ``[``, a video, or ``-`` for one source per line of ``stdin``.
+    A source is a file (whatever its suffix), a folder (images by suffix; hidden entries are skipped, and so is
+    ``ground_truth`` beside ``test``, where data sets keep their masks), a pattern with ``*``, ``?`` or ``[``, a video,
+    or ``-`` for one source per line of ``stdin``.
 
     Raises:
         MissingExtraError: a video is named and PyAV is not installed.
@@ -124,6 +125,8 @@ def _walk(root: Path, folder: Path, above: frozenset[Path]) -> Iterator[ImageFil
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
+            if entry.name == "ground_truth" and (folder / "test").is_dir():
+                continue
             if entry.resolve() not in above | {real}:
                 yield from _walk(root, entry, above | {real})
         elif entry.suffix.lower() in IMAGE_SUFFIXES:
