@@ -1,6 +1,6 @@
 """Tables 2 and 3 in small, and the switches behind the preset `default`: every variant with several seeds, one table.
 
-    python recipes/ablation.py --data ROOT --weights nano --out results/ablation
+    python recipes/ablation.py --data ROOT --weights nano_rendered --out results/ablation
 
 Trains on five data sets below ROOT and tests on two others, all in MVTec AD's folder shape. Features of every image are
 computed once (see `ad-dinov3 cache`); a variant that has its rows already is not run again, so the command resumes.
@@ -113,7 +113,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the data sets")
     parser.add_argument("--out", type=Path, default=Path("results/ablation"))
-    parser.add_argument("--weights", default="nano", help="image encoder; must not have seen the test sets")
+    parser.add_argument("--weights", required=True, help="image encoder; must not have seen the test sets")
     parser.add_argument("--train", nargs="+", default=["bsdata", "neu_seg", "crackforest", "busi", "lgg_mri"])
     parser.add_argument("--test", nargs="+", default=["aws_cookies", "mtd"])
     parser.add_argument("--choose", default="aws_cookies", help="the test set that decides the default")

@@ -1,6 +1,6 @@
 """The paper's questions on small public sets: trained on some, measured on others that the model never saw.
 
-    python recipes/in_small.py --data ROOT --weights nano --out results/in_small
+    python recipes/in_small.py --data ROOT --weights nano_rendered --out results/in_small
 
 Below ROOT lie bsdata, neu_seg, crackforest, mtd, aws_cookies, busi and lgg_mri in MVTec AD's folder shape. Industrial
 to industrial, industrial to medical, and each of two medical sets to the other; Tables 2 and 3 of the paper on all of
@@ -110,7 +110,7 @@ def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the seven data sets")
-    parser.add_argument("--weights", default="nano", help="image encoder: name, folder or file")
+    parser.add_argument("--weights", required=True, help="image encoder: name, folder or file")
     parser.add_argument("--out", type=Path, default=Path("results/in_small"), help="what is published")
     parser.add_argument("--work", type=Path, default=Path("runs/in_small"), help="one folder for each --weights")
     parser.add_argument("--limit", type=int, default=160, help="images of each set, evenly spread")

@@ -19,20 +19,20 @@ from samples import list_items
 
 from ad_dinov3.config import InputConfig, ModelConfig, PromptConfig
 from ad_dinov3.encoders import dinov3
-from ad_dinov3.files import file_hash
+from ad_dinov3.files import file_hash, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.model import Model, save_model
 
 _OWN_FOLDER = Path(dinov3.__file__).parent / "nano"
 
 
-def place_backbone(run: Path, folder: Path) -> str:
-    """Copy the backbone; returns the name by which a model finds it."""
+def place_backbone(run: Path, folder: Path, sets: tuple[str, ...], images: frozenset[str]) -> str:
+    """Copy the backbone and note what it has seen; returns the name by which a model finds it."""
     folder.mkdir(parents=True, exist_ok=True)
     config = json.loads((run / "backbone" / "config.json").read_text())
-    (folder / "config.json").write_text(
-        json.dumps({**config, "grid_stride": GRID_STRIDE, "context": True, "licence": "Apache-2.0"}, indent=2) + "\n"
-    )
+    own = {"grid_stride": GRID_STRIDE, "context": True, "licence": "Apache-2.0", "trained_on": sets}
+    write_text(folder / "config.json", json.dumps({**config, **own}, indent=2))
+    write_text(folder / "training_images.txt", "\n".join(sorted(images)))
     shutil.copyfile(run / "backbone" / "model.safetensors", folder / "model.safetensors")
     return "nano" if folder.resolve() == _OWN_FOLDER.resolve() else str(folder.resolve())
 
@@ -55,7 +55,8 @@ def main() -> None:
     parser.add_argument("--card", type=Path, help="Markdown that goes into the model card")
     args = parser.parse_args()
     recipe = json.loads((args.run / "recipe.json").read_text())
-    encoder_name = place_backbone(args.run, args.backbone)
+    sets = tuple(recipe["sets"])
+    encoder_name = place_backbone(args.run, args.backbone, sets, image_hashes(args.data, FOLDS[recipe["fold"]]))
     config = ModelConfig(
         preset="embedded",
         encoder=encoder_name,
@@ -63,13 +64,12 @@ def main() -> None:
         prompts=PromptConfig(source="learned"),
         method=HEAD,
         threshold=args.threshold,
-        trained_on=tuple(recipe["sets"]),
+        trained_on=sets,
     )
     encoder = dinov3.load_dinov3(encoder_name, offline=True)
     head = AdDinoV3(config.method, encoder.spec.widths, config.method.width, (DEFAULT_CLASS,), learned_prompts=True)
     head.load_state_dict(load_file(args.run / "head.safetensors"))
-    model = Model(config, encoder, head.eval(), image_hashes(args.data, FOLDS[recipe["fold"]]))
-    save_model(model, args.model, args.card.read_text() if args.card else "")
+    save_model(Model(config, encoder, head.eval()), args.model, args.card.read_text() if args.card else "")
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ class Model:
     head: Method
     training_images: frozenset[str] = frozenset()
 
+    @property
+    def seen_images(self) -> frozenset[str]:
+        """sha256 of the files that the head or, as far as it says, the encoder has seen."""
+        return self.training_images | self.encoder.spec.training_images
+
     def score(self, images: Tensor, class_names: Sequence[str]) -> Scores:
         """Scores of (B, 3, H, W) uint8 images.
 
@@ -353,7 +358,7 @@ def _model_card(model: Model, more: str) -> str:
         f"- preset: {config.preset}; input {config.input.height}x{config.input.width} px",
         f"- trained on: {', '.join(config.trained_on) or 'nothing'}",
         f"- compares with normal images of: {', '.join(normal_classes(model)) or 'no class'}",
-        f"- images seen, not to be measured on: {len(model.training_images)}, see {_HASHES}",
+        f"- images seen, not to be measured on: {len(model.seen_images)}",
         f"- classes with prompts: {', '.join(config.class_names) or 'one learned pair for all'}",
         f"- licence of the backbone's weights: {spec.licence}; see NOTICE.md",
         "",

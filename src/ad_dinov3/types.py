@@ -7,7 +7,7 @@ K classes, L stages. Importing this module costs nothing heavy: torch is named f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -108,6 +108,8 @@ class EncoderSpec:
         widths: channels C_l of each stage.
         fingerprint: hex digest over weights, stages and settings; equal fingerprints give equal features.
         licence: name of the weights' licence.
+        trained_on: names of the data sets that the weights have seen, as far as they say.
+        training_images: sha256 of the files that they have seen, as far as they say.
     """
 
     name: str
@@ -116,6 +118,8 @@ class EncoderSpec:
     widths: tuple[int, ...]
     fingerprint: str
     licence: str
+    trained_on: tuple[str, ...] = ()
+    training_images: frozenset[str] = field(default=frozenset(), repr=False)
 
 
 class ImageEncoder(Protocol):

@@ -126,6 +126,12 @@ def test_training_data_of_the_same_name_is_refused(toy: TestSet, tmp_path: Path)
         evaluate(subject, toy, SMALL, tmp_path)
 
 
+def test_training_data_of_the_encoder_are_refused_too(toy: TestSet, tmp_path: Path) -> None:
+    subject = subject_with(BrightnessDetector(), trained_on=("visa",), encoder_trained_on=("toy",))
+    with pytest.raises(DataError, match=r"the encoder of .* was trained on toy"):
+        evaluate(subject, toy, SMALL, tmp_path)
+
+
 def test_one_training_image_under_another_name_is_refused(toy: TestSet, tmp_path: Path) -> None:
     copy = shutil.copy(toy.samples[3].image_path, tmp_path / "renamed.png")
     subject = subject_with(BrightnessDetector(), training_images=frozenset({file_hash(Path(copy))}))

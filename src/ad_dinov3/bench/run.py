@@ -32,7 +32,8 @@ class Subject:
         input_size: (H, W) in px of the model's input.
         interpolation: filter of the resize to it.
         trained_on: names of the training data.
-        training_images: sha256 of the training images' files.
+        encoder_trained_on: names of the data sets that the encoder has seen, as far as it says.
+        training_images: sha256 of all these images' files.
         training_seed: of the training; None for untrained methods.
         device: where it runs.
     """
@@ -44,6 +45,7 @@ class Subject:
     input_size: tuple[int, int]
     interpolation: str
     trained_on: tuple[str, ...] = ()
+    encoder_trained_on: tuple[str, ...] = ()
     training_images: frozenset[str] = field(default=frozenset(), repr=False)
     training_seed: int | None = None
     device: str = "cpu"
@@ -135,11 +137,13 @@ def refuse_overlap(subject: Subject, data_name: str, items: Iterable[Item]) -> N
     Raises:
         DataError: it was.
     """
-    if data_name.lower() in {name.lower() for name in subject.trained_on}:
-        raise DataError(
-            f"{subject.model} was trained on {data_name}; a zero-shot figure needs test data that it never saw "
-            f"(it was trained on {', '.join(subject.trained_on)})"
-        )
+    model, encoder = subject.model, f"the encoder of {subject.model}"
+    for who, seen in ((model, subject.trained_on), (encoder, subject.encoder_trained_on)):
+        if data_name.lower() in {name.lower() for name in seen}:
+            raise DataError(
+                f"{who} was trained on {data_name}; a zero-shot figure needs test data that it never saw "
+                f"(it was trained on {', '.join(seen)})"
+            )
     known = [item.sample.image_path for item in items if item.image_hash in subject.training_images]
     if known:
         raise DataError(

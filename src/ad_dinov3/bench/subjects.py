@@ -71,7 +71,8 @@ def detector_subject(detector: Detector, model: str, device: str) -> Subject:
         input_size=config.input.size,
         interpolation=config.input.interpolation,
         trained_on=config.trained_on if is_trained else (),
-        training_images=detector.model.training_images,
+        encoder_trained_on=detector.model.encoder.spec.trained_on,
+        training_images=detector.model.seen_images,
         training_seed=config.train.seed if is_trained else None,
         device=device,
     )
@@ -97,7 +98,7 @@ def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Sub
         subject,
         model=f"{subject.model} + {count} normal images",
         weights_hash=subject.detector.fingerprint,
-        training_images=subject.detector.model.training_images,
+        training_images=subject.detector.model.seen_images,
     )
 
 
@@ -118,6 +119,7 @@ def session_subject(session: Session, method: str, model: str, device: str) -> S
         input_size=config.input.size,
         interpolation=config.input.interpolation,
         trained_on=config.trained_on,
+        encoder_trained_on=config.encoder_trained_on,
         training_images=session.training_images,
         training_seed=config.training_seed,
         device=f"{config.runtime} {config.precision} on {device}",

@@ -137,6 +137,8 @@ def build_dinov3(
         widths=module.widths,
         fingerprint=fingerprint(used, settings),
         licence=weights.licence,
+        trained_on=weights.trained_on,
+        training_images=weights.training_images,
     )
     return Dinov3Encoder(module, spec, mean=weights.mean, std=weights.std, autocast=autocast)
 

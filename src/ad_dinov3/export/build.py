@@ -110,7 +110,7 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
         sized = _Sized(detector, inputs)
         with _exporters_hushed():
             _write_graph(graph, config, unfinished, sized.inputs(paths, _MAX_CALIBRATION))
-        write_session_config(unfinished, config, detector.model.training_images)
+        write_session_config(unfinished, config, detector.model.seen_images)
         parity = _checked(sized, unfinished, paths, config)
         write_text(unfinished / "parity.json", json.dumps(parity.summary(), indent=2))
         write_text(unfinished / "NOTICE.md", _notice(config))
@@ -181,6 +181,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
         encoder=model.encoder.spec.name,
         licence=model.encoder.spec.licence,
         trained_on=() if untrained else config.trained_on,
+        encoder_trained_on=model.encoder.spec.trained_on,
         training_seed=None if untrained else config.train.seed,
         size_multiple=step,
     )

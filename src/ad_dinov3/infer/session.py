@@ -76,6 +76,7 @@ class SessionConfig:
         encoder: the backbone's name.
         licence: name of the licence of the backbone's weights.
         trained_on: names of the training data.
+        encoder_trained_on: names of the data sets that the backbone has seen, as far as it says.
         training_seed: of the training; None for an untrained method.
         size_multiple: the graph takes every size in multiples of this many px; None: it takes ``input``'s alone.
     """
@@ -95,6 +96,7 @@ class SessionConfig:
     trained_on: tuple[str, ...]
     training_seed: int | None
     size_multiple: int | None = None
+    encoder_trained_on: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -256,7 +258,8 @@ def read_session_config(folder: Path) -> SessionConfig:
         raise WeightsError(f"{file}: expected {_KIND} version {_FORMAT_VERSION}, found {kind} version {version}")
     try:
         tree["input"] = SessionInput(**tree["input"])
-        tree |= {key: tuple(tree[key]) for key in ("class_names", "trained_on")}
+        lists = ("class_names", "trained_on", "encoder_trained_on")
+        tree |= {key: tuple(tree[key]) for key in lists if key in tree}
         return SessionConfig(**tree)
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{file}: does not fit this version ({error}); export the model again") from None

@@ -51,6 +51,8 @@ class BackboneWeights:
         grid_stride: pixels per cell of a ConvNeXt's common grid.
         context: a ConvNeXt's stages are joined by those of `encoders.context`.
         rope_periods: of a ViT's rotary positions, where its file holds others than its configuration gives.
+        trained_on: names of the data sets that it has seen, where its config.json says so.
+        training_images: sha256 of the images that it has seen, where a training_images.txt lies beside it.
     """
 
     name: str
@@ -65,6 +67,8 @@ class BackboneWeights:
     grid_stride: int = _DEFAULT_GRID_STRIDE
     context: bool = False
     rope_periods: tuple[float, ...] | None = None
+    trained_on: tuple[str, ...] = ()
+    training_images: frozenset[str] = frozenset()
 
 
 def load_backbone_weights(source: WeightSource) -> BackboneWeights:
@@ -83,14 +87,13 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
     settings = read_json(folder / "config.json")
     if layout == "Hugging Face":
         state = {re.sub(r"^model\.(?=layer\.|stages\.)", "", name): tensor for name, tensor in raw.items()}
-        unknown: list[str] = []  # the network itself knows what is not part of it
     else:
         state, unknown = (vit_to_hugging_face if kind == "vit" else convnext_to_hugging_face)(raw)
-    if unknown:
-        raise WeightsError(
-            f"{file}: expected a DINOv3 {kind} in {layout}'s layout, found {len(unknown)} tensors that it does not "
-            f"have, such as {', '.join(sorted(unknown)[:3])}; this is another model"
-        )
+        if unknown:
+            raise WeightsError(
+                f"{file}: expected a DINOv3 {kind} in {layout}'s layout, found {len(unknown)} tensors that it does not "
+                f"have, such as {', '.join(sorted(unknown)[:3])}; this is another model"
+            )
     row = source.backbone
     try:
         inferred = (
@@ -98,8 +101,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         )
     except KeyError as missing:
         raise WeightsError(f"{file}: expected a DINOv3 {kind}, found no tensor {missing}; download it again") from None
-    if row is not None:
-        _check_row(file, row, kind, inferred)
+    _check_row(file, row, kind, inferred)
     mean, std = _statistics(folder, settings, row)
     return BackboneWeights(
         name=source.name,
@@ -114,6 +116,8 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         grid_stride=_grid_stride(file, settings),
         context=settings.get("context") is True,
         rope_periods=stored_periods(raw, _ROPE_THETA) if layout == "Meta" and kind == "vit" else None,
+        trained_on=_seen_sets(settings),
+        training_images=_seen_images(folder),
     )
 
 
@@ -164,8 +168,10 @@ def _heads(
     return heads
 
 
-def _check_row(file: Path, row: PublicBackbone, kind: Kind, config: Mapping[str, object]) -> None:
-    """That the tensors are of the model that was asked for, by kind, widths and depths."""
+def _check_row(file: Path, row: PublicBackbone | None, kind: Kind, config: Mapping[str, object]) -> None:
+    """That the tensors are of the public model that was asked for, if one was: by kind, widths and depths."""
+    if row is None:
+        return
     if kind == "vit":
         keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "use_gated_mlp"]
         keys += ["num_register_tokens"]
@@ -196,6 +202,16 @@ def _statistics(
         if isinstance(mean, list) and isinstance(std, list):
             return tuple(map(float, mean)), tuple(map(float, std))
     return (IMAGENET_MEAN, IMAGENET_STD) if row is None else (row.mean, row.std)
+
+
+def _seen_sets(settings: Mapping[str, object]) -> tuple[str, ...]:
+    sets = settings.get("trained_on")
+    return tuple(map(str, sets)) if isinstance(sets, list) else ()
+
+
+def _seen_images(folder: Path) -> frozenset[str]:
+    hashes = folder / "training_images.txt"
+    return frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
 
 
 def _grid_stride(file: Path, settings: Mapping[str, object]) -> int:
