@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.cli.options import Offline
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.run import Subject
@@ -50,7 +50,7 @@ def benchmark(
     data: Annotated[Path | None, typer.Option(help="labelled data set: accuracy beside speed, needs --out")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="at most this many images of --data, evenly spread")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file to add the figures to")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
 ) -> None:
     """Time models on random inputs in one run: each takes its turn in every round, and medians count.
 

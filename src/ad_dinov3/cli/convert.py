@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import OFFLINE_HELP
+from ad_dinov3.cli.options import Offline
 
 if TYPE_CHECKING:
     from ad_dinov3.model import Model
@@ -28,7 +28,7 @@ def convert(
         typer.Option(help="image encoder, or CLIP, that the .pth file was trained on; default: the authors'"),
     ] = None,
     class_name: Annotated[list[str] | None, typer.Option(help="class whose prompts to bake in; repeatable")] = None,
-    offline: Annotated[bool, typer.Option(help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
 ) -> None:
     """Convert a checkpoint of a method's authors into a model folder, or a model folder into such a checkpoint.
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ad_dinov3.cli.options import METHOD_HELP, NORMALS_HELP, OFFLINE_HELP, WEIGHTS_HELP
+from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, Weights
 from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
@@ -39,16 +39,16 @@ _COLUMNS = {
 @app.command()
 def evaluate(
     data: Annotated[list[str], typer.Option(help="data set: folder, manifest, catalog name or NAME=DIR; repeatable")],
-    model: Annotated[str, typer.Option(help="embedded, a model's folder, or a hub repository")] = "embedded",
+    model: AnyModel = "embedded",
     method: Annotated[str | None, typer.Option(help=f"mahalanobis, {METHOD_HELP}")] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    normals: Annotated[Path | None, typer.Option(help=NORMALS_HELP)] = None,
+    weights: Weights = None,
+    normals: Normals = None,
     protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of rows.jsonl and the stored scores")] = Path(
         "results"
     ),
     limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    device: AnyDevice = "cpu",
     batch_size: Annotated[int, typer.Option(min=1, help="images per step of the model")] = 8,
     save_maps: Annotated[bool, typer.Option(help="also write every map as 16-bit PNG to OUT/maps")] = False,
     curves: Annotated[bool, typer.Option(help="also draw ROC, precision-recall and PRO curves to OUT/curves")] = False,
@@ -58,7 +58,7 @@ def evaluate(
     share: Annotated[
         str, typer.Option(help="I/N: score every N-th image from the I-th; run all, then once without")
     ] = "0/1",
-    offline: Annotated[bool, typer.Option(help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
 ) -> None:
     """Measure a method on labelled data sets, one row per class and metric.
 

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import METHOD_HELP, OFFLINE_HELP, WEIGHTS_HELP
+from ad_dinov3.cli.options import Method, Offline, Weights
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ def export(
         str, typer.Argument(help="embedded, a model's folder, a Hugging Face id, or with --method a rival's .pth file")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the exported model")],
-    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    method: Method = None,
+    weights: Weights = None,
     file_format: Annotated[Format, typer.Option("--format", help="the runtime that it is for")] = Format.openvino,
     precision: Annotated[
         PrecisionChoice, typer.Option(help="onnx and pt2 are written as fp32 only")
@@ -56,7 +56,7 @@ def export(
         Path | None, typer.Option(help="folder of images like those to come; int8 sets its ranges by them")
     ] = None,
     class_name: Annotated[list[str] | None, typer.Option(help="bake the prompts of this class too; repeatable")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
 ) -> None:
     """Write a model as a folder that predict and evaluate take in a model's place, without torch (but for pt2).
 

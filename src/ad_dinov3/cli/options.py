@@ -6,20 +6,40 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from ad_dinov3.training import Progress as TrainingProgress
 
-OFFLINE_HELP = "never download; the environment variable HF_HUB_OFFLINE=1 does the same"
 METHOD_HELP = (
     "ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip; default: what --model is of"
 )
-WEIGHTS_HELP = "with --method: the encoder of a rival's .pth file, of winclip or of dinov3_plain; name, folder or file"
-NORMALS_HELP = "folder of normal images to compare with (winclip, april_gan), a sub-folder for each class"
+Method = Annotated[str | None, typer.Option(help=METHOD_HELP)]
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        help="with --method: the encoder of a rival's .pth file, of winclip or of dinov3_plain; name, folder or file"
+    ),
+]
+Normals = Annotated[
+    Path | None,
+    typer.Option(help="folder of normal images to compare with (winclip, april_gan), a sub-folder for each class"),
+]
+Offline = Annotated[
+    bool, typer.Option("--offline", help="never download; the environment variable HF_HUB_OFFLINE=1 does the same")
+]
+# of the commands that take an exported folder for a model
+AnyModel = Annotated[str, typer.Option(help="embedded, a model's or exported folder, or a Hugging Face id")]
+AnyDevice = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; for an exported folder what its runtime has")]
+Tile = Annotated[
+    int | None, typer.Option(min=16, help="look at the image in tiles of this many of its px, at its own resolution")
+]
+Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile in common with the next")]
+KeepAspect = Annotated[bool, typer.Option("--keep-aspect", help="do not squash the image to the input")]
 _NAMES = {"features": "encoding images", "train": "training"}
 
 

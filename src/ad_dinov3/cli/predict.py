@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ad_dinov3.cli.options import METHOD_HELP, NORMALS_HELP, OFFLINE_HELP, WEIGHTS_HELP
+from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Normals, Offline, Overlap, Tile, Weights
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -48,12 +48,10 @@ def predict(
         list[str], typer.Argument(help="files, folders (searched recursively), patterns, videos, - for a list on stdin")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder for all results")],
-    model: Annotated[
-        str, typer.Option(help="embedded, a model's or exported folder, or a Hugging Face id")
-    ] = "embedded",
-    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    normals: Annotated[Path | None, typer.Option(help=NORMALS_HELP)] = None,
+    model: AnyModel = "embedded",
+    method: Method = None,
+    weights: Weights = None,
+    normals: Normals = None,
     class_name: Annotated[str, typer.Option(help="what the images show; used by models with text prompts")] = "object",
     class_from_folder: Annotated[
         bool, typer.Option("--class-from-folder", help="the outermost folder below a source names the class")
@@ -63,22 +61,17 @@ def predict(
     ] = None,
     min_area: Annotated[int, typer.Option(min=1, help="drop regions with fewer px")] = 1,
     batch_size: Annotated[int, typer.Option(min=1, help="images per call of the model")] = 8,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps; for an exported folder what its runtime has")
-    ] = "cpu",
-    tile: Annotated[
-        int | None,
-        typer.Option(min=16, help="look at the image in tiles of this many of its px, at its own resolution"),
-    ] = None,
-    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile in common with the next")] = 0.25,
-    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="do not squash the image to the input")] = False,
+    device: AnyDevice = "cpu",
+    tile: Tile = None,
+    overlap: Overlap = 0.25,
+    keep_aspect: KeepAspect = False,
     maps: Annotated[MapChoice, typer.Option(help="anomaly maps as float32 TIFF, 16-bit PNG, or not")] = MapChoice.tiff,
     masks: Annotated[bool, typer.Option(help="masks at the threshold as PNG")] = True,
     overlays: Annotated[bool, typer.Option(help="maps drawn on the images as JPEG")] = True,
     coco: Annotated[bool, typer.Option("--coco", help="also coco.json: regions as COCO annotations")] = False,
     parquet: Annotated[bool, typer.Option("--parquet", help="also results.parquet (extra: parquet)")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="do again what an earlier run has done")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
     profile: Annotated[bool, typer.Option("--profile", help="show where the time went")] = False,
 ) -> None:
     """Score images, and write what was found where.

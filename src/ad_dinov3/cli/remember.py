@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import METHOD_HELP, OFFLINE_HELP, WEIGHTS_HELP
+from ad_dinov3.cli.options import Method, Offline, Weights
 
 app = typer.Typer(add_completion=False)
 
@@ -20,13 +20,13 @@ def remember(
     model: Annotated[
         str, typer.Option(help="a model's folder, a Hugging Face id or a .pth file; winclip needs none")
     ] = "embedded",
-    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    method: Method = None,
+    weights: Weights = None,
     class_name: Annotated[
         str | None, typer.Option(help="the only class, whose images lie in the folder itself or in its sub-folder")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
-    offline: Annotated[bool, typer.Option(help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
 ) -> None:
     """Give WinCLIP or APRIL-GAN a few normal images of each class, and save the model with what it remembers.
 

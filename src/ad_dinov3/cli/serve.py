@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import METHOD_HELP, NORMALS_HELP, OFFLINE_HELP, WEIGHTS_HELP
+from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Normals, Offline, Overlap, Tile, Weights
 from ad_dinov3.cli.predict import look_through, method_title, open_detector, remember_normals
 from ad_dinov3.errors import ConfigError, MissingExtraError
 
@@ -18,12 +17,10 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def serve(
-    model: Annotated[
-        str, typer.Option(help="embedded, a model's or exported folder, or a Hugging Face id")
-    ] = "embedded",
-    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
-    weights: Annotated[str | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    normals: Annotated[Path | None, typer.Option(help=NORMALS_HELP)] = None,
+    model: AnyModel = "embedded",
+    method: Method = None,
+    weights: Weights = None,
+    normals: Normals = None,
     class_name: Annotated[str, typer.Option(help="what images show where a request does not say")] = "object",
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="where a request names none; default: the model's own")
@@ -33,15 +30,11 @@ def serve(
     batch_size: Annotated[int, typer.Option(min=1, help="most images per call of the model")] = 8,
     at_once: Annotated[int, typer.Option(min=1, help="most images in hand; more are refused with 503")] = 16,
     upload_mb: Annotated[int, typer.Option(min=1, help="largest request in MiB; more is refused with 413")] = 64,
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, cuda:1, mps; for an exported folder what its runtime has")
-    ] = "cpu",
-    tile: Annotated[
-        int | None, typer.Option(min=16, help="look at images in tiles of this many px, at their own resolution")
-    ] = None,
-    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile in common with the next")] = 0.25,
-    keep_aspect: Annotated[bool, typer.Option("--keep-aspect", help="do not squash images to the input")] = False,
-    offline: Annotated[bool, typer.Option("--offline", help=OFFLINE_HELP)] = False,
+    device: AnyDevice = "cpu",
+    tile: Tile = None,
+    overlap: Overlap = 0.25,
+    keep_aspect: KeepAspect = False,
+    offline: Offline = False,
 ) -> None:
     """Answer requests over HTTP: an image comes in, the decision, the overlay, the map or the mask goes out.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import OFFLINE_HELP, read_changes, training_progress
+from ad_dinov3.cli.options import Offline, read_changes, training_progress
 from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def train(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
     cache: Annotated[bool, typer.Option(help="keep frozen features on disk, or encode at every step")] = True,
     resume: Annotated[bool, typer.Option(help="go on from the last complete epoch in --out")] = False,
-    offline: Annotated[bool, typer.Option(help=OFFLINE_HELP)] = False,
+    offline: Offline = False,
     tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events to --out")] = False,
     limit: Annotated[int | None, typer.Option(help="at most this many images of each set, evenly spread")] = None,
 ) -> None:
