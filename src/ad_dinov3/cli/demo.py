@@ -123,7 +123,8 @@ def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> N
 def _tally(pairs: Sequence[tuple[Sample, Verdict]]) -> str:
     defects = [verdict.is_right for sample, verdict in pairs if sample.is_anomalous]
     normal = [verdict.is_right for sample, verdict in pairs if not sample.is_anomalous]
+    false = len(normal) - sum(normal)
     return (
-        f"{sum(defects)} of {len(defects)} defects found, {len(normal) - sum(normal)} false alarms on "
+        f"{sum(defects)} of {len(defects)} defects found, {false} false alarm{'' if false == 1 else 's'} on "
         f"{len(normal)} normal images.\nThese samples are rendered; figures on real images are in the README."
     )
