@@ -10,14 +10,17 @@ from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ShapeError
 
 PHOTO = np.random.default_rng(3).integers(0, 256, (50, 70, 3)).astype(np.uint8)
+GREY = np.repeat(PHOTO[:, :, :1], 3, axis=2)
+GREY_AT_FIRST = np.concatenate([GREY[:1], PHOTO[1:]])
 
 
+@pytest.mark.parametrize("image", [PHOTO, GREY, GREY_AT_FIRST], ids=["colours", "grey", "grey at first"])
 @pytest.mark.parametrize("size", [(16, 24), (50, 70), (128, 96), (1, 1)])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_resize_equals_pillow_with_channels_first(size: tuple[int, int], interpolation: str) -> None:
-    resized = resize_image(PHOTO, size, interpolation)  # type: ignore[arg-type]
+def test_resize_equals_pillow_with_channels_first(image: np.ndarray, size: tuple[int, int], interpolation: str) -> None:
+    resized = resize_image(image, size, interpolation)  # type: ignore[arg-type]
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    expected = np.asarray(Image.fromarray(PHOTO).resize(size[::-1], filters[interpolation]))
+    expected = np.asarray(Image.fromarray(image).resize(size[::-1], filters[interpolation]))
     assert resized.shape == (3, *size)
     assert resized.flags.c_contiguous
     assert resized.flags.writeable

@@ -41,8 +41,14 @@ def resize_image(
         is_large = image.shape[0] * image.shape[1] >= _LARGE_PX
         if is_large and interpolation == "bilinear" and "torch" in sys.modules:
             return _torch_resize(image, size)
-        image = np.asarray(Image.fromarray(image).resize((width, height), _FILTERS[interpolation]))
-    return np.array(image.transpose(2, 0, 1), order="C")
+        source = np.ascontiguousarray(image[:, :, 0]) if _is_grey(image) else image
+        image = np.atleast_3d(np.asarray(Image.fromarray(source).resize((width, height), _FILTERS[interpolation])))
+    return np.array(np.broadcast_to(image.transpose(2, 0, 1), (3, *size)), order="C")
+
+
+def _is_grey(image: NDArray[np.uint8]) -> bool:
+    """Whether the three channels are equal, as in most industrial and medical images; one row tells of most others."""
+    return all(np.array_equal(rows[:, :, 0], rows[:, :, channel]) for rows in (image[:1], image) for channel in (1, 2))
 
 
 def _torch_resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
