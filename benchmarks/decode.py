@@ -71,7 +71,7 @@ def imagecodecs_torch(path: Path) -> NDArray[np.uint8]:
     """The libjpeg-turbo of imagecodecs, then torch's antialiased uint8 filter."""
     import imagecodecs
 
-    return torch_resize(imagecodecs.jpeg8_decode(path.read_bytes()))
+    return torch_resize(imagecodecs.jpeg8_decode(path.read_bytes(), outcolorspace="RGB"))
 
 
 def torch_resize(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

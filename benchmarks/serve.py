@@ -18,27 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 
-import numpy as np
-
-from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
-from ad_dinov3.infer.session import Session
+from export import SAMPLES, bare_speed
 
-SAMPLES = Path(__file__).parents[1] / "src" / "ad_dinov3" / "data" / "samples"
 SERVE = "from ad_dinov3.cli import main; main()"
 KIND = {"Content-Type": "multipart/form-data; boundary=edge"}
-
-
-def bare_speed(folder: str, image: Path, seconds: float) -> float:
-    """Images per second of the session on prepared batches of 8."""
-    session = Session(folder)
-    batch = np.stack([session.prepare(decode_image(image))] * 8)
-    session.score(batch, ["object"] * 8)
-    started, done = time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
-        session.score(batch, ["object"] * 8)
-        done += 8
-    return done / (time.perf_counter() - started)
 
 
 def forms(images: list[Path]) -> list[bytes]:
@@ -75,7 +59,7 @@ def main() -> None:
     images = [item.path for item in find_images([str(arguments.data)]) if item.path.suffix == ".jpg"][:300]
     bodies = forms(images)
     command = [sys.executable, "-c", SERVE, "serve", "--model", arguments.folder, "--port", "0"]
-    before = bare_speed(arguments.folder, images[0], arguments.seconds)
+    before, _ = bare_speed(arguments.folder, arguments.seconds)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         address = " ".join(service.stdout.readline().split()).split("http://")[1].partition(",")[0]
@@ -89,7 +73,8 @@ def main() -> None:
             p95 = statistics.quantiles(taken, n=20)[-1]
             lines.append((count, len(taken) / arguments.seconds, statistics.median(taken), p95))
         service.terminate()
-    bare = (before + bare_speed(arguments.folder, images[0], arguments.seconds)) / 2
+    after, _ = bare_speed(arguments.folder, arguments.seconds)
+    bare = (before + after) / 2
     print(f"bare session: {bare:.1f} images/s")
     for count, speed, p50, p95 in lines:
         print(f"{count} clients: {speed:.1f} images/s, {speed / bare:.0%}; ms in the median {p50:.1f}, p95 {p95:.1f}")

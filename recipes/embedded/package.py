@@ -19,7 +19,7 @@ from samples import list_items
 
 from ad_dinov3.config import InputConfig, ModelConfig, PromptConfig
 from ad_dinov3.encoders import dinov3
-from ad_dinov3.files import file_hash, write_text
+from ad_dinov3.files import file_hash, write_seen_images, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.model import Model, save_model
 
@@ -32,7 +32,7 @@ def place_backbone(run: Path, folder: Path, sets: tuple[str, ...], images: froze
     config = json.loads((run / "backbone" / "config.json").read_text())
     own = {"grid_stride": GRID_STRIDE, "context": True, "licence": "Apache-2.0", "trained_on": sets}
     write_text(folder / "config.json", json.dumps({**config, **own}, indent=2))
-    write_text(folder / "training_images.txt", "\n".join(sorted(images)))
+    write_seen_images(folder, images)
     shutil.copyfile(run / "backbone" / "model.safetensors", folder / "model.safetensors")
     return "nano" if folder.resolve() == _OWN_FOLDER.resolve() else str(folder.resolve())
 

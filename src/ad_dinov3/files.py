@@ -10,6 +10,8 @@ from pathlib import Path
 
 from ad_dinov3.errors import DataError
 
+_SEEN_IMAGES = "training_images.txt"
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -51,3 +53,14 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def read_seen_images(folder: Path) -> frozenset[str]:
+    """sha256 of the images that the model or backbone in a folder has seen, as far as it says."""
+    file = folder / _SEEN_IMAGES
+    return frozenset(file.read_text().split()) if file.is_file() else frozenset()
+
+
+def write_seen_images(folder: Path, hashes: frozenset[str]) -> None:
+    """Write what `read_seen_images` reads, one a line."""
+    write_text(folder / _SEEN_IMAGES, "\n".join(sorted(hashes)))

@@ -29,7 +29,7 @@ from ad_dinov3.config import METHOD_TITLES, PRESETS, ModelConfig, validated
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
 from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.files import replacing, write_text
+from ad_dinov3.files import read_seen_images, replacing, write_seen_images, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.rivals import FEW_SHOT_HEADS, RIVAL_HEADS, add_prompts, load_authors, new_rival, saved_rival
@@ -39,11 +39,10 @@ from ad_dinov3.weights import read_tensors
 EMBEDDED = "embedded"
 EMBEDDED_FOLDER = Path(__file__).parent / "methods" / "embedded"
 _ENCODE_BATCH = 8
-_CONFIG, _HEAD, _MEMORY, _HASHES, _CARD, _NOTICE = (
+_CONFIG, _HEAD, _MEMORY, _CARD, _NOTICE = (
     "config.json",
     "head.safetensors",
     "memory.safetensors",
-    "training_images.txt",
     "README.md",
     "NOTICE.md",
 )
@@ -253,12 +252,12 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
         (folder / _MEMORY).unlink(missing_ok=True)
     texts = {
         _CONFIG: model.config.model_dump_json(indent=2),
-        _HASHES: "\n".join(sorted(model.training_images)),
         _CARD: _model_card(model, card),
         _NOTICE: _notice(model),
     }
     for name, text in texts.items():
         write_text(folder / name, text)
+    write_seen_images(folder, model.training_images)
 
 
 def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Model:
@@ -280,8 +279,7 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     except (OSError, ValueError, SafetensorError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
     config = validated(ModelConfig, tree, str(folder / _CONFIG))
-    hashes = folder / _HASHES
-    seen = frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
+    seen = read_seen_images(folder)
     if config.rival is not None:
         rival = saved_rival(config, state, offline=offline)
         if (folder / _MEMORY).is_file():

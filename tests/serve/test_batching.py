@@ -92,6 +92,18 @@ def test_other_shapes_and_classes_are_scored_apart_and_a_refusal_hits_its_own_al
     assert scorer.batches == [(1, "first"), (2, "nut"), (1, "zebra"), (1, "nut")]
 
 
+def test_nan_for_one_image_is_no_answer_to_it_and_leaves_the_others_theirs(
+    batcher: Batcher, scorer: GatedScorer
+) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        answers = arrive(batcher, scorer, pool, [(plain(13), "nut"), (plain(255), "nut")])
+        scorer.gate.set()
+        with pytest.raises(AdDinoError, match="NaN"):
+            answers[1].result(60)
+        assert answers[2].result(60).scores == [1]
+    assert scorer.batches == [(1, "first"), (2, "nut")]
+
+
 def test_nan_is_an_error_and_not_an_answer(batcher: Batcher, scorer: GatedScorer) -> None:
     scorer.gate.set()
     with pytest.raises(AdDinoError, match="NaN"):

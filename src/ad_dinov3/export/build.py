@@ -251,10 +251,8 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
     ConvNeXt only the linear layers are taken, most of its work: its stem, whose few inputs have few levels, and the
     sums and norms between its blocks, whose error every later block inherits, move maps seven times as far.
     """
-    try:
-        import openvino
-    except ImportError:
-        raise MissingExtraError("openvino", "openvino") from None
+    import openvino
+
     encode, judge = (openvino.convert_model(half) for half in trace_halves(graph))
     encode.reshape([1, 3, *graph.size])
     kept: list[str] = []

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, DataError, ImageError
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.prediction import Prediction, RawScores
+from ad_dinov3.infer.prediction import NOT_FINITE, Prediction, RawScores
 from ad_dinov3.infer.timing import StepTimes
 
 _FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # no later image would fare better
@@ -349,11 +349,11 @@ def _score_batch(
         raw = detector.score(np.stack([one.tensor for one in images]), class_names)
     each = (time.perf_counter() - started) / len(images)
     results: list[_RawScored | Failure] = []
-    for one, patch_map, score in zip(images, raw.maps, raw.scores, strict=True):
-        if np.isfinite(patch_map).all() and np.isfinite(score):
+    for row, (one, patch_map, score) in enumerate(zip(images, raw.maps, raw.scores, strict=True)):
+        if raw.is_finite(row):
             results.append(_RawScored(one, patch_map, float(score), one.seconds + each))
         else:
-            results.append(Failure(one.item, "the model answered with NaN or infinity; try a wider precision"))
+            results.append(Failure(one.item, NOT_FINITE))
     return results
 
 

@@ -24,14 +24,14 @@ from scipy.ndimage import gaussian_filter
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.transforms import Interpolation, resize_image
 from ad_dinov3.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
-from ad_dinov3.files import file_hash, user_cache, write_text
+from ad_dinov3.files import file_hash, read_seen_images, user_cache, write_seen_images, write_text
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction, RawScores
 
 Runtime = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
-_KIND, _FORMAT_VERSION, _CONFIG, _HASHES = "ad-dinov3-export", 1, "config.json", "training_images.txt"
+_KIND, _FORMAT_VERSION, _CONFIG = "ad-dinov3-export", 1, "config.json"
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -165,8 +165,7 @@ class Session:
     @property
     def training_images(self) -> frozenset[str]:
         """sha256 of the files that the model was trained on."""
-        hashes = self.folder / _HASHES
-        return frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
+        return read_seen_images(self.folder)
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The graph's input (3, h, w) uint8 of an image (H, W, 3) uint8 RGB."""
@@ -269,7 +268,7 @@ def write_session_config(folder: Path, config: SessionConfig, training_images: f
     """Write config.json and training_images.txt of an exported folder."""
     tree = {"kind": _KIND, "format_version": _FORMAT_VERSION, **asdict(config)}
     write_text(folder / _CONFIG, json.dumps(tree, indent=2))
-    write_text(folder / _HASHES, "\n".join(sorted(training_images)))
+    write_seen_images(folder, training_images)
 
 
 def _at_size(config: SessionConfig, size: tuple[int, int] | None) -> SessionConfig:

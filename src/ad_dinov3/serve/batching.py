@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.errors import AdDinoError
 from ad_dinov3.infer.drive import Scorer
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.prediction import NOT_FINITE, RawScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,11 +80,12 @@ class Batcher:
         try:
             pixels = np.stack([request.pixels for request in group])
             raw = self._scorer.score(pixels, [request.class_name for request in group])
-            if not (np.isfinite(raw.maps).all() and np.isfinite(raw.scores).all()):
-                raise AdDinoError("the model answered with NaN or infinity; try a wider precision")
         except Exception as error:  # whatever it is, it is the answer; this thread has others to serve
             for request in group:
                 request.answer.set_exception(error)
             return
         for row, request in enumerate(group):
-            request.answer.set_result(RawScores(raw.maps[row : row + 1], raw.scores[row : row + 1]))
+            if raw.is_finite(row):
+                request.answer.set_result(RawScores(raw.maps[row : row + 1], raw.scores[row : row + 1]))
+            else:
+                request.answer.set_exception(AdDinoError(NOT_FINITE))

@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from ad_dinov3.errors import WeightsError
+from ad_dinov3.files import read_seen_images
 from ad_dinov3.weights.convnext import convnext_config, convnext_to_hugging_face
 from ad_dinov3.weights.files import read_tensors
 from ad_dinov3.weights.folders import checkpoint_file, read_json
@@ -117,7 +118,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
         context=settings.get("context") is True,
         rope_periods=stored_periods(raw, _ROPE_THETA) if layout == "Meta" and kind == "vit" else None,
         trained_on=_seen_sets(settings),
-        training_images=_seen_images(folder),
+        training_images=read_seen_images(folder),
     )
 
 
@@ -207,11 +208,6 @@ def _statistics(
 def _seen_sets(settings: Mapping[str, object]) -> tuple[str, ...]:
     sets = settings.get("trained_on")
     return tuple(map(str, sets)) if isinstance(sets, list) else ()
-
-
-def _seen_images(folder: Path) -> frozenset[str]:
-    hashes = folder / "training_images.txt"
-    return frozenset(hashes.read_text().split()) if hashes.is_file() else frozenset()
 
 
 def _grid_stride(file: Path, settings: Mapping[str, object]) -> int:

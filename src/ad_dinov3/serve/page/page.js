@@ -27,11 +27,12 @@
   }
 
   async function judge(entry) {
-    const form = new FormData();
+    const form = new FormData(), threshold = slider.value;
     form.append("image", entry.file);
     try {
-      const answer = await fetch(`predict?overlay=true&threshold=${slider.value}`, { method: "POST", body: form });
+      const answer = await fetch(`predict?overlay=true&threshold=${threshold}`, { method: "POST", body: form });
       const found = await answer.json();
+      if (threshold !== slider.value) return; // it has moved on, and all are asked for again
       if (answer.status === 503) { // too many at once: again, a little later
         await new Promise((resolve) => setTimeout(resolve, 500));
         waiting.push(entry);
