@@ -43,9 +43,9 @@ FOLDER = """
 import json, resource, sys, time
 from pathlib import Path
 from ad_dinov3.data.streams import find_images
-from ad_dinov3.infer.drive import DriveOptions
-from ad_dinov3.infer.folder import FolderRun, score_into_folder
-from ad_dinov3.infer.ledger import Outputs
+from ad_dinov3.predict.drive import DriveOptions
+from ad_dinov3.predict.folder import FolderRun, score_into_folder
+from ad_dinov3.predict.ledger import Outputs
 from ad_dinov3.infer.session import Session
 from ad_dinov3.infer.tiles import Tiled
 session = Session(sys.argv[1])

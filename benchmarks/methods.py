@@ -26,7 +26,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel, DINOv3ViTConfig, DINOv3ViTModel
 
 from ad_dinov3.config import MethodConfig
-from ad_dinov3.config_rivals import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, WinClipConfig
+from ad_dinov3.config.methods import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipTaps, LoadedVision, build_clip_vision
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.encoders.dinov3 import Dinov3Encoder, quarters

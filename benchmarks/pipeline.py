@@ -23,7 +23,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.files import write_jpeg, write_map_tiff
+from ad_dinov3.infer.image_files import write_jpeg, write_map_tiff
 from ad_dinov3.report.overlay import draw_overlay
 
 GRID, SIGMA_PX, INPUT_PX = 32, 4.0, 512

@@ -30,7 +30,7 @@ from ad_dinov3.files import file_hash, write_text
 from ad_dinov3.metrics.ranking import ranking_metrics
 from ad_dinov3.model import Model, new_model, plain_model
 from ad_dinov3.ops import resize_map
-from ad_dinov3.training import RunOptions, TrainingSet, fill_cache, read_training_set, train
+from ad_dinov3.training.loop import RunOptions, TrainingSet, fill_cache, read_training_set, train
 from ad_dinov3.types import Sample
 
 LOG = logging.getLogger("ablation")

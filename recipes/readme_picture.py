@@ -12,7 +12,7 @@ from PIL import Image
 import ad_dinov3
 from ad_dinov3.data.decode import decode_image
 
-SAMPLES = Path(ad_dinov3.__file__).parent / "data" / "samples"
+SAMPLES = Path(ad_dinov3.__file__).parent / "assets" / "samples"
 CHOSEN = ("brushed_metal/test/scratch", "ceramic_tile/test/crack", "steel_strip/test/dent")
 SIDE_PX, GAP_PX = 300, 8
 

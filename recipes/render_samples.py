@@ -17,7 +17,7 @@ from ad_dinov3.data.synthetic import Rendered, render
 
 SIZE_PX = 400
 JPEG_QUALITY = 90
-SAMPLES_DIR = Path(__file__).resolve().parents[1] / "src/ad_dinov3/data/samples"
+SAMPLES_DIR = Path(__file__).resolve().parents[1] / "src/ad_dinov3/assets/samples"
 
 
 @dataclass(frozen=True)

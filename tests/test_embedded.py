@@ -23,7 +23,7 @@ from ad_dinov3.infer.detector import Detector
 from ad_dinov3.metrics.ranking import ranking_metrics
 from ad_dinov3.model import plain_model
 
-SAMPLES = Path(ad_dinov3.__file__).parent / "data" / "samples"
+SAMPLES = Path(ad_dinov3.__file__).parent / "assets" / "samples"
 PACKAGE_BYTES = 16_000_000
 
 
@@ -33,7 +33,7 @@ def detector() -> Detector:
 
 
 def test_embedded_files_stay_within_their_bound() -> None:
-    folders = [SAMPLES.parents[1] / "encoders" / "nano", SAMPLES.parents[1] / "methods" / "embedded"]
+    folders = [SAMPLES.parent / "nano", SAMPLES.parent / "embedded"]
     total = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     assert 0 < total < PACKAGE_BYTES
 

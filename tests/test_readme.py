@@ -15,7 +15,7 @@ from ad_dinov3.cli.app import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-SAMPLES = Path(ad_dinov3.__file__).parent / "data" / "samples"
+SAMPLES = Path(ad_dinov3.__file__).parent / "assets" / "samples"
 
 
 def blocks(language: str) -> list[str]:

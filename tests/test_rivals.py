@@ -15,7 +15,7 @@ from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.methods.rivals import RIVAL_HEADS, authors_state
 from ad_dinov3.model import Model, load_model, new_model, open_method, save_model, with_prompts
-from ad_dinov3.training import RunOptions, train
+from ad_dinov3.training.loop import RunOptions, train
 
 RIVALS = ("winclip", "april_gan", "anomalyclip", "adaclip")
 TRAINED = RIVALS[1:]

@@ -1,7 +1,7 @@
 """Makes a model of the package from a training run: `python package.py --run fold_a --data ROOT --model DIR ...`.
 
 The backbone's folder gets config.json and model.safetensors (fp16); the model's folder gets what
-`ad_dinov3.model.save_model` writes. With the package's own `encoders/nano` and `methods/embedded` this makes the
+`ad_dinov3.model.save_model` writes. With the package's own `assets/nano` and `assets/embedded` this makes the
 embedded model.
 """
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector as Detector
     from ad_dinov3.infer.detector import load as load
     from ad_dinov3.infer.prediction import Prediction as Prediction
-    from ad_dinov3.training import train as train
+    from ad_dinov3.training.loop import train as train
 
 __version__ = "0.1.0"
 
@@ -32,7 +32,7 @@ _HOMES = {
     "Detector": "infer.detector",
     "Prediction": "infer.prediction",
     "load": "infer.detector",
-    "train": "training",
+    "train": "training.loop",
 }
 __all__ = ["AdDinoError", "Detector", "Prediction", "__version__", "load", "train"]
 

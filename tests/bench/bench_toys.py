@@ -12,7 +12,7 @@ from PIL import Image
 from ad_dinov3.bench.rows import Row
 from ad_dinov3.bench.run import Subject
 from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores
 
 GRID = 16
 

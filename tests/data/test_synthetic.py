@@ -25,7 +25,7 @@ from ad_dinov3.data.synthetic.surface import Light, shade
 from ad_dinov3.errors import ConfigError, ShapeError
 
 ROOT = Path(__file__).resolve().parents[2]
-SAMPLES = ROOT / "src/ad_dinov3/data/samples"
+SAMPLES = ROOT / "src/ad_dinov3/assets/samples"
 
 
 @pytest.fixture(scope="module")

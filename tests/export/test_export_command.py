@@ -14,7 +14,7 @@ from ad_dinov3.cli import benchmark, export
 from ad_dinov3.cli.export import read_size
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.export.speed import Contender, PeakMemory, energy_joules, race
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.model import save_model
 
 pytest.importorskip("openvino")

@@ -9,8 +9,9 @@ import tifffile
 from PIL import Image
 
 from ad_dinov3.errors import ConfigError, ShapeError
-from ad_dinov3.infer.files import write_map_png16, write_map_tiff
-from ad_dinov3.infer.prediction import Prediction, RawScores
+from ad_dinov3.infer.image_files import write_map_png16, write_map_tiff
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.scorer import RawScores
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores
 
 GRID = 16
 SIDE = 64

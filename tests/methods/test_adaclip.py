@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_rivals import AdaClipConfig
+from ad_dinov3.config.methods import AdaClipConfig
 from ad_dinov3.encoders.clip_image import ClipImageEncoder, load_clip_vision
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_rivals import AnomalyClipConfig
+from ad_dinov3.config.methods import AnomalyClipConfig
 from ad_dinov3.encoders.clip_image import load_clip_vision
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_rivals import Activation, AprilGanConfig
+from ad_dinov3.config.methods import Activation, AprilGanConfig
 from ad_dinov3.encoders.clip_image import ClipTaps, load_clip_vision
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes

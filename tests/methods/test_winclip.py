@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_dinov3.config_rivals import WinClipConfig
+from ad_dinov3.config.methods import WinClipConfig
 from ad_dinov3.encoders.clip_image import load_clip_vision
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.errors import ConfigError, ShapeError

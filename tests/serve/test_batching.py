@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from ad_dinov3.errors import AdDinoError, ConfigError
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.serve.batching import Batcher
 
 

@@ -27,7 +27,7 @@ from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import ConfigError, DataError, WeightsError
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.model import load_model, new_model, plain_model
-from ad_dinov3.training import Progress, RunOptions, train
+from ad_dinov3.training.loop import Progress, RunOptions, train
 from ad_dinov3.types import Sample
 from ad_dinov3.weights import find_local, public_row, ways
 

@@ -14,8 +14,8 @@ from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_m
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, items_of, score_items
 from ad_dinov3.errors import DataError, ImageError
 from ad_dinov3.files import file_hash
-from ad_dinov3.infer.drive import Scorer
-from ad_dinov3.infer.files import write_map_png16
+from ad_dinov3.infer.image_files import write_map_png16
+from ad_dinov3.infer.scorer import Scorer
 
 _SHOWN = 5
 

@@ -22,7 +22,7 @@ from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.errors import ConfigError, DataError, ImageError
 from ad_dinov3.files import file_hash, replacing
-from ad_dinov3.infer.drive import Scorer
+from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.types import Sample
 
 _THREADS = 2

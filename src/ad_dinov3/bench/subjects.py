@@ -16,7 +16,7 @@ from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.session import Session, is_exported
 from ad_dinov3.methods import mahalanobis
 from ad_dinov3.model import open_method

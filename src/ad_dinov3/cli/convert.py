@@ -67,7 +67,7 @@ def _read_authors(source: Path, method: str, weights: str | None, class_names: l
     from ad_dinov3.methods.ad_dinov3 import AdDinoV3
     from ad_dinov3.methods.released_format import load_released
     from ad_dinov3.model import new_model, open_method, with_prompts
-    from ad_dinov3.weights.files import read_tensors
+    from ad_dinov3.weights.tensors import read_tensors
 
     if method != "ad_dinov3":
         return with_prompts(open_method(method, str(source), weights, offline=offline), class_names, offline=offline)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ad_dinov3.infer.ledger import Row
+    from ad_dinov3.predict.ledger import Row
     from ad_dinov3.types import Sample
 
 app = typer.Typer(add_completion=False)
@@ -43,17 +43,17 @@ def demo(
 
     The samples are rendered, so what is wrong with each is known to the pixel and said beside the result.
     """
+    from ad_dinov3.assets import SAMPLES
     from ad_dinov3.cli.predict import score_progress
     from ad_dinov3.data.layouts import read_folder
     from ad_dinov3.data.streams import ImageFile
 
     console = Console()
-    root = Path(__file__).resolve().parents[1] / "data" / "samples"
-    samples = {f"{sample.class_name}/{sample.defect}.jpg": sample for sample in read_folder(root)}
+    samples = {f"{sample.class_name}/{sample.defect}.jpg": sample for sample in read_folder(SAMPLES)}
     with console.status("loading the embedded model"):
         from ad_dinov3.infer.detector import load
-        from ad_dinov3.infer.drive import DriveOptions
-        from ad_dinov3.infer.folder import FolderRun, score_into_folder
+        from ad_dinov3.predict.drive import DriveOptions
+        from ad_dinov3.predict.folder import FolderRun, score_into_folder
 
         detector = load(offline=True)
 
@@ -102,7 +102,7 @@ def compare(out: Path, row: Row, sample: Sample) -> Verdict:
 
 def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> None:
     """What was found where, above the truth, and how often it was right."""
-    from ad_dinov3.infer.ledger import describe_findings, read_rows
+    from ad_dinov3.predict.ledger import describe_findings, read_rows
 
     rows = sorted(read_rows(out), key=lambda row: -(row.score or 0.0))
     verdicts = [compare(out, row, samples[row.image]) for row in rows]

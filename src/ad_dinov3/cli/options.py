@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from ad_dinov3.training import Progress as TrainingProgress
+    from ad_dinov3.training.loop import Progress as TrainingProgress
 
 METHOD_HELP = (
     "ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip; default: what --model is of"

@@ -24,9 +24,10 @@ from ad_dinov3.errors import ConfigError
 if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
     from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.infer.drive import Failure, RunSummary, Scorer
-    from ad_dinov3.infer.folder import FolderRun, FolderSummary, Outcome
+    from ad_dinov3.infer.scorer import Scorer
     from ad_dinov3.infer.session import Session
+    from ad_dinov3.predict.drive import Failure, RunSummary
+    from ad_dinov3.predict.folder import FolderRun, FolderSummary, Outcome
 
 app = typer.Typer(add_completion=False)
 
@@ -85,9 +86,9 @@ def predict(
     console = Console()
     items, total = _list_images(sources)
     with console.status("loading the model"):
-        from ad_dinov3.infer.drive import DriveOptions
-        from ad_dinov3.infer.folder import FolderRun
-        from ad_dinov3.infer.ledger import Outputs
+        from ad_dinov3.predict.drive import DriveOptions
+        from ad_dinov3.predict.folder import FolderRun
+        from ad_dinov3.predict.ledger import Outputs
 
         detector = open_detector(model, method, weights, device=device, offline=offline)
         if normals is not None:
@@ -105,7 +106,7 @@ def predict(
         overwrite=overwrite,
         method=method_title(detector),
     )
-    from ad_dinov3.infer.folder import score_into_folder
+    from ad_dinov3.predict.folder import score_into_folder
 
     with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
         summary = score_into_folder(items, view.scorer, run, on_outcome, should_stop)
@@ -205,7 +206,7 @@ def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | Non
 @contextmanager
 def score_progress(console: Console, total: int | None) -> Iterator[Callable[[Outcome], None]]:
     """A bar with counts, speed and time left."""
-    from ad_dinov3.infer.drive import Failure, Success
+    from ad_dinov3.predict.drive import Failure, Success
 
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[found]}"), TimeRemainingColumn())
     counts = {"anomalous": 0, "failed": 0}
@@ -261,7 +262,7 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
 
 def print_worst(console: Console, folder: Path) -> None:
     """The anomalous images with the highest scores, and what was found in them."""
-    from ad_dinov3.infer.ledger import describe_findings, read_rows
+    from ad_dinov3.predict.ledger import describe_findings, read_rows
 
     anomalous = (row for row in read_rows(folder) if row.decision == "anomalous")
     worst = heapq.nlargest(_WORST_SHOWN, anomalous, key=lambda row: row.score or 0.0)

@@ -16,7 +16,7 @@ from ad_dinov3.cli.options import read_changes
 if TYPE_CHECKING:
     from ad_dinov3.bench.reproduce import Plan, Reports, StudyOptions
     from ad_dinov3.bench.rows import Row
-    from ad_dinov3.training import Progress as TrainingProgress
+    from ad_dinov3.training.loop import Progress as TrainingProgress
 
 app = typer.Typer(add_completion=False)
 

@@ -49,8 +49,8 @@ def train(
     """
     from ad_dinov3.data.catalog import open_data
     from ad_dinov3.model import new_model
-    from ad_dinov3.training import RunOptions
-    from ad_dinov3.training import train as run
+    from ad_dinov3.training.loop import RunOptions
+    from ad_dinov3.training.loop import train as run
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     console = Console(quiet=not first)
@@ -125,7 +125,7 @@ def _epoch_means(out: Path) -> dict[int, dict[str, float]]:
 
     import numpy as np
 
-    from ad_dinov3.training import LOG
+    from ad_dinov3.training.loop import LOG
 
     rows = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
     terms = [name for name in rows[0] if name not in {"epoch", "step", "lr", "seconds"}]

@@ -147,7 +147,9 @@ def _frames(path: Path) -> Iterator[ImageFile]:
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                yield ImageFile(path, f"{path.name}/{index:06d}.png", frame=frame.to_ndarray(format="rgb24"))
+                yield ImageFile(
+                    path, f"{path.name}/{index:06d}.png", frame=np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                )
                 index += 1
     except (av.FFmpegError, IndexError, OSError) as error:
         yield ImageFile(path, f"{path.name}/{index:06d}.png", f"the video cannot be decoded further ({error})")

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ad_dinov3.assets import SAMPLES
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.data.transforms import resize_image
@@ -29,7 +30,7 @@ from ad_dinov3.export.parity import TOLERANCES, Parity, compare
 from ad_dinov3.export.rivals import score_graph
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.session import Precision, Runtime, Session, SessionConfig, SessionInput, write_session_config
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.winclip import WinClip
@@ -45,8 +46,6 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
 _MAX_COMPARED = 16
 _MAX_CALIBRATION = 300
 _NOT_KEPT = ("MatMul", "Constant", "Parameter", "Result")  # a ConvNeXt's linear layers, and what is no operation
-SAMPLES = Path(__file__).parents[1] / "data" / "samples"
-"""Images that come with the package; the parity report's when no others are named."""
 
 
 @dataclass(frozen=True)

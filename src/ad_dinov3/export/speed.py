@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.infer.drive import Scorer
+from ad_dinov3.infer.scorer import Scorer
 
 _STATUS, _CLEAR_PEAK = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _METERS = Path("/sys/class/powercap")  # the processor packages' energy counters; not in most virtual machines

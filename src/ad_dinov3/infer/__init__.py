@@ -1,1 +1,1 @@
-"""From a source of images to predictions and what people look at."""
+"""One image: what opens a model, what scores with it, and what is decided."""

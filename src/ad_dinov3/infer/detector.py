@@ -19,7 +19,8 @@ from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ShapeError
 from ad_dinov3.files import file_hash
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.prediction import Prediction, RawScores
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
 from ad_dinov3.model import EMBEDDED, Model, load_model, normal_classes, save_model, with_normals, with_prompts
 

@@ -14,31 +14,8 @@ from PIL.Image import Image
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, find_regions, threshold_mask
-from ad_dinov3.infer.files import write_jpeg, write_map_tiff, write_mask
+from ad_dinov3.infer.image_files import write_jpeg, write_map_tiff, write_mask
 from ad_dinov3.report.overlay import draw_overlay
-
-NOT_FINITE = "the model answered with NaN or infinity; try a wider precision"
-
-
-@dataclass(frozen=True)
-class RawScores:
-    """What a detector says of a batch before anyone decides.
-
-    Attributes:
-        maps: (B, h, w) float32 in [0, 1], the anomaly maps on the patch grid.
-        scores: (B,) float32 in [0, 1], the image scores.
-    """
-
-    maps: NDArray[np.float32]
-    scores: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        if self.maps.ndim != 3 or self.scores.shape != self.maps.shape[:1]:
-            raise ShapeError(f"expected maps (B, h, w) and scores (B,), got {self.maps.shape} and {self.scores.shape}")
-
-    def is_finite(self, row: int) -> bool:
-        """Whether one image's map and score are free of NaN and infinity."""
-        return bool(np.isfinite(self.maps[row]).all() and np.isfinite(self.scores[row]))
 
 
 @dataclass(frozen=True, eq=False)

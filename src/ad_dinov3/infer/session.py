@@ -26,7 +26,8 @@ from ad_dinov3.data.transforms import Interpolation, resize_image
 from ad_dinov3.errors import ConfigError, MissingExtraError, ShapeError, WeightsError
 from ad_dinov3.files import file_hash, read_seen_images, user_cache, write_seen_images, write_text
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.prediction import Prediction, RawScores
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.scorer import RawScores
 
 Runtime = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.transforms import Interpolation, resize_image
 from ad_dinov3.errors import ConfigError, ShapeError
-from ad_dinov3.infer.drive import Scorer
-from ad_dinov3.infer.prediction import RawScores
+from ad_dinov3.infer.scorer import RawScores, Scorer
 
 _LEAST_WEIGHT = 1e-3  # at a tile's rim; keeps pixels that a single tile sees
 

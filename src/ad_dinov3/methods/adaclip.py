@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_rivals import AdaClipConfig
+from ad_dinov3.config.methods import AdaClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.encoders.prompts import ADACLIP_PROMPTS, PromptSet

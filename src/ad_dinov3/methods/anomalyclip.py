@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_rivals import AnomalyClipConfig
+from ad_dinov3.config.methods import AnomalyClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
 from ad_dinov3.encoders.stages import StageTokens

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_dinov3.config import LossConfig
-from ad_dinov3.config_rivals import AprilGanConfig
+from ad_dinov3.config.methods import AprilGanConfig
 from ad_dinov3.errors import ShapeError
 from ad_dinov3.methods.clip_common import BakedPrompts, References, checked_state, gaussian, loss_size
 from ad_dinov3.methods.head import Head

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ad_dinov3.config import ModelConfig
-from ad_dinov3.config_rivals import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, RivalConfig, WinClipConfig
+from ad_dinov3.config.methods import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, RivalConfig, WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipImageEncoder, ClipTaps, LoadedVision, build_clip_vision
 from ad_dinov3.encoders.clip_text import ClipTextEncoder, build_clip_text
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower

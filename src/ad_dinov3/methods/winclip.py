@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.config_rivals import WinClipConfig
+from ad_dinov3.config.methods import WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid
 from ad_dinov3.encoders.prompts import WINCLIP_PROMPTS, PromptSet
 from ad_dinov3.encoders.stages import StageTokens

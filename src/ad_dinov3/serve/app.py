@@ -30,9 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from ad_dinov3.data.decode import decode_bytes
 from ad_dinov3.errors import AdDinoError, ConfigError, ImageError, ShapeError
 from ad_dinov3.infer.decide import describe_region, upsample
-from ad_dinov3.infer.drive import Scorer
-from ad_dinov3.infer.files import save_jpeg, save_map_tiff, save_mask
+from ad_dinov3.infer.image_files import save_jpeg, save_map_tiff, save_mask
 from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.report.page import render
 from ad_dinov3.serve.batching import Batcher
 

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.errors import AdDinoError
-from ad_dinov3.infer.drive import Scorer
-from ad_dinov3.infer.prediction import NOT_FINITE, RawScores
+from ad_dinov3.infer.scorer import NOT_FINITE, RawScores, Scorer
 
 
 @dataclass(frozen=True, eq=False)

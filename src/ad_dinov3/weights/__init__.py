@@ -10,8 +10,6 @@ from ad_dinov3.weights.clip import Activation as Activation
 from ad_dinov3.weights.clip import ClipWeights as ClipWeights
 from ad_dinov3.weights.clip import is_clip as is_clip
 from ad_dinov3.weights.clip import load_clip_weights as load_clip_weights
-from ad_dinov3.weights.files import read_tensors as read_tensors
-from ad_dinov3.weights.files import tensor_names as tensor_names
 from ad_dinov3.weights.folders import checkpoint_file as checkpoint_file
 from ad_dinov3.weights.hashes import check_hashes as check_hashes
 from ad_dinov3.weights.hashes import write_sums as write_sums
@@ -32,3 +30,5 @@ from ad_dinov3.weights.table import NANO as NANO
 from ad_dinov3.weights.table import PUBLIC_BACKBONES as PUBLIC_BACKBONES
 from ad_dinov3.weights.table import PUBLIC_CLIPS as PUBLIC_CLIPS
 from ad_dinov3.weights.table import PublicBackbone as PublicBackbone
+from ad_dinov3.weights.tensors import read_tensors as read_tensors
+from ad_dinov3.weights.tensors import tensor_names as tensor_names

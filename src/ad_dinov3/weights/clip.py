@@ -11,9 +11,9 @@ from typing import Literal
 from torch import Tensor
 
 from ad_dinov3.errors import WeightsError
-from ad_dinov3.weights.files import is_torchscript, read_tensors
 from ad_dinov3.weights.folders import checkpoint_file, read_json
 from ad_dinov3.weights.resolve import WeightSource
+from ad_dinov3.weights.tensors import is_torchscript, read_tensors
 
 Towers = Literal["text", "both"]
 Activation = Literal["gelu", "quick_gelu"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.files import write_text
-from ad_dinov3.weights.files import sha256_of
 from ad_dinov3.weights.table import PUBLIC_CLIPS
+from ad_dinov3.weights.tensors import sha256_of
 
 SUMS = "SHA256SUMS"  # the form of sha256sum, so that `sha256sum -c` checks it too
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.files import read_seen_images
 from ad_dinov3.weights.convnext import convnext_config, convnext_to_hugging_face
-from ad_dinov3.weights.files import read_tensors
 from ad_dinov3.weights.folders import checkpoint_file, read_json
 from ad_dinov3.weights.hashes import check_named_hash
 from ad_dinov3.weights.resolve import WeightSource, ways
 from ad_dinov3.weights.table import DINOV3_LICENCE, IMAGENET_MEAN, IMAGENET_STD, PUBLIC_BACKBONES, Kind, PublicBackbone
+from ad_dinov3.weights.tensors import read_tensors
 from ad_dinov3.weights.vit import heads_from_periods, stored_periods, vit_config, vit_to_hugging_face
 
 Layout = Literal["Hugging Face", "timm", "Meta"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ad_dinov3.assets import BACKBONE
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.weights.hub import cached_snapshot, download_snapshot
 from ad_dinov3.weights.table import (
@@ -26,7 +27,6 @@ from ad_dinov3.weights.table import (
 
 WEIGHTS_VARIABLE = "AD_DINOV3_WEIGHTS"
 
-_NANO_FOLDER = Path(__file__).parents[1] / "encoders" / "nano"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
@@ -81,7 +81,7 @@ def resolve_weights(name_or_path: str, *, offline: bool = False) -> WeightSource
 def find_local(name_or_path: str) -> WeightSource | None:
     """The weights as ``resolve_weights`` finds them without a download, or None."""
     if name_or_path == NANO:
-        return WeightSource(NANO, _NANO_FOLDER, "embedded", licence=OWN_LICENCE)
+        return WeightSource(NANO, BACKBONE, "embedded", licence=OWN_LICENCE)
     path = Path(name_or_path).expanduser()
     if path.exists():
         return _named(path.name, path, "path")

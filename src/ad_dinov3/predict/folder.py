@@ -11,10 +11,11 @@ from pathlib import Path
 from ad_dinov3 import __version__
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.files import write_text
-from ad_dinov3.infer.drive import DriveOptions, Failure, RunSummary, Scorer, Success, drive
-from ad_dinov3.infer.ledger import Ledger, Outputs, Row, digest
-from ad_dinov3.infer.publish import ReportText, write_report
-from ad_dinov3.infer.sinks import FileSink, ThumbnailSink, write_coco, write_csv, write_parquet
+from ad_dinov3.infer.scorer import Scorer
+from ad_dinov3.predict.drive import DriveOptions, Failure, RunSummary, Success, drive
+from ad_dinov3.predict.ledger import Ledger, Outputs, Row, digest
+from ad_dinov3.predict.publish import ReportText, write_report
+from ad_dinov3.predict.sinks import FileSink, ThumbnailSink, write_coco, write_csv, write_parquet
 
 
 @dataclass(frozen=True)

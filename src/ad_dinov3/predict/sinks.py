@@ -17,10 +17,10 @@ from PIL import Image
 
 from ad_dinov3.errors import MissingExtraError
 from ad_dinov3.files import replacing
-from ad_dinov3.infer.drive import Failure, Scored
-from ad_dinov3.infer.files import write_jpeg, write_map_png16, write_map_tiff, write_mask
-from ad_dinov3.infer.journal import Journal
-from ad_dinov3.infer.ledger import Outputs, Row
+from ad_dinov3.infer.image_files import write_jpeg, write_map_png16, write_map_tiff, write_mask
+from ad_dinov3.predict.drive import Failure, Scored
+from ad_dinov3.predict.journal import Journal
+from ad_dinov3.predict.ledger import Outputs, Row
 
 _THUMBNAIL_PX = 320
 _THUMBNAIL_QUALITY = 78

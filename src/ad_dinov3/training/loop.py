@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ad_dinov3.augment import augment, mosaics
-from ad_dinov3.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.distributed import Ranks, average_gradients, join
 from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.files import file_hash
 from ad_dinov3.methods.head import Head
 from ad_dinov3.model import Model, save_model
+from ad_dinov3.training.augment import augment, mosaics
+from ad_dinov3.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
+from ad_dinov3.training.distributed import Ranks, average_gradients, join
 from ad_dinov3.types import Features, ImageEncoder, Sample
 
 LOG = "train.jsonl"

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ad_dinov3.settings import Settings
+from ad_dinov3.config.settings import Settings
 
 Activation = Literal["gelu", "quick_gelu"]
 PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, position_words, shape_word
-from ad_dinov3.infer.ledger import Row
-from ad_dinov3.infer.sinks import Thumbnail
+from ad_dinov3.predict.ledger import Row
+from ad_dinov3.predict.sinks import Thumbnail
 from ad_dinov3.report.page import MAX_PICTURES, MAX_ROWS, Entry, Note, Report, render_report
 
 _NOTES = 5

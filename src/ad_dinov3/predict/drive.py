@@ -24,25 +24,14 @@ from numpy.typing import NDArray
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, DataError, ImageError
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.prediction import NOT_FINITE, Prediction, RawScores
-from ad_dinov3.infer.timing import StepTimes
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.scorer import NOT_FINITE, Scorer
+from ad_dinov3.predict.timing import StepTimes
 
 _FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # no later image would fare better
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-class Scorer(Protocol):
-    """The part of a detector that the driver needs; numpy at the boundary, so that it runs without torch."""
-
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The model's input (3, h, w) uint8 of an image (H, W, 3) uint8; called from several threads."""
-        ...
-
-    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
-        """Raw scores of B inputs (B, 3, h, w) uint8 whose classes are named (B names)."""
-        ...
 
 
 def _thread_count() -> int:

@@ -13,7 +13,7 @@ from toy_detector import SIDE, ToyDetector, draw_part
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import DataError
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.drive import DriveOptions, Failure, Scored, Success, drive
+from ad_dinov3.predict.drive import DriveOptions, Failure, Scored, Success, drive
 
 OPTIONS = DriveOptions(threshold=0.3, batch_size=4, threads=2)
 

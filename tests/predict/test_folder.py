@@ -13,9 +13,9 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.errors import DataError
-from ad_dinov3.infer.drive import DriveOptions, Success
-from ad_dinov3.infer.folder import FolderRun, FolderSummary, Skipped, score_into_folder
-from ad_dinov3.infer.ledger import Outputs
+from ad_dinov3.predict.drive import DriveOptions, Success
+from ad_dinov3.predict.folder import FolderRun, FolderSummary, Skipped, score_into_folder
+from ad_dinov3.predict.ledger import Outputs
 
 OPTIONS = DriveOptions(class_name="plate", threshold=0.3, batch_size=4, threads=2)
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from ad_dinov3.infer.decide import find_regions
-from ad_dinov3.infer.ledger import Row
-from ad_dinov3.infer.sinks import make_thumbnail, write_parquet
+from ad_dinov3.predict.ledger import Row
+from ad_dinov3.predict.sinks import make_thumbnail, write_parquet
 
 
 def test_a_thumbnail_stays_small_and_its_map_keeps_the_scale() -> None:

@@ -1,9 +1,4 @@
-"""Every choice behind a model, as frozen values that refuse what they do not know.
-
-Each preset is complete by itself: ``paper`` (what the paper says, our choice stated where it is silent), ``released``
-(what the authors' public code does), ``default`` (what our ablation in results/ found best), ``embedded`` (for the
-backbone that comes with the package), and one for each of the four systems that the paper compares with.
-"""
+"""Every choice behind a model, as frozen values that refuse what they do not know."""
 
 from __future__ import annotations
 
@@ -15,9 +10,9 @@ from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
-from ad_dinov3.config_rivals import RIVAL_PRESETS, RivalConfig
+from ad_dinov3.config.methods import RivalConfig
+from ad_dinov3.config.settings import Settings
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.settings import Settings as Settings
 
 S = TypeVar("S", bound=Settings)
 
@@ -225,58 +220,3 @@ def _flatten(tree: Mapping[str, object], prefix: str) -> dict[str, object]:
     for key, value in tree.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-# Where the paper is silent: token standardisation, gains and lambdas follow the released code, since no number in the
-# paper can come from other values; the text is normalised because eq. 2 says so; no image term, because eq. 6 has none.
-_PAPER = {
-    "preset": "paper",
-    "method.adapter": "bottleneck",
-    "loss.image": 0.0,
-    "method.image_score": "top_patches",
-}
-_RELEASED = {
-    "preset": "released",
-    "prompts.activation": "gelu",
-    "prompts.raw_class_names": True,
-    "method.text_norm": False,
-    "method.text_layout": "interleaved",
-    "method.upsample": "logits",
-    "method.image_score": "cls",
-    "train.optimizer": "adamw",
-    "train.learning_rate": 1e-5,
-    "train.weight_decay": 1e-2,
-    "train.warmup_fraction": 0.03,
-    "train.epochs": 100,
-}
-# What results/ablation finds best on the embedded backbone; on DINOv3's own it is a proposal until it is measured.
-_DEFAULT: dict[str, object] = {
-    "preset": "default",
-    "method.adapter": "bottleneck",
-    "method.rarity": 24,
-    "method.fusion": "logits",
-    "method.gain": 10.0,
-    "method.learned_gain": True,
-}
-# For the small backbone that comes with the package: no text encoder, a smaller common space and input.
-_EMBEDDED = _DEFAULT | {
-    "preset": "embedded",
-    "encoder": "nano",
-    "input.height": 256,
-    "input.width": 256,
-    "prompts.source": "learned",
-    "method.width": 48,
-    "method.image_score": "top_patches",
-    "loss.resolution": "mid",
-    "train.learning_rate": 1e-3,
-    "train.batch_size": 16,
-}
-PRESETS = {
-    name: ModelConfig().with_settings(changes)
-    for name, changes in (
-        ("paper", _PAPER),
-        ("released", _RELEASED),
-        ("default", _DEFAULT),
-        ("embedded", _EMBEDDED),
-    )
-} | {name: ModelConfig().with_settings({"preset": name, **changes}) for name, changes in RIVAL_PRESETS.items()}

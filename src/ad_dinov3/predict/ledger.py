@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.decide import Region, describe_region
-from ad_dinov3.infer.drive import Failure, Scored
-from ad_dinov3.infer.journal import Journal
+from ad_dinov3.predict.drive import Failure, Scored
+from ad_dinov3.predict.journal import Journal
 
 Decision = Literal["anomalous", "normal", "failed"]
 MapFormat = Literal["tiff", "png16", "none"]

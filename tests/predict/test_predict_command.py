@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ad_dinov3.cli import demo, predict
 from ad_dinov3.cli.demo import compare
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.infer.ledger import read_rows
+from ad_dinov3.predict.ledger import read_rows
 from ad_dinov3.types import Sample
 
 
@@ -161,7 +161,7 @@ def test_compare_says_how_much_of_a_defect_was_marked(
     is_right: bool,
     words: str,
 ) -> None:
-    from ad_dinov3.infer.ledger import Row
+    from ad_dinov3.predict.ledger import Row
 
     out, sample = _case(tmp_path, marked, true)
     row = Row("a.png", "a.png", "anomalous", 0.9, 0.5, mask="masks/a.png.png", map="maps/a.png.tiff")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from ad_dinov3.augment import augment
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import Model, load_model, new_model
-from ad_dinov3.training import LOG, Progress, RunOptions, learning_rate, read_training_set, train
+from ad_dinov3.training.augment import augment
+from ad_dinov3.training.loop import LOG, Progress, RunOptions, learning_rate, read_training_set, train
 
 QUICK = {
     "input.height": 32,

@@ -1,0 +1,13 @@
+"""What is shipped as data: the embedded model's backbone and head, and sample images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+BACKBONE = _HERE / "nano"
+"""Folder of the embedded model's frozen backbone."""
+EMBEDDED_MODEL = _HERE / "embedded"
+"""Folder of the embedded model, as `ad_dinov3.model.save_model` writes it."""
+SAMPLES = _HERE / "samples"
+"""Images with masks in the MVTec AD layout: what the demo shows and an export is compared on."""
