@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
 from ad_dinov3.bench.rows import Row
 from ad_dinov3.bench.run import evaluate, save_maps, score
-from ad_dinov3.bench.scoring import ScoringOptions, TestSet
+from ad_dinov3.bench.scoring import ScoringOptions, TestSet, read_scored
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.layouts import list_folder, read_folder
 from ad_dinov3.data.masks import load_mask
@@ -169,6 +169,42 @@ def test_pairs_that_do_not_fit_are_refused_before_scoring_or_left_out_and_listed
     assert pick(result.rows, "pooled", "pixel_auroc").images == detector.scored == 8
     for number in ("010", "011", "012"):
         assert any(f"{number}.png" in line and str(truth) in line for line in result.left_out)
+
+
+def test_damaged_files_of_the_store_are_made_anew(toy: TestSet, tmp_path: Path) -> None:
+    whole = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).rows
+    files = sorted(tmp_path.rglob("*.npz"))
+    damage = [b"", files[1].read_bytes()[:300], b"no archive at all", files[3].read_bytes().replace(b"0", b"1")]
+    for file, content in zip(files, damage, strict=False):
+        file.write_bytes(content)
+    again = BrightnessDetector()
+    rows = evaluate(subject_with(again), toy, SMALL, tmp_path).rows
+    assert again.scored == 4
+    assert [row.value for row in rows] == [row.value for row in whole]
+
+
+def test_a_damaged_file_is_named_where_it_cannot_be_made_anew(toy: TestSet, tmp_path: Path) -> None:
+    item = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).items[0]
+    item.stored.write_bytes(item.stored.read_bytes()[:-9])
+    with pytest.raises(DataError, match=rf"{item.stored.name}: no scores of .*run the evaluation again"):
+        read_scored(item)
+
+
+def test_the_same_image_twice_is_scored_once_and_counts_twice(toy: TestSet, tmp_path: Path) -> None:
+    detector = BrightnessDetector()
+    twice = replace(toy, samples=(*toy.samples, toy.samples[0]))
+    rows = evaluate(subject_with(detector), twice, SMALL, tmp_path).rows
+    assert (detector.scored, pick(rows, "pooled", "pixel_auroc").images) == (12, 13)
+
+
+def test_nan_is_refused_even_where_bad_images_are_left_out(toy: TestSet, tmp_path: Path) -> None:
+    class Lost(BrightnessDetector):
+        def score(self, batch, class_names):  # type: ignore[no-untyped-def]
+            raw = super().score(batch, class_names)
+            return replace(raw, scores=np.full_like(raw.scores, np.nan))
+
+    with pytest.raises(DataError, match=r"\.png: the model answered with NaN"):
+        evaluate(subject_with(Lost()), toy, SMALL, tmp_path, skip_bad=True)
 
 
 def test_scores_outside_the_unit_interval_are_refused(toy: TestSet, tmp_path: Path) -> None:

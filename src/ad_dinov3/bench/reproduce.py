@@ -304,8 +304,7 @@ def figure3(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
                 reports.step(f"{subject.method}: scoring {test_set.name}")
                 scoring = ScoringOptions(options.batch_size, report=reports.scoring)
                 items, broken = score(subject, test_set, options.protocol, options.out / "store", scoring)
-                bad = {error.path for error in broken}
-                stored.append([item for item in items if str(item.sample.image_path) not in bad])
+                stored.append([item for item in items if item.stored not in broken])
             yield test_set.name, draw_gallery(choose_cases(stored), [subject.method for subject in subjects])
 
 

@@ -12,7 +12,7 @@ from ad_dinov3.bench.measure import Estimate, GroupResult, StoredMaps, StoredMas
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_mb, source_commit
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, items_of, score_items
-from ad_dinov3.errors import DataError, ImageError
+from ad_dinov3.errors import DataError
 from ad_dinov3.files import file_hash
 from ad_dinov3.infer.image_files import write_map_png16
 from ad_dinov3.infer.scorer import Scorer
@@ -97,11 +97,10 @@ def evaluate(
     if not skip_bad:
         _refuse(unfit)
     items, broken = score(subject, replace(data, samples=pairs.samples), protocol, store, options)
-    bad = {error.path: str(error) for error in broken}
-    undecodable = [_named(bad[path], item) for item in items if (path := str(item.sample.image_path)) in bad]
+    undecodable = [_named(broken[item.stored], item) for item in items if item.stored in broken]
     if not skip_bad:
         _refuse(undecodable)
-    kept = [index for index, item in enumerate(items) if str(item.sample.image_path) not in bad]
+    kept = [index for index, item in enumerate(items) if item.stored not in broken]
     items, masks = [items[index] for index in kept], pairs.masks.pick(kept)
     waiting = sum(not item.stored.is_file() for item in items)
     if waiting:
@@ -115,11 +114,11 @@ def evaluate(
 
 def score(
     subject: Subject, data: TestSet, protocol: Protocol, store: Path, options: ScoringOptions | None = None
-) -> tuple[list[Item], list[ImageError]]:
+) -> tuple[list[Item], dict[Path, str]]:
     """The first half of `evaluate`: score this process's share of the images into the store.
 
     Returns:
-        all images of the set, and those of the share that could not be decoded.
+        all images of the set, and place in the store -> reason for those of the share that could not be decoded.
 
     Raises:
         DataError: no image; training and test data overlap; an image cannot be read.

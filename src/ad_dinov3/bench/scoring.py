@@ -8,24 +8,21 @@ enlarged when they are measured, so the store is small (a 32 x 32 map is 4 kB) a
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.bench.protocol import Protocol
-from ad_dinov3.data.decode import decode_image
-from ad_dinov3.errors import ConfigError, DataError, ImageError
+from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.files import file_hash, replacing
 from ad_dinov3.infer.scorer import Scorer
+from ad_dinov3.predict.drive import DriveOptions, RawScored, stream
 from ad_dinov3.types import Sample
-
-_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class TestSet:
 
 
 @dataclass(frozen=True)
-class Scored:
+class StoredScores:
     """What a method said of one image.
 
     Attributes:
@@ -111,99 +108,59 @@ def items_of(data: TestSet, protocol: Protocol, store: Path) -> list[Item]:
     return items
 
 
-def score_items(detector: Scorer, items: Sequence[Item], options: ScoringOptions) -> list[ImageError]:
-    """Score the images that are not in the store yet.
+def score_items(detector: Scorer, items: Sequence[Item], options: ScoringOptions) -> dict[Path, str]:
+    """Score the images that are not in the store yet; damaged files in it are made anew.
 
     Returns:
-        the images that could not be decoded.
+        place in the store -> reason, for the images that could not be decoded.
 
     Raises:
-        DataError: the model answered with NaN or outside [0, 1].
+        DataError: the model answered with NaN or outside [0, 1], or the store cannot be written.
     """
     index, count = options.share
-    missing = [item for item in items[index::count] if not item.stored.is_file()]
-    broken: list[ImageError] = []
+    missing = {item.stored: item for item in items[index::count] if not _is_stored(item)}
+    broken: dict[Path, str] = {}
+    files = (ImageFile(item.sample.image_path, str(item.stored), class_name=item.words) for item in missing.values())
     done = len(items) - len(missing)
     options.report(done, len(items))
-    started = time.perf_counter()
-    with ThreadPoolExecutor(_THREADS, "decode") as pool:
-        decoded = _ahead(pool, lambda item: _prepared(detector, item), missing, 2 * options.batch_size)
-        for batch in _batches(zip(missing, decoded, strict=True), options.batch_size):
-            good = [(item, tensor) for item, tensor in batch if isinstance(tensor, np.ndarray)]
-            broken += [tensor for _, tensor in batch if isinstance(tensor, ImageError)]
-            if good:
-                raw = detector.score(np.stack([tensor for _, tensor in good]), [item.words for item, _ in good])
-                each = (time.perf_counter() - started) / len(good)
-                for (item, _), patch_map, score in zip(good, raw.maps, raw.scores, strict=True):
-                    _write(item, Scored(patch_map, float(score), each))
-            started = time.perf_counter()
-            done += len(batch)
-            options.report(done, len(items))
+    for outcome in stream(files, detector, DriveOptions(batch_size=options.batch_size), _write):
+        if outcome is not None:
+            if outcome.step != "decode":
+                raise DataError(f"{outcome.item.path}: {outcome.reason}")
+            broken[Path(outcome.item.name)] = f"{outcome.item.path}: {outcome.reason}"
+        done += 1
+        options.report(done, len(items))
     return broken
 
 
-def read_scored(item: Item) -> Scored:
+def read_scored(item: Item) -> StoredScores:
     """What the store holds of an image.
 
     Raises:
-        DataError: the file is missing or cannot be read.
+        DataError: the file is missing or damaged.
     """
     try:
         with np.load(item.stored) as file:
-            return Scored(file["patch_map"], float(file["score"]), float(file["seconds"]))
-    except (OSError, KeyError, ValueError) as error:
+            return StoredScores(file["patch_map"], float(file["score"]), float(file["seconds"]))
+    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
         raise DataError(
             f"{item.stored}: no scores of {item.sample.image_path} ({error}); run the evaluation again to make them"
         ) from None
 
 
-def _write(item: Item, scored: Scored) -> None:
-    low, high = float(scored.patch_map.min()), float(scored.patch_map.max())
-    if not (low >= 0.0 and high <= 1.0 and 0.0 <= scored.score <= 1.0):
-        raise DataError(
-            f"{item.sample.image_path}: expected a map and a score in [0, 1], "
-            f"got [{low}, {high}] and {scored.score}; check the model's weights and precision"
-        )
-    with replacing(item.stored) as unfinished, unfinished.open("wb") as file:
+def _is_stored(item: Item) -> bool:
+    try:
+        read_scored(item)
+    except DataError:
+        return False
+    return True
+
+
+def _write(raw: RawScored) -> None:
+    with replacing(Path(raw.item.name)) as unfinished, unfinished.open("wb") as file:
         np.savez(
             file,
-            patch_map=scored.patch_map.astype(np.float32),
-            score=np.float64(scored.score),
-            seconds=np.float64(scored.seconds),
+            patch_map=raw.patch_map.astype(np.float32).clip(0.0, 1.0),
+            score=np.float64(min(max(raw.score, 0.0), 1.0)),
+            seconds=np.float64(raw.seconds),
         )
-
-
-def _prepared(detector: Scorer, item: Item) -> NDArray[np.uint8] | ImageError:
-    try:
-        return detector.prepare(decode_image(item.sample.image_path))
-    except ImageError as error:
-        return error
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    work: Callable[[Item], NDArray[np.uint8] | ImageError],
-    items: Iterable[Item],
-    limit: int,
-) -> Iterator[NDArray[np.uint8] | ImageError]:
-    """``work`` of each item, in order, at most ``limit`` of them under way or waiting."""
-    window: deque[Future[NDArray[np.uint8] | ImageError]] = deque()
-    for item in items:
-        window.append(pool.submit(work, item))
-        if len(window) >= limit:
-            yield window.popleft().result()
-    while window:
-        yield window.popleft().result()
-
-
-def _batches(
-    pairs: Iterable[tuple[Item, NDArray[np.uint8] | ImageError]], size: int
-) -> Iterator[list[tuple[Item, NDArray[np.uint8] | ImageError]]]:
-    batch: list[tuple[Item, NDArray[np.uint8] | ImageError]] = []
-    for pair in pairs:
-        batch.append(pair)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

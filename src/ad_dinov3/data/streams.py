@@ -32,12 +32,14 @@ class ImageFile:
         name: unique in the stream, relative, with forward slashes and the suffix; outputs are named after it.
         problem: why there is no image, if that is known without opening it.
         frame: the pixels (H, W, 3) uint8 of a video's frame.
+        class_name: what it shows, for the prompts; None: what the run says.
     """
 
     path: Path
     name: str
     problem: str | None = None
     frame: NDArray[np.uint8] | None = None
+    class_name: str | None = None
 
     def load(self) -> NDArray[np.uint8]:
         """The image (H, W, 3) uint8 RGB.

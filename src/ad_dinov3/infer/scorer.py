@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ad_dinov3.errors import ShapeError
 
 NOT_FINITE = "the model answered with NaN or infinity; try a wider precision"
+_SLACK = 1e-5  # rounding of a smoothed or enlarged map
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,15 @@ class RawScores:
         if self.maps.ndim != 3 or self.scores.shape != self.maps.shape[:1]:
             raise ShapeError(f"expected maps (B, h, w) and scores (B,), got {self.maps.shape} and {self.scores.shape}")
 
-    def is_finite(self, row: int) -> bool:
-        """Whether one image's map and score are free of NaN and infinity."""
-        return bool(np.isfinite(self.maps[row]).all() and np.isfinite(self.scores[row]))
+    def problem(self, row: int) -> str | None:
+        """Why one image's map and score are no answer: NaN, infinity, values outside [0, 1]; None if they are one."""
+        score = float(self.scores[row])
+        low, high = min(float(self.maps[row].min()), score), max(float(self.maps[row].max()), score)
+        if not (np.isfinite(self.maps[row]).all() and np.isfinite(score)):
+            return NOT_FINITE
+        if low < -_SLACK or high > 1.0 + _SLACK:
+            return f"expected a map and a score in [0, 1], the model answered with [{low:.6g}, {high:.6g}]"
+        return None
 
 
 class Scorer(Protocol):

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, DataError, ImageError
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction
-from ad_dinov3.infer.scorer import NOT_FINITE, Scorer
+from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.timing import StepTimes
 
 _FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # no later image would fare better
@@ -62,8 +62,29 @@ class DriveOptions:
 
     def class_of(self, item: ImageFile) -> str:
         """The class name for an image."""
+        if item.class_name is not None:
+            return item.class_name
         folder, slash, _ = item.name.partition("/")
         return folder if self.class_from_folder and slash else self.class_name
+
+
+@dataclass(frozen=True, eq=False)
+class RawScored:
+    """One image with the model's answer, before anyone decides.
+
+    Attributes:
+        item: where it came from.
+        image: (H, W, 3) uint8 RGB.
+        patch_map: (h, w) float32 in [0, 1].
+        score: in [0, 1].
+        seconds: from the file to here; a batch's time is shared out evenly.
+    """
+
+    item: ImageFile
+    image: NDArray[np.uint8]
+    patch_map: NDArray[np.float32]
+    score: float
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,10 +118,11 @@ class Success:
 
 @dataclass(frozen=True)
 class Failure:
-    """One image that could not be done, and why, in words for the person who owns the file."""
+    """One image that could not be done, at which step, and why, in words for the person who owns the file."""
 
     item: ImageFile
     reason: str
+    step: Literal["decode", "score", "write"] = "decode"
 
 
 class Sink(Protocol):
@@ -158,14 +180,6 @@ class _Decoded:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
-class _RawScored:
-    decoded: _Decoded
-    patch_map: NDArray[np.float32]
-    score: float
-    seconds: float
-
-
 class _Allowance:
     """How many images each of the three places (ahead, in a batch, behind) may hold, by the largest image seen."""
 
@@ -205,7 +219,8 @@ def drive(
     failures: list[Failure] = []
     counts = {True: 0, False: 0}
 
-    def finish(scored: Scored) -> Success:
+    def finish(raw: RawScored) -> Success:
+        scored = _conclude(raw, options, times)
         for sink in sinks:
             with times.step(f"write {type(sink).__name__}"):
                 sink.write(scored)
@@ -232,7 +247,7 @@ def stream(
     items: Iterable[ImageFile],
     detector: Scorer,
     options: DriveOptions,
-    finish: Callable[[Scored], T],
+    finish: Callable[[RawScored], T],
     times: StepTimes | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[T | Failure]:
@@ -248,8 +263,8 @@ def stream(
     def decode(item: ImageFile) -> _Decoded | Failure:
         return _decode(item, detector, clock)
 
-    def conclude(raw: _RawScored | Failure) -> T | Failure:
-        return raw if isinstance(raw, Failure) else _conclude(raw, options, finish, clock)
+    def complete(raw: RawScored | Failure) -> T | Failure:
+        return raw if isinstance(raw, Failure) else _finish(raw, finish)
 
     with (
         ThreadPoolExecutor(options.threads, "decode") as decoders,
@@ -259,7 +274,7 @@ def stream(
         arriving = clock.waiting("wait for images", takewhile(go_on, decoded))
         batches = _in_batches(arriving, allowance, options.batch_size)
         raw = _score(batches, detector, options, clock)
-        yield from _in_order(conclude, raw, writers, window, keep_full=False)
+        yield from _in_order(complete, raw, writers, window, keep_full=False)
 
 
 def _in_order(
@@ -321,7 +336,7 @@ def _in_batches(
 
 def _score(
     batches: Iterable[list[_Decoded | Failure]], detector: Scorer, options: DriveOptions, times: StepTimes
-) -> Iterator[_RawScored | Failure]:
+) -> Iterator[RawScored | Failure]:
     for batch in batches:
         images = [one for one in batch if isinstance(one, _Decoded)]
         results = iter(_score_batch(images, detector, options, times) if images else [])
@@ -331,24 +346,25 @@ def _score(
 
 def _score_batch(
     images: Sequence[_Decoded], detector: Scorer, options: DriveOptions, times: StepTimes
-) -> list[_RawScored | Failure]:
+) -> list[RawScored | Failure]:
     started = time.perf_counter()
     with times.step("score"):
         class_names = [options.class_of(one.item) for one in images]
         raw = detector.score(np.stack([one.tensor for one in images]), class_names)
     each = (time.perf_counter() - started) / len(images)
-    results: list[_RawScored | Failure] = []
+    results: list[RawScored | Failure] = []
     for row, (one, patch_map, score) in enumerate(zip(images, raw.maps, raw.scores, strict=True)):
-        if raw.is_finite(row):
-            results.append(_RawScored(one, patch_map, float(score), one.seconds + each))
+        problem = raw.problem(row)
+        if problem is None:
+            results.append(RawScored(one.item, one.image, patch_map, float(score), one.seconds + each))
         else:
-            results.append(Failure(one.item, NOT_FINITE))
+            results.append(Failure(one.item, problem, "score"))
     return results
 
 
-def _conclude(raw: _RawScored, options: DriveOptions, finish: Callable[[Scored], T], times: StepTimes) -> T | Failure:
+def _conclude(raw: RawScored, options: DriveOptions, times: StepTimes) -> Scored:
     started = time.perf_counter()
-    item, image = raw.decoded.item, raw.decoded.image
+    item, image = raw.item, raw.image
     height, width, _ = image.shape
     with times.step("enlarge map"):
         anomaly_map = upsample(raw.patch_map, (height, width))
@@ -357,10 +373,13 @@ def _conclude(raw: _RawScored, options: DriveOptions, finish: Callable[[Scored],
     )
     with times.step("find regions"):
         prediction.regions  # noqa: B018  kept by the prediction; every sink needs them
-    scored = Scored(item, image, raw.patch_map, prediction, raw.seconds + time.perf_counter() - started)
+    return Scored(item, image, raw.patch_map, prediction, raw.seconds + time.perf_counter() - started)
+
+
+def _finish(raw: RawScored, finish: Callable[[RawScored], T]) -> T | Failure:
     try:
-        return finish(scored)
+        return finish(raw)
     except OSError as error:
         if error.errno in _FATAL:
             raise DataError(f"cannot write results: {error}; what is written stays, a re-run goes on there") from error
-        return Failure(item, f"its results cannot be written ({error.strerror or error})")
+        return Failure(raw.item, f"its results cannot be written ({error.strerror or error})", "write")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.errors import AdDinoError
-from ad_dinov3.infer.scorer import NOT_FINITE, RawScores, Scorer
+from ad_dinov3.infer.scorer import RawScores, Scorer
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +84,8 @@ class Batcher:
                 request.answer.set_exception(error)
             return
         for row, request in enumerate(group):
-            if raw.is_finite(row):
+            problem = raw.problem(row)
+            if problem is None:
                 request.answer.set_result(RawScores(raw.maps[row : row + 1], raw.scores[row : row + 1]))
             else:
-                request.answer.set_exception(AdDinoError(NOT_FINITE))
+                request.answer.set_exception(AdDinoError(problem))
