@@ -23,7 +23,8 @@ class Sample:
 
     Attributes:
         image_path: the image's file.
-        mask_path: the ground truth's file; None for a normal image, whose mask is all zero.
+        mask_path: the ground truth's file; None for a normal image, whose mask is all zero, and for an anomalous one
+            of which only the label is known.
         class_name: the category's folder name, such as ``metal_nut``.
         is_anomalous: the image-level label.
         defect: the defect type's folder name, ``good`` for normal images.
@@ -36,6 +37,11 @@ class Sample:
     is_anomalous: bool
     defect: str = "good"
     mask_above: int | None = None
+
+    @property
+    def has_pixel_labels(self) -> bool:
+        """Whether it is known of each pixel if it is anomalous."""
+        return self.mask_path is not None or not self.is_anomalous
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -22,7 +23,7 @@ THREE = [
 
 
 def cell(board: Board, label: str, column: str, metric: str = "pixel_auroc") -> Cell:
-    section = next(s for s in board.sections if s.metric == metric)
+    section = next(s for s in board.sections if s.metric.name == metric)
     line = next(line for line in section.lines if line.label.startswith(label))
     found = line.cells[section.columns.index(column)]
     assert found is not None
@@ -108,6 +109,16 @@ def test_markdown_marks_the_best_and_gives_differences() -> None:
     assert "**95.0** (+3.4)" in text
     assert "| 91.6 |" in text
     assert "AD-DINOv3, Table 1" in text
+
+
+def test_names_cannot_break_or_mark_up_a_markdown_table() -> None:
+    board = make_board([make_row(model="a|b *c* _d_ [e](http://f) <img src=x>\n| g", data="x_y")])
+    lines = to_markdown(board).splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    assert [len(re.split(r"(?<!\\)\|", line)) for line in table] == [5, 5, 5]
+    assert r"a\|b \*c\* \_d\_ \[e\](http://f) \<img src=x\> \| g" in table[2]
+    assert "| x_y |" in table[0]  # an underscore within a word marks nothing
+    assert any(r"from: ad_dinov3 (a\|b" in line for line in lines)
 
 
 def test_csv_holds_every_figure_once() -> None:

@@ -12,10 +12,13 @@ from bench_toys import BrightnessDetector, subject_with
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ad_dinov3.bench.board import make_board
+from ad_dinov3.bench.metric_table import METRICS, Estimate, Evidence, Metric
 from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
 from ad_dinov3.bench.rows import Row
 from ad_dinov3.bench.run import evaluate, save_maps, score
 from ad_dinov3.bench.scoring import ScoringOptions, TestSet, read_scored
+from ad_dinov3.bench.tables import to_markdown
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.layouts import list_folder, read_folder
 from ad_dinov3.data.masks import load_mask
@@ -28,6 +31,11 @@ SMALL = replace(PROTOCOLS["paper"], name="small", size=(40, 56), resamples=50)
 
 def pick(rows: tuple[Row, ...], scope: str, metric: str, class_name: str = "") -> Row:
     return next(r for r in rows if (r.scope, r.metric, r.class_name) == (scope, metric, class_name))
+
+
+def of_folder(root: Path) -> TestSet:
+    listing = list_folder(root)
+    return TestSet("toy", listing.samples, problems=listing.problems)
 
 
 def plain_scores(data: TestSet, class_name: str | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -215,6 +223,48 @@ def test_scores_outside_the_unit_interval_are_refused(toy: TestSet, tmp_path: Pa
 
     with pytest.raises(DataError, match=r"in \[0, 1\]"):
         evaluate(subject_with(Loud()), toy, SMALL, tmp_path)
+
+
+def test_classes_with_labels_alone_are_ranked_by_image_and_their_pixels_count_nowhere(
+    data_root: Path, tmp_path: Path
+) -> None:
+    whole = evaluate(subject_with(BrightnessDetector()), of_folder(data_root), SMALL, tmp_path)
+    shutil.rmtree(data_root / "metal_nut" / "ground_truth")
+    result = evaluate(subject_with(BrightnessDetector()), of_folder(data_root), SMALL, tmp_path)
+    scores = [float(np.load(item.stored)["score"]) for item in result.items]
+    labels = [item.sample.is_anomalous for item in result.items]
+    nuts = [item.sample.class_name == "metal_nut" for item in result.items]
+    image = pick(result.rows, "class", "image_auroc", "metal_nut")
+    assert image.value == pytest.approx(roc_auc_score(np.array(labels)[nuts], np.array(scores)[nuts]))
+    pixel = pick(result.rows, "class", "pixel_auroc", "metal_nut")
+    assert (pixel.value, pixel.pixels, pixel.images, pixel.anomalous_images) == (None, 0, 8, 4)
+    tissue = pick(whole.rows, "class", "pixel_ap", "tissue").value
+    for scope in ("mean", "pooled"):
+        assert pick(result.rows, scope, "pixel_ap").value == pytest.approx(tissue)
+    assert pick(result.rows, "pooled", "image_auroc").value == pytest.approx(roc_auc_score(labels, scores))
+    assert result.rows[0].data_hash != whole.rows[0].data_hash
+
+
+def test_maps_of_images_without_masks_are_saved_at_the_size_of_evaluation(data_root: Path, tmp_path: Path) -> None:
+    shutil.rmtree(data_root / "metal_nut" / "ground_truth")
+    for protocol, size in ((SMALL, (56, 40)), (replace(SMALL, size=None), (64, 48))):
+        result = evaluate(subject_with(BrightnessDetector()), of_folder(data_root), protocol, tmp_path / "store")
+        save_maps(result, protocol, tmp_path / "maps")
+        assert Image.open(tmp_path / "maps" / "metal_nut" / "scratch" / "010.png").size == size
+
+
+def test_a_new_metric_is_a_row_of_the_table_and_its_function(
+    toy: TestSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def share(of: Evidence) -> Estimate:
+        return Estimate(of.ranking.positive_total / (of.ranking.positive_total + of.ranking.negative_total))
+
+    monkeypatch.setitem(METRICS, "image_share", Metric("image_share", "image", "share", share, digits=2))
+    rows = evaluate(subject_with(BrightnessDetector()), toy, SMALL, tmp_path).rows
+    assert pick(rows, "pooled", "image_share").value == pytest.approx(8 / 12)
+    board = make_board(rows, metrics=tuple(METRICS), scope="pooled")
+    assert "### Image share (%)" in to_markdown(board)
+    assert "66.67" in to_markdown(board)
 
 
 def test_words_of_a_class_reach_the_detector(toy: TestSet, tmp_path: Path) -> None:

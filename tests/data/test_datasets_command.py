@@ -62,6 +62,7 @@ def test_verify_reports_counts_that_differ_and_pairs_that_do_not_fit(tmp_path: P
 
 def test_names_with_brackets_are_printed_whole(tmp_path: Path) -> None:
     draw(tmp_path / "part[1]" / "test" / "bent" / "x[2].png", 0)
+    (tmp_path / "part[1]" / "ground_truth").mkdir()
     result = RUNNER.invoke(app, ["verify", str(tmp_path), "--sheet", str(tmp_path / "sheet.jpg")])
     assert "x[2].png: no mask" in result.stdout
 

@@ -6,22 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from ad_dinov3.bench.metric_table import METRICS, Metric
 from ad_dinov3.bench.published import Published
 from ad_dinov3.bench.rows import Row
 from ad_dinov3.errors import ConfigError, DataError
 
 Scope = Literal["class", "mean", "pooled"]
 PAPER = "AD-DINOv3"
-METRIC_NAMES = {
-    "pixel_auroc": "Pixel AUROC",
-    "pixel_f1_max": "Pixel F1-max",
-    "pixel_ap": "Pixel AP",
-    "pixel_aupro": "AUPRO",
-    "pixel_aupro_200": "AUPRO, 200 thresholds",
-    "image_auroc": "Image AUROC",
-    "image_f1_max": "Image F1-max",
-    "image_ap": "Image AP",
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class Line:
 class Section:
     """The lines of one metric; the columns are data sets, or classes."""
 
-    metric: str
+    metric: Metric
     columns: tuple[str, ...]
     lines: tuple[Line, ...]
 
@@ -92,7 +83,7 @@ def make_board(
     rows: Sequence[Row],
     published: Iterable[Published] = (),
     *,
-    metrics: Sequence[str] = tuple(METRIC_NAMES),
+    metrics: Sequence[str] = tuple(METRICS),
     scope: Scope = "mean",
     against: str | None = None,
 ) -> Board:
@@ -222,7 +213,7 @@ def _section(metric: str, columns: Sequence[str], entries: Sequence[_Entry], ref
         cells = [_placed(entry, entries, reference, (column, metric)) for column in used]
         if any(cell is not None for cell in cells):
             lines.append(Line(entry.label, entry.origin, entry.source, tuple(cells)))
-    return Section(metric, tuple(used), tuple(lines)) if lines else None
+    return Section(METRICS[metric], tuple(used), tuple(lines)) if lines else None
 
 
 def _placed(entry: _Entry, entries: Sequence[_Entry], reference: _Entry, key: tuple[str, str]) -> Cell | None:
@@ -230,11 +221,11 @@ def _placed(entry: _Entry, entries: Sequence[_Entry], reference: _Entry, key: tu
     cell = entry.cells.get(key)
     if cell is None or cell.value is None:
         return cell
-    # Ranks are of the values as shown, in tenths of a percent: equal figures share a rank.
+    digits = METRICS[key[1]].digits + 2  # ranks are of the values as shown: equal figures share one
     shown = sorted(
-        {round(c.value, 3) for e in entries if (c := e.cells.get(key)) and c.value is not None}, reverse=True
+        {round(c.value, digits) for e in entries if (c := e.cells.get(key)) and c.value is not None}, reverse=True
     )
-    place = shown.index(round(cell.value, 3)) + 1
+    place = shown.index(round(cell.value, digits)) + 1
     base = reference.cells.get(key)
     difference = None if base is None or base.value is None or entry is reference else cell.value - base.value
     return replace(cell, rank=place if place <= 2 and len(shown) > 1 else 0, difference=difference)

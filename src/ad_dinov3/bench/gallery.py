@@ -62,7 +62,7 @@ def choose_cases(items: Sequence[Sequence[Item]], count: int = 4) -> list[Case]:
         raise ConfigError(f"expected at least 2 cases, the best and the worst, got {count}")
     rated = []
     for group in zip(*items, strict=True):
-        if group[0].sample.is_anomalous:
+        if group[0].sample.mask_path is not None:
             mask = load_mask(group[0].sample)
             value = ranking_metrics(upsample(read_scored(group[0]).patch_map, mask.shape), mask).average_precision
             if value is not None:

@@ -9,42 +9,17 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from ad_dinov3.bench.metric_table import Estimate, Evidence, Level, estimate_all
 from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.scoring import Item, read_scored
 from ad_dinov3.data.decode import image_size
 from ad_dinov3.errors import DataError, ImageError
 from ad_dinov3.infer.decide import upsample
-from ad_dinov3.metrics.intervals import (
-    BootstrapMetrics,
-    Interval,
-    Replicates,
-    bootstrap_images,
-    bootstrap_pixels,
-    image_histograms,
-    interval,
-    mean_replicates,
-)
-from ad_dinov3.metrics.ranking import RankingCounts, auroc, average_precision, count_ranking, f1_max
-from ad_dinov3.metrics.regions import RegionCounts, aupro, aupro_200, count_regions
+from ad_dinov3.metrics.intervals import bootstrap_images, bootstrap_pixels, image_histograms, interval, mean_replicates
+from ad_dinov3.metrics.ranking import RankingCounts, count_ranking
+from ad_dinov3.metrics.regions import RegionCounts, count_regions
 from ad_dinov3.metrics.streaming import BINS, StreamingPixels
 from ad_dinov3.types import Sample
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One metric's value; None where undefined.
-
-    Attributes:
-        value: in [0, 1].
-        interval: over resampled images; None where undefined or not computed.
-        threshold: where F1 is greatest; None for other metrics.
-        replicates: of the bootstrap, for means over classes.
-    """
-
-    value: float | None
-    interval: Interval | None = None
-    threshold: float | None = None
-    replicates: Replicates | None = None
 
 
 @dataclass(frozen=True)
@@ -102,10 +77,10 @@ class StoredMasks(Sequence[NDArray[np.bool_]]):
     """Masks held as one bit per pixel: decoded once, an eighth of their memory.
 
     Args:
-        packed: (bits, (H, W)) of each mask.
+        packed: (bits, (H, W)) of each mask; the bits are None where only the image's label is known.
     """
 
-    def __init__(self, packed: Sequence[tuple[bytes, tuple[int, int]]]) -> None:
+    def __init__(self, packed: Sequence[tuple[bytes | None, tuple[int, int]]]) -> None:
         self._packed = packed
 
     def __len__(self) -> int:
@@ -119,6 +94,8 @@ class StoredMasks(Sequence[NDArray[np.bool_]]):
         if isinstance(index, slice):
             return StoredMasks(self._packed[index])
         bits, (height, width) = self._packed[index]
+        if bits is None:
+            raise DataError("an image without a mask has no pixels to measure")
         return np.unpackbits(np.frombuffer(bits, np.uint8), count=height * width).reshape(height, width).astype(bool)
 
     def pick(self, indices: Sequence[int]) -> StoredMasks:
@@ -132,7 +109,7 @@ class StoredMasks(Sequence[NDArray[np.bool_]]):
 
 @dataclass(frozen=True)
 class Pairs:
-    """Samples whose mask fits, those masks at the size of evaluation, and a line for each other sample."""
+    """Samples whose mask fits or is not known, the masks at the size of evaluation, a line for each other sample."""
 
     samples: tuple[Sample, ...]
     masks: StoredMasks
@@ -141,22 +118,28 @@ class Pairs:
 
 def read_pairs(samples: Sequence[Sample], protocol: Protocol) -> Pairs:
     """Read the masks of some samples; images are opened as far as their size."""
-    fitting, packed, problems = [], [], []
+    fitting: list[Sample] = []
+    packed: list[tuple[bytes | None, tuple[int, int]]] = []
+    problems = []
     for sample in samples:
         try:
-            if sample.mask_path is None:
-                image_size(sample.image_path)  # a normal image's mask is made without looking at it
-            mask = protocol.mask(sample)
+            own_size = None if sample.mask_path else image_size(sample.image_path)  # nothing else opens the image
+            mask = protocol.mask(sample) if sample.has_pixel_labels else None
         except (DataError, ImageError) as error:
             problems.append(str(error))
             continue
         fitting.append(sample)
-        packed.append((np.packbits(mask).tobytes(), (mask.shape[0], mask.shape[1])))
+        if mask is not None:
+            packed.append((np.packbits(mask).tobytes(), (mask.shape[0], mask.shape[1])))
+        elif own_size is not None:
+            packed.append((None, protocol.size or own_size))
     return Pairs(tuple(fitting), StoredMasks(packed), tuple(problems))
 
 
 def measure(items: Sequence[Item], masks: StoredMasks, protocol: Protocol) -> GroupResult:
     """All metrics of a group of images that are in the store.
+
+    Pixels of a class count if every one of its anomalous images has a mask; else its images are ranked alone.
 
     Args:
         items: the images.
@@ -166,31 +149,46 @@ def measure(items: Sequence[Item], masks: StoredMasks, protocol: Protocol) -> Gr
     Raises:
         DataError: an image is not in the store.
     """
-    chosen = [i for i, item in enumerate(items) if protocol.images == "all" or item.sample.is_anomalous]
+    by_label_alone = {item.sample.class_name for item in items if not item.sample.has_pixel_labels}
+    chosen = [
+        index
+        for index, item in enumerate(items)
+        if item.sample.class_name not in by_label_alone and (protocol.images == "all" or item.sample.is_anomalous)
+    ]
     used_masks = masks.pick(chosen)
-    maps = StoredMaps([items[i] for i in chosen], used_masks)
     pixels = sum(h * w for h, w in map(used_masks.size, range(len(used_masks))))
     is_exact = pixels <= protocol.exact_up_to_px
-    counts = count_regions(maps, used_masks) if is_exact else _streamed(maps, used_masks)
     labels = np.array([item.sample.is_anomalous for item in items])
     stored = [read_scored(item) for item in items]
     scores = np.array([one.score for one in stored])
-    estimates = _pixel_estimates(maps, used_masks, counts, protocol)
-    if protocol.legacy_aupro and is_exact:
-        estimates["pixel_aupro_200"] = Estimate(aupro_200(maps, used_masks, protocol.fpr_limit))
-    image_counts = count_ranking(scores, labels)
     drawn = bootstrap_images(scores, labels, resamples=protocol.resamples, seed=protocol.seed)
+    evidence: dict[Level, Evidence] = {"image": Evidence(count_ranking(scores, labels), drawn, protocol)}
+    if chosen:
+        maps = StoredMaps([items[index] for index in chosen], used_masks)
+        evidence["pixel"] = _pixel_evidence(maps, used_masks, protocol, is_exact)
+    counts = evidence["pixel"].regions if chosen else None
     return GroupResult(
-        estimates | _ranking_estimates("image", image_counts, drawn, protocol),
+        estimate_all(evidence, protocol),
         images=len(items),
         anomalous_images=int(labels.sum()),
         pixels=pixels,
         seconds=sum(one.seconds for one in stored),
         estimator="exact" if is_exact else f"{BINS} bins",
-        regions=counts.regions,
+        regions=counts.regions if counts else 0,
         pixel_counts=counts,
-        image_counts=image_counts,
+        image_counts=evidence["image"].ranking,
     )
+
+
+def _pixel_evidence(maps: StoredMaps, masks: StoredMasks, protocol: Protocol, is_exact: bool) -> Evidence:
+    counts = count_regions(maps, masks) if is_exact else _streamed(maps, masks)
+    drawn = bootstrap_pixels(
+        image_histograms(maps, masks, counts),
+        resamples=protocol.resamples,
+        seed=protocol.seed,
+        fpr_limit=protocol.fpr_limit,
+    )
+    return Evidence(counts.ranking, drawn, protocol, counts, *((maps, masks) if is_exact else ()))
 
 
 def mean_of(classes: Sequence[GroupResult], protocol: Protocol) -> GroupResult:
@@ -227,33 +225,3 @@ def _streamed(maps: StoredMaps, masks: StoredMasks) -> RegionCounts:
         part = slice(start, start + 8)
         state = state.update(list(maps[part]), list(masks[part]))
     return state.counts()
-
-
-def _pixel_estimates(
-    maps: StoredMaps, masks: StoredMasks, counts: RegionCounts, protocol: Protocol
-) -> dict[str, Estimate]:
-    histograms = image_histograms(maps, masks, counts)
-    drawn = bootstrap_pixels(histograms, resamples=protocol.resamples, seed=protocol.seed, fpr_limit=protocol.fpr_limit)
-    area = _estimate(aupro(counts, protocol.fpr_limit), drawn.aupro, protocol)
-    return _ranking_estimates("pixel", counts.ranking, drawn, protocol) | {"pixel_aupro": area}
-
-
-def _ranking_estimates(
-    kind: str, counts: RankingCounts, drawn: BootstrapMetrics, protocol: Protocol
-) -> dict[str, Estimate]:
-    best = f1_max(counts)
-    return {
-        f"{kind}_auroc": _estimate(auroc(counts), drawn.auroc, protocol),
-        f"{kind}_ap": _estimate(average_precision(counts), drawn.average_precision, protocol),
-        f"{kind}_f1_max": _estimate(
-            best.value if best else None, drawn.f1_max, protocol, best.threshold if best else None
-        ),
-    }
-
-
-def _estimate(
-    value: float | None, replicates: Replicates, protocol: Protocol, threshold: float | None = None
-) -> Estimate:
-    if value is None:
-        return Estimate(None)
-    return Estimate(value, interval(replicates, value, protocol.level), threshold, replicates)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from ad_dinov3.bench.rows import METRICS
+from ad_dinov3.bench.metric_table import METRICS
 from ad_dinov3.errors import DataError
 
 _LABELS = {"method", "source", "backbone", "note"}

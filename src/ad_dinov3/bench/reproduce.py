@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ad_dinov3.bench.board import METRIC_NAMES
 from ad_dinov3.bench.gallery import choose_cases, draw_gallery
+from ad_dinov3.bench.metric_table import METRICS
 from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
 from ad_dinov3.bench.rows import Row, write_rows
 from ad_dinov3.bench.run import Evaluation, Subject, evaluate, score
@@ -158,7 +158,7 @@ def run_study(plan: Plan, options: StudyOptions, reports: Reports | None = None)
 
 def seed_summary(rows: Sequence[Row], metrics: Sequence[str] = ("pixel_auroc", "pixel_f1_max")) -> str:
     """A Markdown table of means over seeds with their sample standard deviations, in %; class means only."""
-    names = [METRIC_NAMES[metric] for metric in metrics]
+    names = [METRICS[metric].title for metric in metrics]
     lines = [
         "| method | trained on | data | seeds | " + " | ".join(names) + " |",
         "|---|---|---|---|" + "---|" * len(names),
@@ -324,7 +324,7 @@ def figure1(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
         for name in route.test:
             test_set = _test_set(_open(name, options), options.limit)
             reports.step(f"similarities on {test_set.name}")
-            anomalous = [sample for sample in test_set.samples if sample.is_anomalous]
+            anomalous = [sample for sample in test_set.samples if sample.mask_path is not None]
             yield test_set.name, draw_similarity(detector, _typical(anomalous))
 
 

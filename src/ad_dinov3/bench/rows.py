@@ -19,16 +19,6 @@ from pydantic import TypeAdapter, ValidationError
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import replacing
 
-METRICS = (
-    "pixel_auroc",
-    "pixel_ap",
-    "pixel_f1_max",
-    "pixel_aupro",
-    "pixel_aupro_200",
-    "image_auroc",
-    "image_ap",
-    "image_f1_max",
-)
 _PACKAGES = ("ad-dinov3", "torch", "transformers", "numpy", "scipy", "pillow")
 
 
@@ -48,7 +38,7 @@ class Row:
         data_hash: digest over all images, masks and classes that were measured.
         scope: one ``class``, the unweighted ``mean`` of the classes, or all images ``pooled``.
         class_name: for the scope class, else empty.
-        metric: one of `METRICS`.
+        metric: a key of `ad_dinov3.bench.metric_table.METRICS`.
         value: in [0, 1]; None where undefined (shown as n/a).
         low: lower end of the confidence interval.
         high: upper end.

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from ad_dinov3.bench.measure import Estimate, GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_pairs
+from ad_dinov3.bench.measure import GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_pairs
+from ad_dinov3.bench.metric_table import METRICS, Estimate
 from ad_dinov3.bench.protocol import Protocol
-from ad_dinov3.bench.rows import METRICS, Row, installed_versions, peak_memory_mb, source_commit
+from ad_dinov3.bench.rows import Row, installed_versions, peak_memory_mb, source_commit
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, items_of, score_items
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import file_hash
@@ -155,8 +156,9 @@ def data_hash(items: Sequence[Item]) -> str:
     """Hex digest over the images, masks and classes that were measured, whatever their order and place."""
     lines = []
     for item in items:
-        mask = file_hash(item.sample.mask_path) if item.sample.mask_path else "normal"
-        lines.append(f"{item.sample.class_name} {item.image_hash} {mask}")
+        sample = item.sample
+        truth = file_hash(sample.mask_path) if sample.mask_path else "anomalous" if sample.is_anomalous else "normal"
+        lines.append(f"{sample.class_name} {item.image_hash} {truth}")
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 

@@ -4,28 +4,40 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from html import escape
 from importlib.resources import files
 
-from ad_dinov3.bench.board import METRIC_NAMES, Board, Cell, Line, Section
+from ad_dinov3.bench.board import Board, Cell, Line, Section
+from ad_dinov3.bench.metric_table import Metric
 
-_TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
+_MARKUP = re.compile(r"[\\`*\[\]<>|~]|(?<![^\W_])_|_(?![^\W_])")  # an underscore within a word marks nothing
+_TEX = {
+    "\\": r"\textbackslash{}",
+    "^": r"\textasciicircum{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+}
 
 
 def to_markdown(board: Board) -> str:
     """One table per metric; the best figure bold, the second best in italics, differences in parentheses."""
-    parts = [f"> **Warning.** {warning}\n" for warning in board.warnings]
+    parts = [f"> **Warning.** {markdown_text(warning)}\n" for warning in board.warnings]
     for section in board.sections:
-        parts.append(f"### {METRIC_NAMES[section.metric]} (%)\n")
+        parts.append(f"### {section.metric.title} (%)\n")
         head = ["method", *section.columns, "source"]
-        rows = [
-            [line.label, *map(_markdown_cell, line.cells), f"{line.origin}, {line.source}"] for line in section.lines
-        ]
-        table = [head, ["---", *["---:"] * len(section.columns), "---"], *rows]
-        parts.append(
-            "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table) + "\n"
-        )
-    return "\n".join([*parts, *_footer(board)]) + "\n"
+        table = [map(markdown_text, head), ["---", *["---:"] * len(section.columns), "---"]]
+        for line in section.lines:
+            figures = [_markdown_cell(cell, section.metric) for cell in line.cells]
+            table.append([markdown_text(line.label), *figures, markdown_text(f"{line.origin}, {line.source}")])
+        parts.append("\n".join(f"| {' | '.join(row)} |" for row in table) + "\n")
+    return "\n".join([*parts, *map(markdown_text, _footer(board))]) + "\n"
 
 
 def to_csv(board: Board) -> str:
@@ -40,7 +52,7 @@ def to_csv(board: Board) -> str:
                     numbers = [cell.value, cell.low, cell.high, cell.difference]
                     shown = ["" if number is None else f"{100 * number:.4f}" for number in numbers]
                     writer.writerow(
-                        [section.metric, column, line.label, line.origin, line.source, *shown, cell.rank or ""]
+                        [section.metric.name, column, line.label, line.origin, line.source, *shown, cell.rank or ""]
                     )
     return text.getvalue()
 
@@ -53,7 +65,7 @@ def to_latex(board: Board) -> str:
         head = " & ".join(["method", *map(_tex, section.columns)])
         body = "\n".join(_latex_line(section, index, line) for index, line in enumerate(section.lines))
         parts.append(
-            f"% {METRIC_NAMES[section.metric]} (%)\n\\begin{{tabular}}{{{align}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
+            f"% {section.metric.title} (%)\n\\begin{{tabular}}{{{align}}}\n\\toprule\n{head} \\\\\n\\midrule\n"
             f"{body}\n\\bottomrule\n\\end{{tabular}}\n"
         )
     return "\n".join(parts)
@@ -68,31 +80,34 @@ def to_html(board: Board, title: str = "Leaderboard") -> str:
     return page.replace("{{title}}", escape(title)).replace("{{body}}", warnings + tables + footer)
 
 
-def percent(cell: Cell | None) -> str:
-    """A figure with one decimal; n/a where undefined, a dash where there is none."""
-    if cell is None:
-        return "–"
-    return "n/a" if cell.value is None else f"{100 * cell.value:.1f}"
+def percent(cell: Cell | None, metric: Metric) -> str:
+    """A figure as the metric is shown; a dash where there is none."""
+    return "–" if cell is None else metric.shown(cell.value)
 
 
-def signed(cell: Cell | None) -> str:
+def signed(cell: Cell | None, metric: Metric) -> str:
     """The difference from the reference with its sign, or nothing."""
-    return "" if cell is None or cell.difference is None else f"{100 * cell.difference:+.1f}"
+    return "" if cell is None or cell.difference is None else f"{100 * cell.difference:+.{metric.digits}f}"
 
 
-def _markdown_cell(cell: Cell | None) -> str:
-    text = percent(cell)
+def markdown_text(text: str) -> str:
+    """A name as plain text: nothing in it becomes emphasis, a link, HTML or the end of a cell."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _markdown_cell(cell: Cell | None, metric: Metric) -> str:
+    text = percent(cell, metric)
     marked = {1: f"**{text}**", 2: f"*{text}*"}.get(cell.rank if cell else 0, text)
-    return f"{marked} ({signed(cell)})" if signed(cell) else marked
+    return f"{marked} ({signed(cell, metric)})" if signed(cell, metric) else marked
 
 
 def _latex_line(section: Section, index: int, line: Line) -> str:
     rule = "\\midrule\n" if index and line.origin != section.lines[index - 1].origin else ""
-    return rule + " & ".join([_tex(line.label), *map(_latex_cell, line.cells)]) + " \\\\"
+    return rule + " & ".join([_tex(line.label), *(_latex_cell(c, section.metric) for c in line.cells)]) + " \\\\"
 
 
-def _latex_cell(cell: Cell | None) -> str:
-    text = "--" if cell is None else percent(cell)
+def _latex_cell(cell: Cell | None, metric: Metric) -> str:
+    text = "--" if cell is None else percent(cell, metric)
     return {1: f"\\textbf{{{text}}}", 2: f"\\underline{{{text}}}"}.get(cell.rank if cell else 0, text)
 
 
@@ -104,25 +119,25 @@ def _html_section(section: Section) -> str:
     head = "".join(f'<th scope="col"><button>{escape(column)}</button></th>' for column in section.columns)
     body = "".join(
         f'<tr class="{line.origin}"><th scope="row">{escape(line.label)}<small>{escape(line.source)}</small></th>'
-        + "".join(map(_html_cell, line.cells))
+        + "".join(_html_cell(cell, section.metric) for cell in line.cells)
         + "</tr>"
         for line in section.lines
     )
     return (
-        f"<h2>{METRIC_NAMES[section.metric]} <small>%</small></h2>"
+        f"<h2>{section.metric.title} <small>%</small></h2>"
         f'<div class="scroll"><table><thead><tr><th scope="col">method</th>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
-def _html_cell(cell: Cell | None) -> str:
+def _html_cell(cell: Cell | None, metric: Metric) -> str:
     value = -1.0 if cell is None or cell.value is None else cell.value
     rank = {1: " class=best", 2: " class=second"}.get(cell.rank if cell else 0, "")
-    difference = f"<small>{signed(cell)}</small>" if signed(cell) else ""
+    difference = f"<small>{signed(cell, metric)}</small>" if signed(cell, metric) else ""
     bounds = ""
     if cell is not None and cell.low is not None and cell.high is not None:
         bounds = f"<small>[{100 * cell.low:.1f}, {100 * cell.high:.1f}]</small>"
-    return f'<td data-value="{value:.6f}"{rank}><b>{percent(cell)}</b>{difference}{bounds}</td>'
+    return f'<td data-value="{value:.6f}"{rank}><b>{percent(cell, metric)}</b>{difference}{bounds}</td>'
 
 
 def _footer(board: Board) -> list[str]:

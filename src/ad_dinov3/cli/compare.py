@@ -13,6 +13,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.board import Board, Cell, Section
+    from ad_dinov3.bench.metric_table import Metric
 
 app = typer.Typer(add_completion=False)
 
@@ -35,19 +36,20 @@ def compare(
     The best figure of a column is bold, the second best underlined. Runs of different protocols, or on different
     images of one data set, are shown with a warning.
     """
-    from ad_dinov3.bench.board import METRIC_NAMES, make_board
+    from ad_dinov3.bench.board import make_board
+    from ad_dinov3.bench.metric_table import METRICS
     from ad_dinov3.bench.published import published_results
     from ad_dinov3.bench.rows import read_rows
     from ad_dinov3.errors import ConfigError
 
     console = Console()
-    unknown = sorted(set(metric or ()) - METRIC_NAMES.keys())
+    unknown = sorted(set(metric or ()) - METRICS.keys())
     if unknown:
-        raise ConfigError(f"no metric {', '.join(unknown)}; there are {', '.join(METRIC_NAMES)}")
+        raise ConfigError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
     board = make_board(
         [row for path in rows for row in read_rows(path)],
         published_results() if published else (),
-        metrics=tuple(metric or METRIC_NAMES),
+        metrics=tuple(metric or METRICS),
         scope=scope,
         against=against,
     )
@@ -77,9 +79,7 @@ def _write(console: Console, board: Board, out: Path) -> None:
 
 
 def _table(section: Section) -> Table:
-    from ad_dinov3.bench.board import METRIC_NAMES
-
-    table = Table(title=METRIC_NAMES[section.metric], title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=section.metric.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("method")
     for column in section.columns:
         table.add_column(column, justify="right")
@@ -87,14 +87,14 @@ def _table(section: Section) -> Table:
     for index, line in enumerate(section.lines):
         if index and line.origin != section.lines[index - 1].origin:
             table.add_section()
-        table.add_row(Text(line.label), *map(_cell, line.cells), Text(line.source))
+        table.add_row(Text(line.label), *(_cell(cell, section.metric) for cell in line.cells), Text(line.source))
     return table
 
 
-def _cell(cell: Cell | None) -> Text:
+def _cell(cell: Cell | None, metric: Metric) -> Text:
     from ad_dinov3.bench.tables import percent, signed
 
-    text = Text(percent(cell), style={1: "bold", 2: "underline"}.get(cell.rank if cell else 0, ""))
-    if signed(cell):
-        text.append(f" {signed(cell)}", style="not bold not underline dim")
+    text = Text(percent(cell, metric), style={1: "bold", 2: "underline"}.get(cell.rank if cell else 0, ""))
+    if signed(cell, metric):
+        text.append(f" {signed(cell, metric)}", style="not bold not underline dim")
     return text

@@ -111,6 +111,8 @@ def verify(
         console.print(f"{len(problems)} images do not fit, the counts of {wrong} classes differ from the catalog's")
         raise typer.Exit(3)
     console.print(f"{len(data.listing.samples)} images, every pair fits")
+    if bare := data.listing.without_masks:
+        console.print(f"{len(bare)} anomalous images have a label and no mask: `evaluate` measures images, not pixels")
 
 
 @app.command()

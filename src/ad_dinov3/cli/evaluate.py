@@ -25,15 +25,6 @@ if TYPE_CHECKING:
     from ad_dinov3.data.catalog import LabelledData
 
 app = typer.Typer(add_completion=False)
-_COLUMNS = {
-    "pixel_auroc": "pixel\nAUROC",
-    "pixel_f1_max": "pixel\nF1max",
-    "pixel_ap": "pixel\nAP",
-    "pixel_aupro": "pixel\nAUPRO",
-    "image_auroc": "image\nAUROC",
-    "image_f1_max": "image\nF1max",
-    "image_ap": "image\nAP",
-}
 
 
 @app.command()
@@ -191,6 +182,7 @@ def _bar(console: Console, name: str) -> Iterator[Callable[[int, int], None]]:
 
 def _table(run: _Run, name: str, result: Evaluation) -> Table:
     from ad_dinov3.bench.measure import mean_of
+    from ad_dinov3.bench.metric_table import METRICS
 
     subject = run.subject
     size = "x".join(map(str, reversed(subject.input_size)))
@@ -201,7 +193,7 @@ def _table(run: _Run, name: str, result: Evaluation) -> Table:
         padding=(0, 1, 0, 0),
     )
     table.add_column("class")
-    for heading in ("images", *_COLUMNS.values()):
+    for heading in ("images", *(f"{METRICS[name].level}\n{METRICS[name].short}" for name in result.pooled.estimates)):
         table.add_column(heading, justify="right")
     for class_name, group in result.classes.items():
         table.add_row(class_name, *_cells(group, with_interval=len(result.classes) == 1))
@@ -209,15 +201,16 @@ def _table(run: _Run, name: str, result: Evaluation) -> Table:
         table.add_section()
         table.add_row("mean", *_cells(mean_of(list(result.classes.values()), run.protocol), with_interval=True))
         table.add_row("pooled", *_cells(result.pooled, with_interval=True))
-    table.caption = f"±: half of the {run.protocol.level:.0%} interval over images; n/a: undefined"
+    table.caption = f"±: half of the {run.protocol.level:.0%} interval over images; n/a: undefined, or no masks"
     return table
 
 
 def _cells(group: GroupResult, with_interval: bool) -> list[str]:
+    from ad_dinov3.bench.metric_table import METRICS
+
     cells = [f"{group.images}"]
-    for metric in _COLUMNS:
-        estimate = group.estimates[metric]
-        text = "n/a" if estimate.value is None else f"{100 * estimate.value:.1f}"
+    for name, estimate in group.estimates.items():
+        text = METRICS[name].shown(estimate.value)
         if with_interval and estimate.interval:
             half = 50 * (estimate.interval.high - estimate.interval.low)
             text += f"\n[dim]±{half:.1f}[/dim]"

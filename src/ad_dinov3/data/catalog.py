@@ -123,7 +123,7 @@ def find_data_set(name: str) -> DataSet:
 
 def _open_named(name: str, root: Path) -> LabelledData:
     data_set = find_data_set(name)
-    listing = data_set.layout(root)
+    listing = data_set.layout(root).requiring_masks()
     samples = tuple(replace(sample, mask_above=data_set.mask_above) for sample in listing.samples)
     words = {sample.class_name: class_words(sample.class_name) for sample in samples}
     words |= {class_name: row.words for class_name, row in data_set.classes.items()}

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ad_dinov3.data.listing import NORMAL_WORDS, Listing, collected, folder_contents, joined, listed_sample
+from ad_dinov3.data.labels import GROUND_TRUTH, NORMAL_WORDS, folder_labels
+from ad_dinov3.data.listing import Listing, collected, folder_contents, joined, listed_sample
 from ad_dinov3.data.pairing import list_images, natural_key, pair_by_name
 from ad_dinov3.errors import DataError
 from ad_dinov3.types import Sample
@@ -23,6 +24,7 @@ __all__ = [
     "any_of",
     "folder_pairs",
     "list_folder",
+    "list_labelled",
     "list_pairs",
     "list_tree",
     "list_visa",
@@ -38,7 +40,7 @@ class Tree:
     """The shape ``<class>/<test>/<defect>/x.png`` with ``<class>/<ground_truth>/<defect>/x_mask.png``."""
 
     test: str = "test"
-    ground_truth: str = "ground_truth"
+    ground_truth: str = GROUND_TRUTH
 
 
 def any_of(*layouts: Layout) -> Layout:
@@ -66,8 +68,24 @@ def read_folder(root: Path) -> list[Sample]:
 
 
 def list_folder(root: Path) -> Listing:
-    """Listing of an MVTec-style folder: a root of classes, or one class; normal folders are good, ok or normal."""
-    return list_tree(root, Tree())
+    """Listing of a folder of one's own, an MVTec-style tree or folders named by label: a root of classes, or one class.
+
+    Raises:
+        DataError: it has neither shape.
+    """
+    return any_of(tree(Tree.test, Tree.ground_truth), list_labelled)(root)
+
+
+def list_labelled(root: Path) -> Listing:
+    """Listing of ``<class>/<label>/x.jpg`` without a test folder, by the rule of `ad_dinov3.data.labels`.
+
+    Raises:
+        DataError: no folder is named by a label.
+    """
+    classes = [folder for folder in (root, *_folders(root)) if folder_labels(_folders(folder))]
+    if not classes:
+        raise DataError(f"expected folders named by label in {root}, such as good and crack, {folder_contents(root)}")
+    return joined([_list_class(folder, Tree(".")) for folder in (classes[:1] if classes[0] == root else classes)])
 
 
 def tree(test: str, ground_truth: str) -> Layout:
@@ -84,8 +102,8 @@ def list_tree(root: Path, shape: Tree) -> Listing:
     classes = [root] if (root / shape.test).is_dir() else [d for d in _folders(root) if (d / shape.test).is_dir()]
     if not classes:
         raise DataError(
-            f"expected {root}/<class>/{shape.test}/<defect>/ with images, {folder_contents(root)}; "
-            "`ad-dinov3 datasets show NAME` prints the shape of each data set"
+            f"expected {root}/<class>/{shape.test}/<defect>/ with images, or folders named by label such as good and "
+            f"crack, {folder_contents(root)}; `ad-dinov3 datasets show NAME` prints the shape of each data set"
         )
     return joined([_list_class(folder, shape) for folder in classes])
 
@@ -95,13 +113,18 @@ def _list_class(folder: Path, shape: Tree) -> Listing:
     problems: list[str] = []
     orphans: list[Path] = []
     class_name = folder.resolve().name
-    for defect in _folders(folder / shape.test):
-        if defect == folder / shape.ground_truth:
-            continue  # MVTec AD 2 keeps its masks below the test folder
-        if defect.name.lower() in NORMAL_WORDS:
+    truth = folder / shape.ground_truth
+    defects = [defect for defect in _folders(folder / shape.test) if defect != truth]
+    if folder / shape.test == folder:
+        defects = list(folder_labels(defects))
+    for defect in defects:
+        if defect.name.casefold() in NORMAL_WORDS:
             samples += [Sample(image, None, class_name, False) for image in list_images(defect)]
             continue
-        mask_folder = folder / shape.ground_truth / defect.name
+        if not truth.is_dir():  # only labels are known of this class
+            samples += [Sample(image, None, class_name, True, defect.name) for image in list_images(defect)]
+            continue
+        mask_folder = truth / defect.name
         masks = list_images(mask_folder) if mask_folder.is_dir() else []
         pairing = pair_by_name(list_images(defect), masks, mask_folder)
         samples += [Sample(image, mask, class_name, True, defect.name) for image, mask in pairing.pairs.items()]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ad_dinov3.errors import DataError
 from ad_dinov3.types import Sample
 
-NORMAL_WORDS = frozenset({"good", "ok", "normal"})
 _MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The samples of a data set and what did not fit.
+    """The samples of a data set and what did not fit; anomalous samples may have a label and no mask.
 
     Attributes:
         samples: ordered by class, defect and name (natural order).
@@ -27,12 +26,28 @@ class Listing:
     problems: tuple[str, ...] = ()
     orphans: tuple[Path, ...] = ()
 
+    @property
+    def without_masks(self) -> list[Sample]:
+        """The anomalous samples of which only the label is known."""
+        return [sample for sample in self.samples if not sample.has_pixel_labels]
+
+    def requiring_masks(self) -> Listing:
+        """The same with a problem in the place of each anomalous sample that has no mask."""
+        lines = tuple(f"{sample.image_path}: anomalous, and there is no mask for it" for sample in self.without_masks)
+        kept = tuple(sample for sample in self.samples if sample.has_pixel_labels)
+        return replace(self, samples=kept, problems=self.problems + lines)
+
     def complete(self) -> list[Sample]:
-        """The samples, if nothing is wrong.
+        """The samples, if nothing is wrong and every pixel's label is known.
 
         Raises:
             DataError: at least one image has no usable mask; the first few are named.
         """
+        if bare := self.without_masks:
+            raise DataError(
+                f"masks are needed here, and {len(bare)} anomalous images have none, such as {bare[0].image_path}; "
+                "what has labels alone can be measured by images: `ad-dinov3 evaluate`"
+            )
         if self.problems:
             shown = "\n  ".join(self.problems[:_MAX_SHOWN])
             more = f"\n  and {len(self.problems) - _MAX_SHOWN} more" if len(self.problems) > _MAX_SHOWN else ""

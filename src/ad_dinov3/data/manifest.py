@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ad_dinov3.data.listing import NORMAL_WORDS, Listing, collected, folder_contents, listed_sample
+from ad_dinov3.data.labels import NORMAL_WORDS
+from ad_dinov3.data.listing import Listing, collected, folder_contents, listed_sample
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import write_text

@@ -20,9 +20,12 @@ def load_mask(sample: Sample, size: tuple[int, int] | None = None) -> NDArray[np
             image's own size.
 
     Raises:
-        DataError: the mask cannot be read or has another size than its image; names both files.
+        DataError: the image is anomalous and has no mask, or the mask cannot be read or has another size than its
+            image; names both files.
         ImageError: the image's size is asked for (normal image, ``size`` None) and cannot be read.
     """
+    if not sample.has_pixel_labels:
+        raise DataError(f"{sample.image_path}: anomalous, and there is no mask for it")
     if sample.mask_path is None:
         return np.zeros(size or image_size(sample.image_path), np.bool_)
     try:
@@ -45,9 +48,11 @@ def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.bo
 
 
 def pair_problem(sample: Sample) -> str | None:
-    """Decode a sample's image and mask completely; what is wrong with them, or None."""
+    """Decode a sample's image, and its mask if there is one, completely; what is wrong with them, or None."""
     try:
         decode_image(sample.image_path)
+        if not sample.has_pixel_labels:
+            return None
         mask = load_mask(sample)
     except (ImageError, DataError) as error:
         return str(error)

@@ -102,7 +102,7 @@ def _thumbnail(sample: Sample) -> Image.Image:
     canvas = Image.new("RGB", (_THUMB_PX, _THUMB_PX), (235, 235, 235))
     try:
         image = decode_image(sample.image_path)
-        mask = load_mask(sample)
+        mask = load_mask(sample) if sample.has_pixel_labels else np.zeros(image.shape[:2], np.bool_)
     except (ImageError, DataError):
         ImageDraw.Draw(canvas).text((8, 8), "unreadable", fill="black")  # the list of problems says why
         return canvas
