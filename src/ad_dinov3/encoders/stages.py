@@ -7,14 +7,16 @@ stage is computed and nothing but the stages is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DINOv3ConvNextModel, DINOv3ViTModel
 
 from ad_dinov3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import DINOv3ConvNextModel, DINOv3ViTModel
 
 _STEM_STRIDE = 4  # a ConvNeXt's first stage; each further stage halves the grid
 
@@ -42,7 +44,7 @@ class StagedViT(nn.Module):
     def __init__(self, model: DINOv3ViTModel, stages: Sequence[int]) -> None:
         super().__init__()
         blocks = _part_list(model, "layer")
-        self.stages = _checked_stages(stages, len(blocks))
+        self.stages = checked_stages(stages, len(blocks))
         self.embeddings = model.embeddings
         self.rope_embeddings = model.rope_embeddings
         self.blocks = blocks[: self.stages[-1]]
@@ -91,7 +93,7 @@ class StagedConvNeXt(nn.Module):
         strides = tuple(_STEM_STRIDE << index for index in range(len(parts)))
         if grid_stride not in strides:
             raise ConfigError(f"expected a grid stride out of {strides}, got {grid_stride}")
-        self.stages = _checked_stages(stages, len(parts))
+        self.stages = checked_stages(stages, len(parts))
         last = self.stages[-1]
         self.parts = parts[:last]
         entries = [part.get_submodule("downsample_layers.0") for part in parts[1:]]
@@ -117,7 +119,7 @@ class StagedConvNeXt(nn.Module):
         for count, (part, norm, stride) in enumerate(zip(self.parts, self.norms, self.strides, strict=True), start=1):
             features = part(features)  # (B, C_l, H / stride, W / stride)
             if count in self.stages:
-                on_grid = _to_grid(norm(features), stride, self.patch_size)
+                on_grid = to_grid(norm(features), stride, self.patch_size)
                 patches.append(on_grid.permute(0, 2, 3, 1)[:, :rows, :columns])
                 globals_.append(norm(features.mean((2, 3), keepdim=True)).flatten(1))
         return StageTokens(tuple(patches), tuple(globals_))
@@ -135,13 +137,18 @@ class _ChannelsFirstNorm(nn.Module):
         return normed.permute(0, 3, 1, 2)
 
 
-def _checked_stages(stages: Sequence[int], depth: int) -> tuple[int, ...]:
+def checked_stages(stages: Sequence[int], depth: int) -> tuple[int, ...]:
+    """The stages, if they are ascending and within 1..depth.
+
+    Raises:
+        ConfigError: they are not.
+    """
     if not stages or list(stages) != sorted(set(stages)) or stages[0] < 1 or stages[-1] > depth:
         raise ConfigError(f"expected ascending stages within 1..{depth}, got {tuple(stages)}")
     return tuple(stages)
 
 
-def _to_grid(features: Tensor, stride: int, grid_stride: int) -> Tensor:
+def to_grid(features: Tensor, stride: int, grid_stride: int) -> Tensor:
     """The map (B, C, h, w) of one stride on the grid of another: averages going down, bilinear going up."""
     if stride < grid_stride:
         return F.avg_pool2d(features, grid_stride // stride)
