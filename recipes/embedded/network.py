@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
 from ad_dinov3.config import MethodConfig
-from ad_dinov3.encoders.context import ContextConvNeXt
+from ad_dinov3.encoders.context import ContextStages
 from ad_dinov3.encoders.stages import StagedConvNeXt
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3, StageOutputs
 from ad_dinov3.types import Features
@@ -105,7 +105,7 @@ class Network(nn.Module):
         start_from_filters(self.backbone, np.random.default_rng(seed))
         own = StagedConvNeXt(self.backbone, (1, 2, 3, 4), GRID_STRIDE).to(memory_format=torch.channels_last)
         # Not registered: its modules are the backbone's own.
-        self._staged = [ContextConvNeXt(own, IMAGENET_MEAN, IMAGENET_STD)]
+        self._staged = [ContextStages(own, IMAGENET_MEAN, IMAGENET_STD)]
         self.head = small_head(self._staged[0].widths)
 
     def forward(self, pixels: Tensor) -> list[StageOutputs]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from ad_dinov3.encoders.context import FILTER_WIDTH, ContextConvNeXt, FilterBank
+from ad_dinov3.encoders.context import FILTER_WIDTH, ContextStages, FilterBank
 from ad_dinov3.encoders.dinov3 import Dinov3Encoder, load_dinov3
 
 NO_CHANGE = (0.0,) * 3, (1.0,) * 3
@@ -70,7 +70,7 @@ def test_grey_images_have_no_colour_responses_and_coloured_ones_do() -> None:
 
 def test_context_stages_are_filters_then_the_image_then_its_half(context_encoder: Dinov3Encoder) -> None:
     module = context_encoder.module
-    assert isinstance(module, ContextConvNeXt)
+    assert isinstance(module, ContextStages)
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     features = context_encoder.encode(images)
     assert context_encoder.spec.widths == (FILTER_WIDTH, *STAGE_WIDTHS, *STAGE_WIDTHS[2:])

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from tiny_models import context_folder, learned_model
 
-from ad_dinov3.encoders.context import ContextConvNeXt
+from ad_dinov3.encoders.context import ContextStages
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.session import Session
@@ -23,7 +23,7 @@ ODD = (80, 96)
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = context_folder(tmp_path_factory.mktemp("context"))
     made = learned_model(folder, input__height=ODD[0], input__width=ODD[1], method__rarity=0)
-    assert isinstance(made.encoder.module, ContextConvNeXt)  # type: ignore[attr-defined]
+    assert isinstance(made.encoder.module, ContextStages)  # type: ignore[attr-defined]
     return made
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-BACKBONE = _HERE / "nano"
-"""Folder of the embedded model's frozen backbone."""
+BACKBONES = {name: _HERE / name for name in ("lite0", "nano")}
+"""Folders of the frozen backbones that come with the package, by name."""
 EMBEDDED_MODEL = _HERE / "embedded"
 """Folder of the embedded model, as `ad_dinov3.model.save_model` writes it."""
 SAMPLES = _HERE / "samples"

@@ -102,19 +102,19 @@ def _transformers() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     from huggingface_hub import constants
 
-    from ad_dinov3.weights import NANO, PUBLIC_BACKBONES, PUBLIC_CLIPS, find_local, weights_folder
+    from ad_dinov3.weights import LITE, NANO, PUBLIC_BACKBONES, PUBLIC_CLIPS, find_local, weights_folder
 
     folder = weights_folder()
     if folder is not None and not folder.is_dir():
         yield Finding("problem", "AD_DINOV3_WEIGHTS", f"{folder} is not a folder; correct or unset the variable")
-    for name in (NANO, *(row.name for row in (*PUBLIC_BACKBONES, *PUBLIC_CLIPS))):
+    for name in (LITE, NANO, *(row.name for row in (*PUBLIC_BACKBONES, *PUBLIC_CLIPS))):
         found = find_local(name)
         if found is not None and found.path.exists():
             yield Finding("ok", name, f"{found.path} ({found.origin})")
-        elif name == NANO:
+        elif name in (LITE, NANO):
             yield Finding("problem", name, f"{found.path if found else ''} is missing; install the package again")
     if not any(find_local(row.name) for row in PUBLIC_BACKBONES):
-        yield Finding("note", "weights", "no public backbone here; nano works without; see: ad-dinov3 weights list")
+        yield Finding("note", "weights", "no public backbone here; lite0 works without; see: ad-dinov3 weights list")
     if constants.is_offline_mode():
         yield Finding("note", "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
 

@@ -19,14 +19,22 @@ def list_weights() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ad_dinov3.weights import DINOV3_LICENCE_URL, NANO, PUBLIC_BACKBONES, PUBLIC_CLIPS, find_local, weights_folder
+    from ad_dinov3.weights import (
+        DINOV3_LICENCE_URL,
+        LITE,
+        NANO,
+        PUBLIC_BACKBONES,
+        PUBLIC_CLIPS,
+        find_local,
+        weights_folder,
+    )
 
     table = Table("name", "shape", "licence", "on this machine", box=None, pad_edge=False)
-    shapes = {NANO: "embedded"}
+    shapes = {LITE: "embedded", NANO: "embedded"}
     for row in PUBLIC_BACKBONES:
         shapes[row.name] = f"{row.kind} {'/'.join(map(str, row.widths))} x {'/'.join(map(str, row.depths))}"
     shapes |= {row.name: "CLIP text 768 x 12" for row in PUBLIC_CLIPS}
-    licences = {NANO: "Apache-2.0", **{row.name: "DINOv3" for row in PUBLIC_BACKBONES}}
+    licences = {LITE: "Apache-2.0", NANO: "Apache-2.0", **{row.name: "DINOv3" for row in PUBLIC_BACKBONES}}
     for name, shape in shapes.items():
         found = find_local(name)
         where = f"{found.path} ({found.origin})" if found and found.path.exists() else "[dim]not here[/dim]"
@@ -89,6 +97,7 @@ def download(
     from ad_dinov3.weights import (
         DINOV3_LICENCE,
         DINOV3_LICENCE_URL,
+        LITE,
         NANO,
         PublicBackbone,
         download_snapshot,
@@ -98,8 +107,8 @@ def download(
         write_sums,
     )
 
-    if name == NANO:
-        raise WeightsError("nano comes with the package; there is nothing to download")
+    if name in (LITE, NANO):
+        raise WeightsError(f"{name} comes with the package; there is nothing to download")
     row = public_row(name)
     repository = hub_repository(name)
     folder = to / (row.name if row else repository.partition("/")[2])

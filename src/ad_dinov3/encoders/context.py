@@ -1,8 +1,8 @@
 """What a small backbone lacks, beside its own stages: classical filter responses, and the image at half its size.
 
-Not in the paper, and not for DINOv3's own weights. A backbone of 0.3 M parameters sees little of its surroundings and
-has few filters; here its stages are joined by those of the image at half size, with the same weights, and by a stage
-without weights that holds what the classical detector of `methods.mahalanobis` looks at.
+Not in the paper, and not for DINOv3's own weights. A small backbone sees little of its surroundings and has few
+filters; here its stages are joined by those of the image at half size, with the same weights, and by a stage without
+weights that holds what the classical detector of `methods.mahalanobis` looks at.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ad_dinov3.encoders.efficientnet_lite import StagedLite
 from ad_dinov3.encoders.stages import StagedConvNeXt, StageTokens
 
 FILTER_WIDTH = 24
@@ -51,15 +52,15 @@ class FilterBank(nn.Module):
         return torch.cat([*means, *peaks, chroma], 1).permute(0, 2, 3, 1)
 
 
-class ContextConvNeXt(nn.Module):
-    """A staged ConvNeXt with the filter bank as first stage, its own stages, and those of the image at half size.
+class ContextStages(nn.Module):
+    """A staged backbone with the filter bank as first stage, its own stages, and those of the image at half size.
 
     Args:
         staged: the backbone.
         mean, std: statistics that the pixels were normalised with.
     """
 
-    def __init__(self, staged: StagedConvNeXt, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+    def __init__(self, staged: StagedConvNeXt | StagedLite, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.staged = staged
         self.filters = FilterBank(mean, std, staged.patch_size)

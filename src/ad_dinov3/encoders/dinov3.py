@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
-from ad_dinov3.encoders.context import ContextConvNeXt
+from ad_dinov3.encoders.context import ContextStages
+from ad_dinov3.encoders.efficientnet_lite import Group, StagedLite, read_groups
 from ad_dinov3.encoders.filling import fill, fingerprint
 from ad_dinov3.encoders.stages import StagedConvNeXt, StagedViT
 from ad_dinov3.errors import ShapeError
@@ -21,7 +22,7 @@ _CONVNEXT_SETTINGS = ("hidden_act", "layer_norm_eps")
 _MASK_TOKEN = "embeddings.mask_token"  # unused here; some layouts drop it
 
 
-StagedModule = StagedViT | StagedConvNeXt | ContextConvNeXt
+StagedModule = StagedViT | StagedConvNeXt | StagedLite | ContextStages
 
 
 class Dinov3Encoder:
@@ -117,13 +118,18 @@ def build_dinov3(
         module = StagedViT(_built_vit(vit, weights), stages or quarters(vit.num_hidden_layers))
         settings |= {key: getattr(vit, key) for key in _VIT_SETTINGS}
     else:
-        convnext = DINOv3ConvNextConfig.from_dict(dict(weights.config))
-        every = tuple(range(1, convnext.num_stages + 1))
-        module = StagedConvNeXt(_built_convnext(convnext, weights), stages or every, weights.grid_stride)
+        if weights.kind == "efficientnet_lite":
+            groups, usual = read_groups(weights.config, weights.path)
+            module = _built_lite(groups, stages or usual, weights)
+            settings["groups"] = groups
+        else:
+            convnext = DINOv3ConvNextConfig.from_dict(dict(weights.config))
+            every = tuple(range(1, convnext.num_stages + 1))
+            module = StagedConvNeXt(_built_convnext(convnext, weights), stages or every, weights.grid_stride)
+            settings |= {key: getattr(convnext, key) for key in _CONVNEXT_SETTINGS}
         if weights.context:
-            module = ContextConvNeXt(module, weights.mean, weights.std)
+            module = ContextStages(module, weights.mean, weights.std)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks the argument
-        settings |= {key: getattr(convnext, key) for key in _CONVNEXT_SETTINGS}
     settings |= {"kind": weights.kind, "stages": module.stages, "grid": module.patch_size}
     if weights.context:
         settings["context"] = True
@@ -163,6 +169,13 @@ def _built_convnext(config: DINOv3ConvNextConfig, weights: BackboneWeights) -> D
     with torch.device("meta"):
         model = DINOv3ConvNextModel(config)
     _fill_backbone(model, weights)
+    return model
+
+
+def _built_lite(groups: Sequence[Group], stages: Sequence[int], weights: BackboneWeights) -> StagedLite:
+    with torch.device("meta"):
+        model = StagedLite(groups, stages, weights.grid_stride)
+    fill(model, weights.state, weights.path)
     return model
 
 

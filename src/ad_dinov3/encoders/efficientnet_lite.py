@@ -1,11 +1,13 @@
 """EfficientNet-Lite (Google, 2020) as stages: plain convolutions with ReLU6, no attention, made for small machines.
 
-The network is written here, its batch norms already folded into the convolutions. Weights: ``assets/lite0``.
+The network is written here, its batch norms already folded into the convolutions; `recipes/embedded/convert_lite.py`
+makes such weights from the published ones. Nothing here needs ``transformers``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_dinov3.encoders.stages import StageTokens, checked_stages, to_grid
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.errors import ConfigError, WeightsError
 
 _STEM_WIDTH = 32
 _STEM_STRIDE = 2
@@ -135,3 +137,18 @@ class StagedLite(nn.Module):
                 patches.append(on_grid.permute(0, 2, 3, 1)[:, :rows, :columns])
                 globals_.append(features.mean((2, 3)))
         return StageTokens(tuple(patches), tuple(globals_))
+
+
+def read_groups(config: Mapping[str, object], path: Path) -> tuple[tuple[Group, ...], tuple[int, ...]]:
+    """The architecture and the usual stages from a backbone's ``config.json``.
+
+    Raises:
+        WeightsError: ``groups`` or ``stages`` is missing or of another form.
+    """
+    groups, stages = config.get("groups"), config.get("stages")
+    if not isinstance(groups, list) or not isinstance(stages, list) or not all(len(row) == 5 for row in groups):
+        raise WeightsError(
+            f"{path}: expected a config.json beside it with groups (rows of {', '.join(Group._fields)}) and stages "
+            f"(counts of blocks), found {groups!r} and {stages!r}; take the whole folder"
+        )
+    return tuple(Group(*map(int, row)) for row in groups), tuple(map(int, stages))

@@ -7,16 +7,14 @@ stage is computed and nothing but the stages is kept.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import DINOv3ConvNextModel, DINOv3ViTModel
 
 from ad_dinov3.errors import ConfigError
-
-if TYPE_CHECKING:
-    from transformers import DINOv3ConvNextModel, DINOv3ViTModel
 
 _STEM_STRIDE = 4  # a ConvNeXt's first stage; each further stage halves the grid
 
@@ -138,10 +136,10 @@ class _ChannelsFirstNorm(nn.Module):
 
 
 def checked_stages(stages: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The stages, if they are ascending and within 1..depth.
+    """The stages as they are.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: stages that are not ascending or not within 1..depth.
     """
     if not stages or list(stages) != sorted(set(stages)) or stages[0] < 1 or stages[-1] > depth:
         raise ConfigError(f"expected ascending stages within 1..{depth}, got {tuple(stages)}")

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ad_dinov3.assets import SAMPLES
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.data.transforms import resize_image
+from ad_dinov3.encoders.context import ContextStages
+from ad_dinov3.encoders.efficientnet_lite import StagedLite
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
@@ -45,7 +48,9 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
 }
 _MAX_COMPARED = 16
 _MAX_CALIBRATION = 300
-_NOT_KEPT = ("MatMul", "Constant", "Parameter", "Result")  # a ConvNeXt's linear layers, and what is no operation
+_NO_OPERATION = ("Constant", "Parameter", "Result")
+_LINEAR = ("MatMul", *_NO_OPERATION)  # what 8 bits take of a ConvNeXt
+_CONVOLUTIONS = ("Convolution", "GroupConvolution", *_NO_OPERATION)  # and of an EfficientNet-Lite
 
 
 @dataclass(frozen=True)
@@ -248,21 +253,27 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
 
     The head is a hundredth of the work, and its standardised tokens and steep softmax are what 8 bits hurt most. Of a
     ConvNeXt only the linear layers are taken, most of its work: its stem, whose few inputs have few levels, and the
-    sums and norms between its blocks, whose error every later block inherits, move maps seven times as far.
+    sums and norms between its blocks, whose error every later block inherits, move maps seven times as far. Of an
+    EfficientNet-Lite all convolutions are taken, and neither the sums between them nor the filter bank beside it.
     """
     import openvino
 
     encode, judge = (openvino.convert_model(half) for half in trace_halves(graph))
     encode.reshape([1, 3, *graph.size])
-    kept: list[str] = []
-    if not isinstance(graph.backbone, StagedViT):
-        kept = [op.get_friendly_name() for op in encode.get_ops() if op.get_type_name() not in _NOT_KEPT]
+    taken = _taken(graph.backbone)
+    kept = [op.get_friendly_name() for op in encode.get_ops() if taken and op.get_type_name() not in taken]
     small = quantize(encode, [pixels[None] for pixels in calibration], kept)
     tokens = len(small.results)
     for result, parameter in zip(small.results, judge.parameters[:tokens], strict=True):
         for reader in parameter.output(0).get_target_inputs():
             reader.replace_source_output(result.input_value(0))
     return openvino.Model(judge.results, [*small.parameters, *judge.parameters[tokens:]], "scores")
+
+
+def _taken(backbone: nn.Module) -> tuple[str, ...]:
+    """Kinds of operations that 8 bits take of a backbone; none: all of them."""
+    staged = backbone.staged if isinstance(backbone, ContextStages) else backbone
+    return {StagedViT: (), StagedLite: _CONVOLUTIONS}.get(type(staged), _LINEAR)
 
 
 def quantize(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ad_dinov3.encoders.context import ContextConvNeXt
+from ad_dinov3.encoders.context import ContextStages
 from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedModule
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError
@@ -232,7 +232,7 @@ def check_size(encoder: str, size: tuple[int, int], step: int) -> None:
 
 def _step(module: StagedModule) -> int:
     """Sides in multiples of this many px need no padding in any stage, nor in those of the image at half size."""
-    if isinstance(module, ContextConvNeXt):
+    if isinstance(module, ContextStages):
         return 2 * module.staged.step
     return module.size_multiple if isinstance(module, StagedViT) else module.step
 

@@ -26,6 +26,7 @@ from ad_dinov3.weights.resolve import ways as ways
 from ad_dinov3.weights.resolve import weights_folder as weights_folder
 from ad_dinov3.weights.table import DINOV3_LICENCE as DINOV3_LICENCE
 from ad_dinov3.weights.table import DINOV3_LICENCE_URL as DINOV3_LICENCE_URL
+from ad_dinov3.weights.table import LITE as LITE
 from ad_dinov3.weights.table import NANO as NANO
 from ad_dinov3.weights.table import PUBLIC_BACKBONES as PUBLIC_BACKBONES
 from ad_dinov3.weights.table import PUBLIC_CLIPS as PUBLIC_CLIPS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,12 +20,16 @@ from ad_dinov3.weights.table import DINOV3_LICENCE, IMAGENET_MEAN, IMAGENET_STD,
 from ad_dinov3.weights.tensors import read_tensors
 from ad_dinov3.weights.vit import heads_from_periods, stored_periods, vit_config, vit_to_hugging_face
 
-Layout = Literal["Hugging Face", "timm", "Meta"]
+Layout = Literal["Hugging Face", "timm", "Meta", "AD-DINOv3"]
 
 _DEFAULT_GRID_STRIDE = 16  # a ConvNeXt's common grid: the public ViTs' patch size
 _HEAD_WIDTH = 64  # channels per head of every public ViT but the 7B
 _ROPE_THETA = 100.0  # of every DINOv3 ViT
-_MODEL_TYPES: dict[str, Kind] = {"dinov3_vit": "vit", "dinov3_convnext": "convnext"}
+_MODEL_TYPES: dict[str, Kind] = {
+    "dinov3_vit": "vit",
+    "dinov3_convnext": "convnext",
+    "efficientnet_lite": "efficientnet_lite",
+}
 # A tensor that tells kind and layout; what stands before its name is a wrapper's prefix ("state_dict.", "backbone.").
 _ANCHORS: tuple[tuple[str, Kind, Layout], ...] = (
     ("embeddings.patch_embeddings.weight", "vit", "Hugging Face"),
@@ -33,6 +37,7 @@ _ANCHORS: tuple[tuple[str, Kind, Layout], ...] = (
     ("stages.0.downsample_layers.0.weight", "convnext", "Hugging Face"),
     ("downsample_layers.0.0.weight", "convnext", "Meta"),
     ("stem.0.weight", "convnext", "timm"),
+    ("blocks.0.depthwise.weight", "efficientnet_lite", "AD-DINOv3"),  # as our recipe writes it
 )
 
 
@@ -42,15 +47,15 @@ class BackboneWeights:
 
     Attributes:
         name: the model's name.
-        kind: ``vit`` or ``convnext``.
-        config: fields of the Hugging Face configuration.
+        kind: ``vit``, ``convnext`` or ``efficientnet_lite``.
+        config: fields of the Hugging Face configuration; of an EfficientNet-Lite, of our own.
         state: tensors by their Hugging Face names, blocks below ``layer.`` or ``stages.``.
         path: the file they came from.
         layout: how they were stored there.
         licence: name of the licence.
         mean, std: image statistics, per channel of [0, 1].
-        grid_stride: pixels per cell of a ConvNeXt's common grid.
-        context: a ConvNeXt's stages are joined by those of `encoders.context`.
+        grid_stride: pixels per cell of a convolutional backbone's common grid.
+        context: a small backbone's stages are joined by those of `encoders.context`.
         rope_periods: of a ViT's rotary positions, where its file holds others than its configuration gives.
         trained_on: names of the data sets that it has seen, where its config.json says so.
         training_images: sha256 of the images that it has seen, where a training_images.txt lies beside it.
@@ -86,7 +91,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
     kind, layout, prefix = _detected(file, raw)
     raw = {name.removeprefix(prefix): tensor for name, tensor in raw.items() if name.startswith(prefix)}
     settings = read_json(folder / "config.json")
-    if layout == "Hugging Face":
+    if layout in ("Hugging Face", "AD-DINOv3"):
         state = {re.sub(r"^model\.(?=layer\.|stages\.)", "", name): tensor for name, tensor in raw.items()}
     else:
         state, unknown = (vit_to_hugging_face if kind == "vit" else convnext_to_hugging_face)(raw)
@@ -97,9 +102,7 @@ def load_backbone_weights(source: WeightSource) -> BackboneWeights:
             )
     row = source.backbone
     try:
-        inferred = (
-            convnext_config(state) if kind == "convnext" else vit_config(state, _heads(file, settings, raw, state, row))
-        )
+        inferred = _inferred(kind, state, lambda: _heads(file, settings, raw, state, row))
     except KeyError as missing:
         raise WeightsError(f"{file}: expected a DINOv3 {kind}, found no tensor {missing}; download it again") from None
     _check_row(file, row, kind, inferred)
@@ -133,6 +136,13 @@ def _detected(file: Path, raw: Mapping[str, Tensor]) -> tuple[Kind, Layout, str]
         f"{file}: expected a DINOv3 backbone in the layout of Hugging Face, timm or Meta, found {examples}."
         f"{ways(PUBLIC_BACKBONES[3])}"
     )
+
+
+def _inferred(kind: Kind, state: Mapping[str, Tensor], heads: Callable[[], int]) -> Mapping[str, object]:
+    """The configuration that the shapes tell; nothing of an EfficientNet-Lite, whose strides no shape tells."""
+    if kind == "efficientnet_lite":
+        return {}
+    return convnext_config(state) if kind == "convnext" else vit_config(state, heads())
 
 
 def _config(

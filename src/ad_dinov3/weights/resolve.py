@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ad_dinov3.assets import BACKBONE
+from ad_dinov3.assets import BACKBONES
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.weights.hub import cached_snapshot, download_snapshot
 from ad_dinov3.weights.table import (
     DINOV3_LICENCE,
     META_FORM_URL,
-    NANO,
     OWN_LICENCE,
     PUBLIC_BACKBONES,
     PUBLIC_CLIPS,
@@ -56,8 +55,8 @@ class WeightSource:
 def resolve_weights(name_or_path: str, *, offline: bool = False) -> WeightSource:
     """Find a model's weights; a download happens only for a name that is nowhere on this machine.
 
-    The order: ``nano`` (the embedded model), an existing path, the folder that AD_DINOV3_WEIGHTS names, the Hugging
-    Face cache, then one download unless ``offline`` or HF_HUB_OFFLINE says no.
+    The order: ``lite0`` and ``nano`` (which come with the package), an existing path, the folder that AD_DINOV3_WEIGHTS
+    names, the Hugging Face cache, then one download unless ``offline`` or HF_HUB_OFFLINE says no.
 
     Args:
         name_or_path: a folder, a file, a public name (``dinov3-vitl16``, ``vitl16``, ``clip-vit-l14``), a repository
@@ -80,8 +79,8 @@ def resolve_weights(name_or_path: str, *, offline: bool = False) -> WeightSource
 
 def find_local(name_or_path: str) -> WeightSource | None:
     """The weights as ``resolve_weights`` finds them without a download, or None."""
-    if name_or_path == NANO:
-        return WeightSource(NANO, BACKBONE, "embedded", licence=OWN_LICENCE)
+    if name_or_path in BACKBONES:
+        return WeightSource(name_or_path, BACKBONES[name_or_path], "embedded", licence=OWN_LICENCE)
     path = Path(name_or_path).expanduser()
     if path.exists():
         return _named(path.name, path, "path")
@@ -182,7 +181,7 @@ def _repositories(name: str) -> tuple[str, ...]:
 
 
 def _unknown(name: str) -> str:
-    known = [NANO, *(row.name for row in (*PUBLIC_BACKBONES, *PUBLIC_CLIPS))]
+    known = [*BACKBONES, *(row.name for row in (*PUBLIC_BACKBONES, *PUBLIC_CLIPS))]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}? " if close else ""
     return (

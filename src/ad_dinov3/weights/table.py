@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["vit", "convnext"]
+Kind = Literal["vit", "convnext", "efficientnet_lite"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -17,7 +17,8 @@ DINOV3_LICENCE_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-
 META_FORM_URL = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/"
 OWN_LICENCE = "Apache-2.0"
 
-NANO = "nano"  # the model that comes with the package
+NANO = "nano"  # our own small ConvNeXt
+LITE = "lite0"  # EfficientNet-Lite0, pretrained on ImageNet
 
 
 @dataclass(frozen=True)
