@@ -89,7 +89,7 @@ def test_every_room_has_a_row() -> None:
         ("import ad_dinov3.cli", ["torch", "numpy", "typer", "rich"]),
         ("import ad_dinov3.metrics.ranking, ad_dinov3.metrics.regions, ad_dinov3.metrics.streaming", ["torch", "PIL"]),
         ("import ad_dinov3.types, ad_dinov3.config, ad_dinov3.errors", ["torch"]),
-        ("import ad_dinov3.predict.drive, ad_dinov3.predict.sinks, ad_dinov3.report.page", ["torch", "transformers"]),
+        ("import ad_dinov3.predict.folder, ad_dinov3.infer.opening, ad_dinov3.report.page", ["torch", "transformers"]),
         ("import ad_dinov3.serve.app", ["torch", "transformers"]),
         ("import ad_dinov3.data.decode, ad_dinov3.data.streams, ad_dinov3.data.transforms", ["torch"]),
     ],

@@ -18,7 +18,8 @@ from ad_dinov3.cli import evaluate, predict, remember
 from ad_dinov3.config import PRESETS
 from ad_dinov3.data.normals import find_normals
 from ad_dinov3.errors import ConfigError, DataError, WeightsError
-from ad_dinov3.infer.detector import Detector, load
+from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.opening import load
 from ad_dinov3.model import Model, new_model, save_model
 
 FEW_SHOT = ("winclip", "april_gan")

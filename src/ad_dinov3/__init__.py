@@ -21,7 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if TYPE_CHECKING:
     from ad_dinov3.errors import AdDinoError as AdDinoError
     from ad_dinov3.infer.detector import Detector as Detector
-    from ad_dinov3.infer.detector import load as load
+    from ad_dinov3.infer.opening import load as load
     from ad_dinov3.infer.prediction import Prediction as Prediction
     from ad_dinov3.training.loop import train as train
 
@@ -31,7 +31,7 @@ _HOMES = {
     "AdDinoError": "errors",
     "Detector": "infer.detector",
     "Prediction": "infer.prediction",
-    "load": "infer.detector",
+    "load": "infer.opening",
     "train": "training.loop",
 }
 __all__ = ["AdDinoError", "Detector", "Prediction", "__version__", "load", "train"]

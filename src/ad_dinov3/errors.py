@@ -6,6 +6,7 @@
     ├── ImageError             one image cannot be decoded (carries the path; a run goes on without it)
     ├── DataError              a data set's tree, manifest or masks do not fit together
     ├── ShapeError             a tensor or array has a shape that the function does not take
+    ├── ScoreError             a model answered with NaN, infinity or a value outside [0, 1]
     ├── TrainingError          training cannot go on (NaN, a checkpoint of another run, no disk)
     ├── export.ParityError     an exported graph's maps differ from the model's by more than the tolerance
     └── MissingExtraError      an optional dependency is needed; the message names the pip line
@@ -50,6 +51,10 @@ class DataError(AdDinoError):
 
 class ShapeError(AdDinoError, ValueError):
     """A tensor or array has a shape that the function does not take."""
+
+
+class ScoreError(AdDinoError):
+    """A model answered with NaN, infinity or a value outside [0, 1]."""
 
 
 class TrainingError(AdDinoError):

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ad_dinov3.assets import EMBEDDED_MODEL
+from ad_dinov3.assets import EMBEDDED, EMBEDDED_MODEL
 from ad_dinov3.config import METHOD_TITLES, PRESETS, ModelConfig, validated
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
@@ -37,7 +37,6 @@ from ad_dinov3.methods.rivals import FEW_SHOT_HEADS, RIVAL_HEADS, add_prompts, l
 from ad_dinov3.types import Features, ImageEncoder, Method, Scores
 from ad_dinov3.weights import read_tensors
 
-EMBEDDED = "embedded"
 _ENCODE_BATCH = 8
 _CONFIG, _HEAD, _MEMORY, _CARD, _NOTICE = (
     "config.json",

@@ -17,8 +17,9 @@ from ad_dinov3.export import build
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.export.parity import Parity, ParityError, Tolerance, compare
 from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.runtimes import _no_pickled_code
 from ad_dinov3.infer.scorer import RawScores
-from ad_dinov3.infer.session import Session, _no_pickled_code
+from ad_dinov3.infer.session import Session
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")

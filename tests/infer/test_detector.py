@@ -72,10 +72,8 @@ def test_nothing_in_gives_nothing_out(detector: Detector) -> None:
 
 
 def test_wrong_array_is_refused_with_its_shape(detector: Detector) -> None:
-    with pytest.raises(ShapeError, match=r"\(4, 5, 2\) uint8"):
-        detector.predict(np.zeros((4, 5, 2), np.uint8))
-    with pytest.raises(ShapeError, match="float64"):
-        detector.predict(np.zeros((4, 5, 3)))  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match=r"\(4, 5, 7\)"):
+        detector.predict(np.zeros((4, 5, 7), np.uint8))
 
 
 def test_missing_file_is_named(detector: Detector, tmp_path: Path) -> None:

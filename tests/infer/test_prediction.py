@@ -8,10 +8,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.errors import ConfigError, ScoreError, ShapeError
+from ad_dinov3.infer.decide import DecisionRule, smallest_region_px
 from ad_dinov3.infer.image_files import write_map_png16, write_map_tiff
-from ad_dinov3.infer.prediction import Prediction
-from ad_dinov3.infer.scorer import RawScores
+from ad_dinov3.infer.prediction import Prediction, conclude
+from ad_dinov3.infer.scorer import RawScore, RawScores
 
 
 @pytest.fixture
@@ -80,3 +81,49 @@ def test_a_threshold_in_per_cent_is_refused() -> None:
 def test_raw_scores_of_different_lengths_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(3, 4, 4\) and \(2,\)"):
         RawScores(np.zeros((3, 4, 4), np.float32), np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_prediction_cannot_hold_nan_or_infinity(broken: float) -> None:
+    anomaly_map = np.zeros((4, 4), np.float32)
+    with pytest.raises(ScoreError, match="NaN or infinity"):
+        Prediction(anomaly_map, broken, "a", "b", 0.5)
+    anomaly_map[1, 2] = broken
+    with pytest.raises(ScoreError, match="NaN or infinity"):
+        Prediction(anomaly_map, 0.1, "a", "b", 0.5)
+
+
+@pytest.mark.parametrize(("map_value", "score"), [(7.0, 0.5), (0.5, 9.0), (-0.1, 0.5), (np.nan, 0.5), (0.5, np.nan)])
+def test_an_answer_outside_0_and_1_is_refused(map_value: float, score: float) -> None:
+    answer = RawScores(np.full((1, 2, 2), map_value, np.float32), np.array([score], np.float32))
+    with pytest.raises(ScoreError):
+        answer.row(0)
+
+
+def _raw(peak: float, score: float) -> RawScore:
+    patch_map = np.full((8, 8), 0.1, np.float32)
+    patch_map[2:5, 2:5] = peak
+    return RawScore(patch_map, score)
+
+
+def test_an_image_called_normal_has_no_regions_and_an_empty_mask_unless_asked() -> None:
+    silent = conclude(_raw(0.9, 0.4), (80, 80), DecisionRule(0.5), "a")
+    assert not silent.is_anomalous
+    assert (silent.regions, silent.mask().any(), silent.summary()["regions"]) == ([], False, [])
+    assert len(silent.regions_at(0.5)) == 1
+    assert silent.mask(0.5).any()
+    asked = conclude(_raw(0.9, 0.4), (80, 80), DecisionRule(0.5, regions_on_normal=True), "a")
+    assert len(asked.regions) == 1
+    assert asked.mask().sum() == asked.regions[0].area_px
+    loud = conclude(_raw(0.9, 0.6), (80, 80), DecisionRule(0.5), "a")
+    assert [region.box for region in loud.regions] == [region.box for region in asked.regions]
+
+
+def test_regions_finer_than_the_models_grid_do_not_count() -> None:
+    assert smallest_region_px((8, 8), (80, 80)) == 25
+    assert smallest_region_px((512, 512), (256, 256)) == 9
+    speck = np.full((8, 8), 0.1, np.float32)
+    speck[3, 3] = 0.56
+    raw = RawScore(speck, 0.9)
+    assert conclude(raw, (80, 80), DecisionRule(0.5), "a").regions == []
+    assert len(conclude(raw, (80, 80), DecisionRule(0.5, min_area_px=1), "a").regions) == 1

@@ -15,7 +15,8 @@ from http_client import post_image
 from toy_detector import draw_part
 
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
-from ad_dinov3.infer.session import Session, SessionConfig, SessionInput, is_exported, write_session_config
+from ad_dinov3.infer.exported import SessionConfig, SessionInput, is_exported, write_session_config
+from ad_dinov3.infer.session import Session
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")

@@ -10,7 +10,7 @@ from toy_detector import GRID, SIDE, ToyDetector
 from ad_dinov3.data.synthetic import render
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.infer.decide import find_regions, upsample
-from ad_dinov3.infer.detector import load
+from ad_dinov3.infer.opening import load
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.tiles import Fitted, Tiled, tile_starts
 

@@ -12,26 +12,27 @@ from toy_detector import SIDE, ToyDetector, draw_part
 
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import DataError
-from ad_dinov3.infer.decide import upsample
-from ad_dinov3.predict.drive import DriveOptions, Failure, Scored, Success, drive
+from ad_dinov3.infer.decide import DecisionRule, upsample
+from ad_dinov3.predict.drive import DriveOptions, drive
+from ad_dinov3.predict.types import Failure, Outcome, Result
 
-OPTIONS = DriveOptions(threshold=0.3, batch_size=4, threads=2)
+OPTIONS = DriveOptions(rule=DecisionRule(0.3), batch_size=4, threads=2)
 
 
 class Collector:
     """Keeps what it is given, and can be slow, full or picky."""
 
     def __init__(self, delay_s: float = 0.0, error: OSError | None = None, only: str = "") -> None:
-        self.scored: dict[str, Scored] = {}
+        self.results: dict[str, Result] = {}
         self.failed: list[str] = []
         self.closed = 0
         self._delay_s, self._error, self._only = delay_s, error, only
 
-    def write(self, scored: Scored) -> None:
+    def write(self, result: Result) -> None:
         time.sleep(self._delay_s)
-        if self._error is not None and self._only in scored.item.name:
+        if self._error is not None and self._only in result.scored.item.name:
             raise self._error
-        self.scored[scored.item.name] = scored
+        self.results[result.scored.item.name] = result
 
     def fail(self, failure: Failure) -> None:
         self.failed.append(failure.item.name)
@@ -52,12 +53,12 @@ def test_every_result_equals_scoring_its_image_alone(parts: Path) -> None:
     summary = drive(find_images([str(parts)]), detector, [collector], OPTIONS)
     assert (summary.anomalous, summary.normal, summary.exit_code) == (4, 7, 0)
     assert detector.batches == [4, 4, 3]
-    for name, scored in collector.scored.items():
+    for name, result in collector.results.items():
         image = np.asarray(Image.open(parts / name))
         alone = ToyDetector().score(ToyDetector().prepare(image)[None], ["object"])
-        np.testing.assert_array_equal(scored.image, image)
-        np.testing.assert_array_equal(scored.prediction.anomaly_map, upsample(alone.maps[0], image.shape[:2]))
-        assert scored.prediction.score == alone.scores[0]
+        np.testing.assert_array_equal(result.scored.image, image)
+        np.testing.assert_array_equal(result.prediction.anomaly_map, upsample(alone.maps[0], image.shape[:2]))
+        assert result.prediction.score == alone.scores[0]
 
 
 def test_outcomes_arrive_in_the_order_of_the_items(parts: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_slow_sink_holds_the_reading_back(parts: Path) -> None:
             yield ImageFile(Path("camera"), f"{number}.png", frame=image)
 
     class Slow(Collector):
-        def write(self, scored: Scored) -> None:
+        def write(self, result: Result) -> None:
             time.sleep(0.004)
             with lock:
                 written[0] += 1
@@ -127,7 +128,7 @@ def test_large_images_are_held_in_smaller_numbers() -> None:
     image = np.zeros((600, 600, 3), np.uint8)  # 1.03 MiB
     items = (ImageFile(Path("camera"), f"{number}.png", frame=image) for number in range(12))
     detector = ToyDetector()
-    drive(items, detector, [], DriveOptions(threshold=0.3, batch_size=8, threads=2, memory_mb=7))
+    drive(items, detector, [], DriveOptions(rule=DecisionRule(0.3), batch_size=8, threads=2, memory_mb=7))
     assert max(detector.batches) == 2
 
 
@@ -152,13 +153,13 @@ def test_decoding_goes_on_while_the_detector_computes() -> None:
 def test_told_to_stop_it_finishes_what_is_in_hand_and_closes_the_sinks(parts: Path) -> None:
     collector, done = Collector(), [0]
 
-    def count(outcome: Success | Failure) -> None:
+    def count(outcome: Outcome) -> None:
         done[0] += 1
 
     summary = drive(find_images([str(parts)]), ToyDetector(), [collector], OPTIONS, count, lambda: done[0] > 0)
     assert 0 < summary.scored < 11
     assert (summary.interrupted, summary.exit_code, collector.closed) == (True, 130, 1)
-    assert len(collector.scored) == summary.scored == done[0]
+    assert len(collector.results) == summary.scored == done[0]
 
 
 def test_a_name_that_cannot_be_written_fails_its_image_alone(parts: Path) -> None:

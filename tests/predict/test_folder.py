@@ -13,11 +13,13 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.errors import DataError
-from ad_dinov3.predict.drive import DriveOptions, Success
-from ad_dinov3.predict.folder import FolderRun, FolderSummary, Skipped, score_into_folder
-from ad_dinov3.predict.ledger import Outputs
+from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.predict.drive import DriveOptions
+from ad_dinov3.predict.folder import FolderRun, FolderSummary, score_into_folder
+from ad_dinov3.predict.outputs import MapFormat, Outputs
+from ad_dinov3.predict.types import Outcome
 
-OPTIONS = DriveOptions(class_name="plate", threshold=0.3, batch_size=4, threads=2)
+OPTIONS = DriveOptions(class_name="plate", rule=DecisionRule(0.3), batch_size=4, threads=2)
 
 
 @pytest.fixture
@@ -31,10 +33,16 @@ def parts(tmp_path: Path) -> Path:
     return root
 
 
-def score(parts: Path, out: Path, outputs: Outputs | None = None, **settings: object) -> FolderSummary:
+def score(
+    parts: Path,
+    out: Path,
+    outputs: Outputs | None = None,
+    detector: ToyDetector | None = None,
+    **settings: object,
+) -> FolderSummary:
     options = DriveOptions(**{**vars(OPTIONS), **settings})  # type: ignore[arg-type]
-    run = FolderRun(out, "toy", "f1", options, outputs or Outputs(), coco=True)
-    return score_into_folder(find_images([str(parts)]), ToyDetector(), run)
+    run = FolderRun(out, "toy", "f1", options, outputs or Outputs(), tables=("csv", "coco"))
+    return score_into_folder(find_images([str(parts)]), detector or ToyDetector(), run)
 
 
 def rows(out: Path) -> dict[str, dict[str, object]]:
@@ -87,24 +95,66 @@ def test_a_second_run_skips_what_is_done_and_tries_failures_again(parts: Path, t
     assert (score(parts, out).run.scored, rows(out)["bad.png"]["decision"]) == (1, "normal")
 
 
-@pytest.mark.parametrize("change", ["threshold", "file", "deleted output", "other outputs", "class"])
+@pytest.mark.parametrize("change", ["file", "deleted map", "other map format", "class"])
 def test_a_second_run_does_again_what_has_changed(parts: Path, tmp_path: Path, change: str) -> None:
     out = tmp_path / "out"
     score(parts, out)
-    if change == "threshold":
-        assert score(parts, out, threshold=0.9).run.scored == 5
-        assert rows(out)["a/x.png"]["decision"] == "normal"
-    elif change == "class":
-        assert score(parts, out, class_name="tile").run.scored == 5
-    elif change == "other outputs":
-        assert score(parts, out, Outputs(maps="png16")).run.scored == 5
+    again = ToyDetector()
+    if change == "class":
+        score(parts, out, detector=again, class_name="tile")
+    elif change == "other map format":
+        score(parts, out, Outputs(maps="png16"), again)
     else:
         if change == "file":
             draw_part(parts / "y9.png", size=(40, 44))
             os.utime(parts / "y9.png", ns=(1, 1))
         else:
-            (out / "masks/y9.png.png").unlink()
-        assert (score(parts, out).run.scored, (out / "masks/y9.png.png").is_file()) == (1, True)
+            (out / "maps/y9.png.tiff").unlink()
+        assert (score(parts, out, detector=again).run.scored, (out / "maps/y9.png.tiff").is_file()) == (1, True)
+    assert sum(again.batches) == (1 if change in {"file", "deleted map"} else 5)
+
+
+@pytest.mark.parametrize("maps", ["tiff", "png16"])
+def test_another_threshold_decides_on_the_stored_maps_without_the_model(
+    parts: Path, tmp_path: Path, maps: MapFormat
+) -> None:
+    outputs, idle = Outputs(maps=maps), ToyDetector()
+    score(parts, tmp_path / "again", outputs)
+    summary = score(parts, tmp_path / "again", outputs, idle, rule=DecisionRule(0.9))
+    assert (idle.batches, summary.run.scored, summary.skipped) == ([], 5, 0)
+    score(parts, tmp_path / "fresh", outputs, rule=DecisionRule(0.9))
+    again, fresh = (rows(tmp_path / place)["a/x.png"] for place in ("again", "fresh"))
+    assert {**again, "seconds": 0} == {**fresh, "seconds": 0}
+    assert again["decision"] == "normal"
+    for name in ("masks/b/x.bmp.png", "coco.json", *["overlays/b/x.bmp.jpg"] * (maps == "tiff")):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+    thumbnails = [(tmp_path / place / ".thumbnails.jsonl").read_bytes() for place in ("again", "fresh")]
+    assert thumbnails[0] == thumbnails[1]
+
+
+def test_without_maps_on_disk_another_threshold_scores_again(parts: Path, tmp_path: Path) -> None:
+    outputs, again = Outputs(maps="none"), ToyDetector()
+    score(parts, tmp_path / "out", outputs)
+    score(parts, tmp_path / "out", outputs, again, rule=DecisionRule(0.9))
+    assert sum(again.batches) == 5
+
+
+def test_a_deleted_mask_is_made_anew_from_the_map(parts: Path, tmp_path: Path) -> None:
+    score(parts, tmp_path / "out")
+    before = (tmp_path / "out/masks/a/x.png.png").read_bytes()
+    (tmp_path / "out/masks/a/x.png.png").unlink()
+    idle = ToyDetector()
+    assert score(parts, tmp_path / "out", detector=idle).run.scored == 1
+    assert (idle.batches, (tmp_path / "out/masks/a/x.png.png").read_bytes()) == ([], before)
+
+
+def test_a_damaged_map_is_named_and_the_rest_is_decided(parts: Path, tmp_path: Path) -> None:
+    score(parts, tmp_path / "out")
+    (tmp_path / "out/maps/a/x.png.tiff").write_bytes(b"no tiff")
+    summary = score(parts, tmp_path / "out", rule=DecisionRule(0.9))
+    assert [failure.item.name for failure in summary.run.failures] == ["a/x.png"]
+    assert "--overwrite" in summary.run.failures[0].reason
+    assert summary.run.scored == 4
 
 
 def test_a_run_killed_within_a_line_goes_on_after_the_last_whole_one(parts: Path, tmp_path: Path) -> None:
@@ -144,11 +194,14 @@ def test_an_output_folder_inside_the_source_is_not_scored_itself(parts: Path) ->
 
 
 def test_progress_hears_of_each_image_once(parts: Path, tmp_path: Path) -> None:
-    heard: list[object] = []
+    heard: list[Outcome] = []
     run = FolderRun(tmp_path / "out", "toy", "f1", OPTIONS)
     for _ in range(2):
         score_into_folder(find_images([str(parts)]), ToyDetector(), run, heard.append)
-    assert [type(outcome) for outcome in heard] == [Success] * 5 + [Skipped] * 5
+    assert [(outcome.item.name, outcome.is_new) for outcome in heard] == [
+        (name, is_new) for is_new in (True, False) for name in ("a/x.png", "b/x.bmp", "b/x.png", "y9.png", "y10.png")
+    ]
+    assert [outcome.decision for outcome in heard[:5]] == [outcome.decision for outcome in heard[5:]]
 
 
 def test_the_report_shows_worst_first_and_escapes_names(parts: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from ad_dinov3.cli import demo, predict
 from ad_dinov3.cli.demo import compare
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.predict.ledger import read_rows
+from ad_dinov3.predict.results import read_rows
 from ad_dinov3.types import Sample
 
 
@@ -27,13 +27,20 @@ from ad_dinov3.types import Sample
 def toy_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands load the toy detector, whatever model they name."""
 
-    def load(model: str = "embedded", *, device: str = "cpu", offline: bool = False) -> ToyDetector:
+    def load(
+        model: str = "embedded",
+        *,
+        method: str | None = None,
+        weights: str | None = None,
+        device: str = "cpu",
+        offline: bool = False,
+    ) -> ToyDetector:
         detector = ToyDetector()
         detector.config = SimpleNamespace(threshold=0.3)  # type: ignore[attr-defined]
         detector.fingerprint = model  # type: ignore[attr-defined]
         return detector
 
-    monkeypatch.setattr("ad_dinov3.infer.detector.load", load)
+    monkeypatch.setattr("ad_dinov3.infer.opening.load", load)
 
 
 @pytest.fixture
@@ -85,6 +92,25 @@ def test_predict_refuses_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(ConfigError, match="no images"):
         run(str(tmp_path / "none"), "-o", str(tmp_path / "out"))
+
+
+def test_a_run_that_finds_everything_done_says_what_was_found_then(parts: Path, tmp_path: Path) -> None:
+    run(str(parts), "-o", str(tmp_path / "out"))
+    code, text = run(str(parts), "-o", str(tmp_path / "out"))
+    assert code == 0
+    assert "2 images had been done before with these settings" in text
+    assert [line.split() for line in text.splitlines() if line.rstrip().endswith(("anomalous", "normal"))] == [
+        ["1", "anomalous"],
+        ["1", "normal"],
+    ]
+
+
+def test_an_unknown_method_is_refused_before_a_model_is_loaded(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ad_dinov3.infer.opening.load", None)
+    with pytest.raises(ConfigError, match="no method 'anomolyclip'"):
+        run(str(parts), "-o", str(tmp_path / "out"), "--method", "anomolyclip")
 
 
 @pytest.mark.parametrize("wrong", [["--threshold", "50"], ["--maps", "jpg"], ["--batch-size", "0"], ["--colour"]])
@@ -161,7 +187,7 @@ def test_compare_says_how_much_of_a_defect_was_marked(
     is_right: bool,
     words: str,
 ) -> None:
-    from ad_dinov3.predict.ledger import Row
+    from ad_dinov3.predict.results import Row
 
     out, sample = _case(tmp_path, marked, true)
     row = Row("a.png", "a.png", "anomalous", 0.9, 0.5, mask="masks/a.png.png", map="maps/a.png.tiff")

@@ -73,10 +73,10 @@ def test_what_arrives_while_one_is_scored_is_scored_together_and_each_gets_its_o
     with ThreadPoolExecutor(6) as pool:
         answers = arrive(batcher, scorer, pool, [(plain(level), "nut") for level in (10, 20, 30, 40, 50)])
         scorer.gate.set()
-        levels = [round(float(answer.result().scores[0]) * 255) for answer in answers]
+        levels = [round(float(answer.result().score) * 255) for answer in answers]
     assert levels == [1, 10, 20, 30, 40, 50]
     assert scorer.batches == [(1, "first"), (4, "nut"), (1, "nut")]
-    assert answers[1].result().maps.shape == (1, 2, 2)
+    assert answers[1].result().patch_map.shape == (2, 2)
 
 
 def test_other_shapes_and_classes_are_scored_apart_and_a_refusal_hits_its_own_alone(
@@ -88,7 +88,7 @@ def test_other_shapes_and_classes_are_scored_apart_and_a_refusal_hits_its_own_al
         scorer.gate.set()
         with pytest.raises(ConfigError, match="zebra"):
             answers[2].result()
-        assert [answers[at].result().maps.shape for at in (1, 3, 4)] == [(1, 2, 2), (1, 4, 4), (1, 2, 2)]
+        assert [answers[at].result().patch_map.shape for at in (1, 3, 4)] == [(2, 2), (4, 4), (2, 2)]
     assert scorer.batches == [(1, "first"), (2, "nut"), (1, "zebra"), (1, "nut")]
 
 
@@ -100,7 +100,7 @@ def test_nan_for_one_image_is_no_answer_to_it_and_leaves_the_others_theirs(
         scorer.gate.set()
         with pytest.raises(AdDinoError, match="NaN"):
             answers[1].result(60)
-        assert answers[2].result(60).scores == [1]
+        assert answers[2].result(60).score == 1
     assert scorer.batches == [(1, "first"), (2, "nut")]
 
 
@@ -108,7 +108,7 @@ def test_nan_is_an_error_and_not_an_answer(batcher: Batcher, scorer: GatedScorer
     scorer.gate.set()
     with pytest.raises(AdDinoError, match="NaN"):
         batcher.score(plain(13), "nut")
-    assert batcher.score(plain(255), "nut").scores == [1]
+    assert batcher.score(plain(255), "nut").score == 1
 
 
 def test_close_answers_those_that_wait(scorer: GatedScorer) -> None:
@@ -118,4 +118,4 @@ def test_close_answers_those_that_wait(scorer: GatedScorer) -> None:
         closing = pool.submit(batcher.close)
         scorer.gate.set()
         closing.result(60)
-        assert [answer.result(60).scores[0] > 0 for answer in answers] == [True] * 4
+        assert [answer.result(60).score > 0 for answer in answers] == [True] * 4

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 _HERE = Path(__file__).parent
+EMBEDDED = "embedded"
+"""What the model that comes with the package is called."""
 BACKBONES = {name: _HERE / name for name in ("lite0", "nano")}
 """Folders of the frozen backbones that come with the package, by name."""
 EMBEDDED_MODEL = _HERE / "embedded"

@@ -21,7 +21,8 @@ from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.files import file_hash, replacing
 from ad_dinov3.infer.scorer import Scorer
-from ad_dinov3.predict.drive import DriveOptions, RawScored, stream
+from ad_dinov3.predict.drive import DriveOptions, stream
+from ad_dinov3.predict.types import Scored
 from ad_dinov3.types import Sample
 
 
@@ -156,11 +157,11 @@ def _is_stored(item: Item) -> bool:
     return True
 
 
-def _write(raw: RawScored) -> None:
-    with replacing(Path(raw.item.name)) as unfinished, unfinished.open("wb") as file:
+def _write(scored: Scored) -> None:
+    with replacing(Path(scored.item.name)) as unfinished, unfinished.open("wb") as file:
         np.savez(
             file,
-            patch_map=raw.patch_map.astype(np.float32).clip(0.0, 1.0),
-            score=np.float64(min(max(raw.score, 0.0), 1.0)),
-            seconds=np.float64(raw.seconds),
+            patch_map=scored.raw.patch_map.astype(np.float32).clip(0.0, 1.0),
+            score=np.float64(min(max(scored.raw.score, 0.0), 1.0)),
+            seconds=np.float64(scored.seconds),
         )

@@ -16,10 +16,10 @@ from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.opening import load
 from ad_dinov3.infer.scorer import RawScores
-from ad_dinov3.infer.session import Session, is_exported
+from ad_dinov3.infer.session import Session
 from ad_dinov3.methods import mahalanobis
-from ad_dinov3.model import open_method
 
 METHODS = (*METHOD_TITLES, "mahalanobis")
 _UNTRAINED = ("dinov3_plain", "winclip")
@@ -51,10 +51,9 @@ def open_subject(
         raise ConfigError(f"--weights names the encoder of dinov3_plain or a rival; {taker} takes none")
     if method == "mahalanobis":
         return mahalanobis_subject()
-    if is_exported(model):
-        session = Session(model, device=device)
-        return session_subject(session, method or session.method, model, device)
-    opened = Detector(open_method(method, model, weights, offline=offline), device=device, offline=offline)
+    opened = load(model, method=method, weights=weights, device=device, offline=offline)
+    if isinstance(opened, Session):
+        return session_subject(opened, model, device)
     is_bare = opened.method in _UNTRAINED and not (opened.method == "winclip" and Path(model).is_dir())
     return detector_subject(opened, opened.config.encoder if is_bare else model, device)
 
@@ -102,18 +101,12 @@ def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Sub
     )
 
 
-def session_subject(session: Session, method: str, model: str, device: str) -> Subject:
-    """An exported model as it is measured.
-
-    Raises:
-        ConfigError: it holds another method.
-    """
+def session_subject(session: Session, model: str, device: str) -> Subject:
+    """An exported model as it is measured."""
     config = session.config
-    if config.method != method:
-        raise ConfigError(f"{model} is an export of {config.method}, not of {method}; name it with --method")
     return Subject(
         session,
-        method=method,
+        method=config.method,
         model=model,
         weights_hash=session.fingerprint,
         input_size=config.input.size,

@@ -15,7 +15,6 @@ from rich.table import Table
 from ad_dinov3.cli.options import Offline
 
 if TYPE_CHECKING:
-    from ad_dinov3.bench.run import Subject
     from ad_dinov3.export.speed import Contender, Speed
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.session import Session
@@ -83,7 +82,7 @@ def benchmark(
 def _contenders(model: str, pixels: tuple[int, int] | None, where: _Where) -> Iterator[Contender]:
     """The ways to run one model; none for an exported one that does not take the size."""
     from ad_dinov3.export.speed import Contender, PeakMemory
-    from ad_dinov3.infer.session import is_exported
+    from ad_dinov3.infer.exported import is_exported
 
     memory = PeakMemory()
     if is_exported(model):
@@ -109,7 +108,8 @@ def _contenders(model: str, pixels: tuple[int, int] | None, where: _Where) -> It
 
 def _session(model: str, pixels: tuple[int, int] | None, where: _Where) -> Session | None:
     """An exported folder at a size; None if it has another one."""
-    from ad_dinov3.infer.session import Session, read_session_config
+    from ad_dinov3.infer.exported import read_session_config
+    from ad_dinov3.infer.session import Session
 
     config = read_session_config(Path(model))
     if pixels is not None and pixels != config.input.size and config.size_multiple is None:
@@ -122,9 +122,9 @@ def _twin(model: str, words: str, where: _Where) -> Detector:
     import torch
 
     from ad_dinov3.encoders.dinov3 import Dinov3Encoder
-    from ad_dinov3.infer.detector import load
+    from ad_dinov3.infer.detector import Detector
 
-    detector = load(model, device=where.device, offline=where.offline)
+    detector = Detector.from_pretrained(model, device=where.device, offline=where.offline)
     encoder = detector.model.encoder
     if isinstance(encoder, Dinov3Encoder):
         if words.endswith("bf16"):
@@ -143,6 +143,7 @@ def _accuracy(
     from ad_dinov3.bench.protocol import read_protocol
     from ad_dinov3.bench.run import evaluate
     from ad_dinov3.bench.scoring import TestSet
+    from ad_dinov3.bench.subjects import open_subject
     from ad_dinov3.data.catalog import open_data
     from ad_dinov3.data.listing import spread
 
@@ -151,21 +152,11 @@ def _accuracy(
     found: dict[str, float | None] = {}
     for model in models:
         with console.status(f"{model} on {len(samples)} images"), tempfile.TemporaryDirectory() as store:
+            subject = open_subject(None, model, device=where.device, offline=where.offline)
             test_set = TestSet(labelled.name, samples)
-            result = evaluate(_subject(model, where), test_set, read_protocol("native"), Path(store))
+            result = evaluate(subject, test_set, read_protocol("native"), Path(store))
         found[model] = result.pooled.estimates["pixel_auroc"].value
     return found
-
-
-def _subject(model: str, where: _Where) -> Subject:
-    from ad_dinov3.bench.subjects import detector_subject, session_subject
-    from ad_dinov3.infer.detector import load
-    from ad_dinov3.infer.session import Session, is_exported
-
-    if is_exported(model):
-        session = Session(model, device=where.device, threads=where.threads)
-        return session_subject(session, session.config.method, model, where.device)
-    return detector_subject(load(model, device=where.device, offline=where.offline), model, where.device)
 
 
 def _table(speeds: Sequence[Speed], batch_size: int) -> Table:
@@ -201,7 +192,7 @@ def _of(speed: Speed, accuracy: Mapping[str, float | None]) -> float | None:
 
 
 def _short(model: str) -> str:
-    from ad_dinov3.infer.session import is_exported
+    from ad_dinov3.infer.exported import is_exported
 
     return Path(model).name if is_exported(model) else model
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ad_dinov3.predict.ledger import Row
+    from ad_dinov3.predict.results import Row
     from ad_dinov3.types import Sample
 
 app = typer.Typer(add_completion=False)
@@ -51,7 +51,8 @@ def demo(
     console = Console()
     samples = {f"{sample.class_name}/{sample.defect}.jpg": sample for sample in read_folder(SAMPLES)}
     with console.status("loading the embedded model"):
-        from ad_dinov3.infer.detector import load
+        from ad_dinov3.infer.decide import DecisionRule
+        from ad_dinov3.infer.opening import load
         from ad_dinov3.predict.drive import DriveOptions
         from ad_dinov3.predict.folder import FolderRun, score_into_folder
 
@@ -64,7 +65,7 @@ def demo(
         folder=out,
         model_name="embedded",
         model_fingerprint=detector.fingerprint,
-        options=DriveOptions(threshold=detector.config.threshold, class_from_folder=True),
+        options=DriveOptions(rule=DecisionRule(detector.config.threshold), class_from_folder=True),
         overwrite=True,
         title="Demo: rendered samples",
         truth=truth,
@@ -102,7 +103,7 @@ def compare(out: Path, row: Row, sample: Sample) -> Verdict:
 
 def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> None:
     """What was found where, above the truth, and how often it was right."""
-    from ad_dinov3.predict.ledger import describe_findings, read_rows
+    from ad_dinov3.predict.results import describe_findings, read_rows
 
     rows = sorted(read_rows(out), key=lambda row: -(row.score or 0.0))
     verdicts = [compare(out, row, samples[row.image]) for row in rows]

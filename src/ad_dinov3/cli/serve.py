@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 
 from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Normals, Offline, Overlap, Tile, Weights
-from ad_dinov3.cli.predict import look_through, method_title, open_detector, remember_normals
 from ad_dinov3.errors import ConfigError, MissingExtraError
 
 app = typer.Typer(add_completion=False)
@@ -43,7 +42,10 @@ def serve(
     The address itself shows a page to drop images on. There is no password: listen beyond this machine only behind
     something that asks for one.
     """
+    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title, remember_normals
+
     console = Console()
+    check_method(method)
     try:
         import uvicorn
 
@@ -52,16 +54,16 @@ def serve(
         raise MissingExtraError(error.name or "fastapi", "serve") from None
     listening = _listen(host, port)
     with console.status("loading the model"):
-        detector = open_detector(model, method, weights, device=device, offline=offline)
+        detector = load(model, method=method, weights=weights, device=device, offline=offline)
         if normals is not None:
             remember_normals(detector, normals, class_name)
-        view = look_through(detector, tile, overlap, keep_aspect)
-    about = {"model": model, "method": method_title(detector), "fingerprint": view.fingerprint}
+        viewed = look_through(detector, View(tile, overlap, keep_aspect))
+    about = {"model": model, "method": method_title(detector), "fingerprint": viewed.fingerprint}
     level = detector.config.threshold if threshold is None else threshold
     options = ServeOptions(level, class_name, batch_size, at_once, upload_mb)
     address, port = listening.getsockname()[:2]
     console.print(f"serving {model} at http://{address}:{port}, threshold {level:.3f}; Ctrl-C stops", highlight=False)
-    config = uvicorn.Config(create_app(view.scorer, about, options), log_level="warning")
+    config = uvicorn.Config(create_app(viewed.scorer, about, options), log_level="warning")
     uvicorn.Server(config).run(sockets=[listening])
 
 

@@ -33,8 +33,9 @@ from ad_dinov3.export.parity import TOLERANCES, Parity, compare
 from ad_dinov3.export.rivals import score_graph
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.exported import Precision, Runtime, SessionConfig, SessionInput, write_session_config
 from ad_dinov3.infer.scorer import RawScores
-from ad_dinov3.infer.session import Precision, Runtime, Session, SessionConfig, SessionInput, write_session_config
+from ad_dinov3.infer.session import Session
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.winclip import WinClip
 

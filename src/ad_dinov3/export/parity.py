@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.errors import AdDinoError
+from ad_dinov3.infer.exported import Precision
 from ad_dinov3.infer.scorer import RawScores
-from ad_dinov3.infer.session import Precision
 
 # One image's raw scores, from its input (3, h, w) uint8 and its class
 ScoreOne = Callable[[NDArray[np.uint8], str], RawScores]

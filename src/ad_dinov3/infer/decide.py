@@ -18,8 +18,46 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 _OUTLINE_TOLERANCE_PX = 1.0  # the corners of a staircase between pixels stick out by less
 _SCRATCH_ELONGATION = 4.0
 _SPOT_SHARE = 0.002  # of the image's area
+_SPECK_PX = 9  # fewer pixels are noise at any resolution
 
 Point = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """The one rule that makes an image anomalous and outlines where.
+
+    An image is anomalous if its score reaches the threshold. Its regions are the connected pixels whose map value
+    reaches the threshold; an image that is called normal has none, unless they are asked for.
+
+    Attributes:
+        threshold: in [0, 1], for the image score and the map alike.
+        min_area_px: regions with fewer pixels do not count; None: those below `smallest_region_px`.
+        regions_on_normal: also outline and list regions on images that are called normal.
+
+    Raises:
+        ConfigError: the threshold is outside [0, 1].
+    """
+
+    threshold: float = 0.5
+    min_area_px: int | None = None
+    regions_on_normal: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= 1:
+            raise ConfigError(f"expected a threshold in [0, 1], got {self.threshold}")
+
+    def area_of(self, grid: tuple[int, int], size: tuple[int, int]) -> int:
+        """The smallest region that counts, in px, of a map computed on ``grid`` (h, w) for an image of ``size``."""
+        return self.min_area_px if self.min_area_px is not None else smallest_region_px(grid, size)
+
+
+def smallest_region_px(grid: tuple[int, int], size: tuple[int, int]) -> int:
+    """A quarter of the pixels that one cell of a map (h, w) covers in an image of ``size`` (H, W); at least 9.
+
+    Smaller regions are the tip of an interpolated peak, finer than anything that the model has looked at.
+    """
+    return max(_SPECK_PX, round(size[0] * size[1] / (4 * grid[0] * grid[1])))
 
 
 @dataclass(frozen=True)
@@ -58,6 +96,8 @@ def upsample(patch_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
     """
     if patch_map.ndim != 2 or 0 in patch_map.shape or min(size) < 1:
         raise ShapeError(f"expected a patch map (h, w) and a size of at least 1x1 px, got {patch_map.shape} and {size}")
+    if patch_map.shape == size:
+        return patch_map.astype(np.float32)
     (rows, columns), (height, width) = patch_map.shape, size
     left, share = _neighbours(columns, width)
     right = np.minimum(left + 1, columns - 1)
@@ -73,6 +113,15 @@ def upsample(patch_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[n
             np.multiply.outer(share[band], step, out=result[band])
             result[band] += wide[row]
     return result
+
+
+def smooth(maps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """Gaussian on each of the maps (B, h, w); ``sigma`` is a share of their height. 0 leaves them as they are."""
+    if not sigma:
+        return maps
+    cells = sigma * maps.shape[1]
+    smoothed: NDArray[np.float32] = ndimage.gaussian_filter(maps, (0, cells, cells))
+    return smoothed
 
 
 def _neighbours(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:

@@ -10,21 +10,17 @@ import numpy as np
 import torch
 from huggingface_hub import HfApi
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.ndimage import gaussian_filter
 
+from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.config import ModelConfig
-from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.pixels import ImageSource, as_rgb
 from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.errors import ShapeError
 from ad_dinov3.files import file_hash
-from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.decide import DecisionRule, smooth
+from ad_dinov3.infer.prediction import Prediction, predict_images
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
-from ad_dinov3.model import EMBEDDED, Model, load_model, normal_classes, save_model, with_normals, with_prompts
-
-ImageSource = str | Path | Image.Image | NDArray[np.uint8]
+from ad_dinov3.model import Model, load_model, normal_classes, save_model, with_normals, with_prompts
 
 
 class Detector:
@@ -55,7 +51,7 @@ class Detector:
         They take the place of earlier ones of that class, and are kept by `save_pretrained`.
 
         Args:
-            images: files, PIL images, or arrays (H, W, 3) RGB or (H, W) grey, uint8; a few are enough.
+            images: of any kind that `data.pixels.as_rgb` takes; a few are enough.
             class_name: what they show, as `predict` will be told.
 
         Raises:
@@ -112,40 +108,26 @@ class Detector:
         self.model = with_prompts(self.model, class_names, offline=self.offline)
         scores = self.model.score(torch.from_numpy(batch), class_names)
         maps = scores.patch_map.float().cpu().numpy()
-        if self.config.smoothing_sigma_px:
-            sigma = self.config.smoothing_sigma_px * maps.shape[1] / batch.shape[2]
-            maps = gaussian_filter(maps, (0, sigma, sigma))
-        return RawScores(maps, scores.image_score.float().cpu().numpy())
+        sigma = self.config.smoothing_sigma_px / batch.shape[2]
+        return RawScores(smooth(maps, sigma), scores.image_score.float().cpu().numpy())
 
     def predict(self, image: ImageSource, class_name: str = DEFAULT_CLASS) -> Prediction:
         """The prediction for one image.
 
         Args:
-            image: a file, a PIL image, or an array (H, W, 3) RGB or (H, W) grey, uint8.
+            image: of any kind that `data.pixels.as_rgb` takes: a file, bytes, a PIL image, an array, a torch tensor.
             class_name: what it shows, such as ``metal_nut``; matters only for models with text prompts.
 
         Raises:
             ImageError: the file cannot be decoded.
-            ShapeError: the array has another shape or type.
+            ShapeError: the array or tensor has another shape or type.
+            ScoreError: the model answers with NaN, infinity or a value outside [0, 1].
         """
         return self.predict_batch([image], class_name)[0]
 
     def predict_batch(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> list[Prediction]:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
-        if not images:
-            return []
-        arrays = [as_rgb(image) for image in images]
-        raw = self.score(np.stack([self.prepare(array) for array in arrays]), [class_name] * len(arrays))
-        return [
-            Prediction(
-                anomaly_map=upsample(raw.maps[row], array.shape[:2]),
-                score=float(raw.scores[row]),
-                source=str(image) if isinstance(image, str | Path) else f"image {row}",
-                class_name=class_name,
-                threshold=self.config.threshold,
-            )
-            for row, (image, array) in enumerate(zip(images, arrays, strict=True))
-        ]
+        return predict_images(self, images, DecisionRule(self.config.threshold), class_name)
 
     def predict_iter(
         self, images: Iterable[ImageSource], class_name: str = DEFAULT_CLASS, batch_size: int = 8
@@ -154,28 +136,3 @@ class Detector:
         stream = iter(images)
         while batch := list(islice(stream, batch_size)):
             yield from self.predict_batch(batch, class_name)
-
-
-def load(model: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Detector:
-    """A detector: the embedded model, a model's folder, or a repository id of the Hugging Face hub.
-
-    Raises:
-        WeightsError: a file is missing or does not fit; the message names it and the ways to get it.
-    """
-    return Detector.from_pretrained(model, device=device, offline=offline)
-
-
-def as_rgb(image: ImageSource) -> NDArray[np.uint8]:
-    """An image of any accepted kind as (H, W, 3) uint8 RGB.
-
-    Raises:
-        ImageError: the file cannot be decoded.
-        ShapeError: the array has another shape or type.
-    """
-    if isinstance(image, str | Path):
-        return decode_image(Path(image))
-    if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
-        raise ShapeError(f"expected an array (H, W, 3) or (H, W) uint8, got {image.shape} {image.dtype}")
-    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)

@@ -10,6 +10,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from ad_dinov3.errors import ImageError
 from ad_dinov3.files import replacing
 
 _JPEG_QUALITY = 90
@@ -48,6 +49,25 @@ def write_map_png16(path: Path, anomaly_map: NDArray[np.float32]) -> None:
     levels = np.rint(anomaly_map * np.float32(65535)).astype(np.uint16)
     with replacing(path) as unfinished:
         Image.fromarray(levels).save(unfinished, "PNG", compress_level=_PNG_LEVEL)
+
+
+def read_map(path: Path) -> NDArray[np.float32]:
+    """An anomaly map (H, W) in [0, 1] as `write_map_tiff` or `write_map_png16` wrote it.
+
+    Raises:
+        ImageError: the file is missing or holds no such map.
+    """
+    try:
+        if path.suffix == ".tiff":
+            anomaly_map: NDArray[np.float32] = tifffile.imread(path).astype(np.float32, copy=False)
+        else:
+            with Image.open(path) as picture:
+                anomaly_map = np.asarray(picture).astype(np.float32) / np.float32(65535)
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise ImageError(path, f"cannot be read as an anomaly map ({error}); run again with --overwrite") from None
+    if anomaly_map.ndim != 2:
+        raise ImageError(path, f"expected an anomaly map (H, W), found {anomaly_map.shape}")
+    return anomaly_map
 
 
 def write_mask(path: Path, mask: NDArray[np.bool_]) -> None:

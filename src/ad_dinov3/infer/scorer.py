@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,18 +10,43 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.errors import ShapeError
+from ad_dinov3.errors import ScoreError, ShapeError
 
-NOT_FINITE = "the model answered with NaN or infinity; try a wider precision"
-_SLACK = 1e-5  # rounding of a smoothed or enlarged map
+_ROUNDING = 1e-5  # blended tiles and smoothed maps may pass 1 by a few units in the last place
 
 
-@dataclass(frozen=True)
-class RawScores:
-    """What a detector says of a batch before anyone decides.
+@dataclass(frozen=True, eq=False)
+class RawScore:
+    """What a model says of one image before anyone decides.
 
     Attributes:
-        maps: (B, h, w) float32 in [0, 1], the anomaly maps on the patch grid.
+        patch_map: (h, w) float32 in [0, 1], the anomaly map at the model's own resolution.
+        score: the image score in [0, 1].
+
+    Raises:
+        ScoreError: a value is NaN, infinite or outside [0, 1].
+    """
+
+    patch_map: NDArray[np.float32]
+    score: float
+
+    def __post_init__(self) -> None:
+        low, high = float(self.patch_map.min()), float(self.patch_map.max())
+        if not all(map(math.isfinite, (low, high, self.score))):
+            raise ScoreError("the model answered with NaN or infinity; try a wider precision")
+        if min(low, self.score) < -_ROUNDING or max(high, self.score) > 1 + _ROUNDING:
+            raise ScoreError(
+                f"expected a map and a score in [0, 1], got a map in [{low:.4g}, {high:.4g}] and the score "
+                f"{self.score:.4g}; check the model's weights and precision"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class RawScores:
+    """What a model says of a batch.
+
+    Attributes:
+        maps: (B, h, w) float32 in [0, 1], the anomaly maps at the model's own resolution.
         scores: (B,) float32 in [0, 1], the image scores.
     """
 
@@ -31,15 +57,13 @@ class RawScores:
         if self.maps.ndim != 3 or self.scores.shape != self.maps.shape[:1]:
             raise ShapeError(f"expected maps (B, h, w) and scores (B,), got {self.maps.shape} and {self.scores.shape}")
 
-    def problem(self, row: int) -> str | None:
-        """Why one image's map and score are no answer: NaN, infinity, values outside [0, 1]; None if they are one."""
-        score = float(self.scores[row])
-        low, high = min(float(self.maps[row].min()), score), max(float(self.maps[row].max()), score)
-        if not (np.isfinite(self.maps[row]).all() and np.isfinite(score)):
-            return NOT_FINITE
-        if low < -_SLACK or high > 1.0 + _SLACK:
-            return f"expected a map and a score in [0, 1], the model answered with [{low:.6g}, {high:.6g}]"
-        return None
+    def row(self, index: int) -> RawScore:
+        """One image's part.
+
+        Raises:
+            ScoreError: a value of it is NaN, infinite or outside [0, 1].
+        """
+        return RawScore(self.maps[index], float(self.scores[index]))
 
 
 class Scorer(Protocol):

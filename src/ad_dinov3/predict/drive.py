@@ -1,4 +1,4 @@
-"""A stream of images through a detector into sinks, with decoding and writing beside the computing.
+"""A stream of images through a model into sinks, with decoding and writing beside the computing.
 
     items -> decode ahead (threads) -> batches -> score (this thread) -> write behind (threads) -> outcomes, in order
 
@@ -14,19 +14,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Literal, Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.data.streams import ImageFile
-from ad_dinov3.errors import AdDinoError, DataError, ImageError
-from ad_dinov3.infer.decide import upsample
-from ad_dinov3.infer.prediction import Prediction
-from ad_dinov3.infer.scorer import Scorer
+from ad_dinov3.errors import AdDinoError, DataError, ImageError, ScoreError
+from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.infer.image_files import read_map
+from ad_dinov3.infer.prediction import conclude
+from ad_dinov3.infer.scorer import RawScore, Scorer
 from ad_dinov3.predict.timing import StepTimes
+from ad_dinov3.predict.types import Decision, Failure, Outcome, Result, Scored, Sink, StoredScore
 
 _FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # no later image would fare better
 
@@ -44,17 +46,15 @@ class DriveOptions:
 
     Attributes:
         class_name: what the images show, for the prompts.
-        class_from_folder: an image in a folder shows what the outermost folder of its name says instead.
-        threshold: in [0, 1]; scores and map values at or above it are anomalous.
-        min_area_px: smaller regions are dropped.
-        batch_size: images per call of the detector.
+        rule: what makes an image anomalous, and outlines where.
+        batch_size: images per call of the model.
         threads: for decoding, and as many again for writing.
         memory_mb: what the decoded images in flight may take together; large images make smaller batches.
+        class_from_folder: an image in a folder shows what the outermost folder of its name says instead.
     """
 
     class_name: str = "object"
-    threshold: float = 0.5
-    min_area_px: int = 1
+    rule: DecisionRule = field(default_factory=DecisionRule)
     batch_size: int = 8
     threads: int = field(default_factory=_thread_count)
     memory_mb: int = 512
@@ -66,79 +66,6 @@ class DriveOptions:
             return item.class_name
         folder, slash, _ = item.name.partition("/")
         return folder if self.class_from_folder and slash else self.class_name
-
-
-@dataclass(frozen=True, eq=False)
-class RawScored:
-    """One image with the model's answer, before anyone decides.
-
-    Attributes:
-        item: where it came from.
-        image: (H, W, 3) uint8 RGB.
-        patch_map: (h, w) float32 in [0, 1].
-        score: in [0, 1].
-        seconds: from the file to here; a batch's time is shared out evenly.
-    """
-
-    item: ImageFile
-    image: NDArray[np.uint8]
-    patch_map: NDArray[np.float32]
-    score: float
-    seconds: float
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """One image on its way out.
-
-    Attributes:
-        item: where it came from.
-        image: (H, W, 3) uint8 RGB.
-        patch_map: (h, w) float32 in [0, 1], as the detector gave it.
-        prediction: the map at the image's own size, and the decisions.
-        seconds: from the file to the decision; a batch's time is shared out evenly, writing is not counted.
-    """
-
-    item: ImageFile
-    image: NDArray[np.uint8]
-    patch_map: NDArray[np.float32]
-    prediction: Prediction
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Success:
-    """One image that is done, without its pixels."""
-
-    item: ImageFile
-    score: float
-    is_anomalous: bool
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One image that could not be done, at which step, and why, in words for the person who owns the file."""
-
-    item: ImageFile
-    reason: str
-    step: Literal["decode", "score", "write"] = "decode"
-
-
-class Sink(Protocol):
-    """Where results go. Sinks are served in their order, so the last one may take a result as safely written."""
-
-    def write(self, scored: Scored) -> None:
-        """Take one result; called from several threads at once. An OSError makes the image a failure."""
-        ...
-
-    def fail(self, failure: Failure) -> None:
-        """Take note of an image that could not be done; called from the driving thread."""
-        ...
-
-    def close(self) -> None:
-        """Write what can only be written at the end; called once, after an interruption too."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -163,7 +90,7 @@ class RunSummary:
 
     @property
     def scored(self) -> int:
-        """Number of images scored."""
+        """Number of images done."""
         return self.anomalous + self.normal
 
     @property
@@ -195,11 +122,11 @@ class _Allowance:
 
 
 def drive(
-    items: Iterable[ImageFile],
+    items: Iterable[ImageFile | StoredScore],
     detector: Scorer,
     sinks: Sequence[Sink],
     options: DriveOptions,
-    on_outcome: Callable[[Success | Failure], None] = lambda outcome: None,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> RunSummary:
     """Score every item and hand the results to the sinks; one bad image is noted and skipped.
@@ -208,7 +135,7 @@ def drive(
         items: consumed lazily; may be endless.
         detector: scores batches, in this thread.
         sinks: take results, and are closed at the end whatever happens.
-        options: thresholds, batch size, memory.
+        options: the rule, batch size, memory.
         on_outcome: called in this thread for each item, in the items' order, when its files are written.
         should_stop: asked before each item; once true, only what is being scored or written is finished.
 
@@ -217,14 +144,14 @@ def drive(
     """
     times, started = StepTimes(), time.perf_counter()
     failures: list[Failure] = []
-    counts = {True: 0, False: 0}
+    counts: dict[Decision, int] = {"anomalous": 0, "normal": 0}
 
-    def finish(raw: RawScored) -> Success:
-        scored = _conclude(raw, options, times)
+    def finish(scored: Scored) -> Outcome:
+        result = _judged(scored, options, times)
         for sink in sinks:
             with times.step(f"write {type(sink).__name__}"):
-                sink.write(scored)
-        return Success(scored.item, scored.prediction.score, scored.prediction.is_anomalous, scored.seconds)
+                sink.write(result)
+        return Outcome(scored.item, "anomalous" if result.prediction.is_anomalous else "normal")
 
     try:
         for outcome in stream(items, detector, options, finish, times, should_stop):
@@ -232,26 +159,27 @@ def drive(
                 failures.append(outcome)
                 for sink in sinks:
                     sink.fail(outcome)
+                outcome = Outcome(outcome.item, "failed")
             else:
-                counts[outcome.is_anomalous] += 1
+                counts[outcome.decision] += 1
             on_outcome(outcome)
     finally:
         for sink in sinks:
             with times.step(f"close {type(sink).__name__}"):
                 sink.close()
     seconds = time.perf_counter() - started
-    return RunSummary(counts[True], counts[False], tuple(failures), seconds, should_stop(), times.seconds())
+    return RunSummary(counts["anomalous"], counts["normal"], tuple(failures), seconds, should_stop(), times.seconds())
 
 
 def stream(
-    items: Iterable[ImageFile],
+    items: Iterable[ImageFile | StoredScore],
     detector: Scorer,
     options: DriveOptions,
-    finish: Callable[[RawScored], T],
+    finish: Callable[[Scored], T],
     times: StepTimes | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[T | Failure]:
-    """What ``finish`` makes of each result, or the failure, in the items' order; ``finish`` runs in other threads."""
+    """What ``finish`` makes of each answer, or the failure, in the items' order; ``finish`` runs in other threads."""
     allowance, clock = _Allowance(options.memory_mb), times or StepTimes()
 
     def window() -> int:
@@ -260,11 +188,11 @@ def stream(
     def go_on(_: object) -> bool:
         return not should_stop()
 
-    def decode(item: ImageFile) -> _Decoded | Failure:
+    def decode(item: ImageFile | StoredScore) -> _Decoded | Scored | Failure:
         return _decode(item, detector, clock)
 
-    def complete(raw: RawScored | Failure) -> T | Failure:
-        return raw if isinstance(raw, Failure) else _finish(raw, finish)
+    def end(scored: Scored | Failure) -> T | Failure:
+        return scored if isinstance(scored, Failure) else _finish(scored, finish)
 
     with (
         ThreadPoolExecutor(options.threads, "decode") as decoders,
@@ -273,8 +201,8 @@ def stream(
         decoded = _in_order(decode, takewhile(go_on, items), decoders, window)
         arriving = clock.waiting("wait for images", takewhile(go_on, decoded))
         batches = _in_batches(arriving, allowance, options.batch_size)
-        raw = _score(batches, detector, options, clock)
-        yield from _in_order(complete, raw, writers, window, keep_full=False)
+        scored = _score(batches, detector, options, clock)
+        yield from _in_order(end, scored, writers, window, keep_full=False)
 
 
 def _in_order(
@@ -298,25 +226,29 @@ def _in_order(
         yield window.popleft().result()
 
 
-def _decode(item: ImageFile, detector: Scorer, times: StepTimes) -> _Decoded | Failure:
+def _decode(item: ImageFile | StoredScore, detector: Scorer, times: StepTimes) -> _Decoded | Scored | Failure:
+    source = item.item if isinstance(item, StoredScore) else item
     started = time.perf_counter()
     try:
         with times.step("decode"):
-            image = item.load()
+            image = source.load()
+        if isinstance(item, StoredScore):
+            raw = RawScore(read_map(item.map_path), item.score)
+            return Scored(source, image, raw, item.grid, time.perf_counter() - started, is_stored=True)
         with times.step("resize"):
             tensor = detector.prepare(image)
     except ImageError as error:
-        return Failure(item, error.reason)
+        return Failure(source, error.reason)
     except AdDinoError as error:
-        return Failure(item, str(error))
-    return _Decoded(item, image, tensor, time.perf_counter() - started)
+        return Failure(source, str(error))
+    return _Decoded(source, image, tensor, time.perf_counter() - started)
 
 
 def _in_batches(
-    decoded: Iterable[_Decoded | Failure], allowance: _Allowance, batch_size: int
-) -> Iterator[list[_Decoded | Failure]]:
-    """Runs of images of one input shape, at most ``batch_size``; failures stay at their places between them."""
-    batch: list[_Decoded | Failure] = []
+    decoded: Iterable[_Decoded | Scored | Failure], allowance: _Allowance, batch_size: int
+) -> Iterator[list[_Decoded | Scored | Failure]]:
+    """Runs of images of one input shape, at most ``batch_size``; what needs no scoring stays at its place between."""
+    batch: list[_Decoded | Scored | Failure] = []
     shape: tuple[int, ...] = ()
     filled = 0
     for one in decoded:
@@ -335,51 +267,47 @@ def _in_batches(
 
 
 def _score(
-    batches: Iterable[list[_Decoded | Failure]], detector: Scorer, options: DriveOptions, times: StepTimes
-) -> Iterator[RawScored | Failure]:
+    batches: Iterable[list[_Decoded | Scored | Failure]], detector: Scorer, options: DriveOptions, times: StepTimes
+) -> Iterator[Scored | Failure]:
     for batch in batches:
         images = [one for one in batch if isinstance(one, _Decoded)]
         results = iter(_score_batch(images, detector, options, times) if images else [])
         for one in batch:
-            yield one if isinstance(one, Failure) else next(results)
+            yield next(results) if isinstance(one, _Decoded) else one
 
 
 def _score_batch(
     images: Sequence[_Decoded], detector: Scorer, options: DriveOptions, times: StepTimes
-) -> list[RawScored | Failure]:
+) -> list[Scored | Failure]:
     started = time.perf_counter()
     with times.step("score"):
         class_names = [options.class_of(one.item) for one in images]
         raw = detector.score(np.stack([one.tensor for one in images]), class_names)
     each = (time.perf_counter() - started) / len(images)
-    results: list[RawScored | Failure] = []
-    for row, (one, patch_map, score) in enumerate(zip(images, raw.maps, raw.scores, strict=True)):
-        problem = raw.problem(row)
-        if problem is None:
-            results.append(RawScored(one.item, one.image, patch_map, float(score), one.seconds + each))
-        else:
-            results.append(Failure(one.item, problem, "score"))
+    height, width = raw.maps.shape[1:]
+    results: list[Scored | Failure] = []
+    for row, one in enumerate(images):
+        try:
+            results.append(Scored(one.item, one.image, raw.row(row), (height, width), one.seconds + each))
+        except ScoreError as error:
+            results.append(Failure(one.item, str(error), "score"))
     return results
 
 
-def _conclude(raw: RawScored, options: DriveOptions, times: StepTimes) -> Scored:
+def _judged(scored: Scored, options: DriveOptions, times: StepTimes) -> Result:
     started = time.perf_counter()
-    item, image = raw.item, raw.image
-    height, width, _ = image.shape
     with times.step("enlarge map"):
-        anomaly_map = upsample(raw.patch_map, (height, width))
-    prediction = Prediction(
-        anomaly_map, raw.score, item.name, options.class_of(item), options.threshold, options.min_area_px
-    )
+        rule = replace(options.rule, min_area_px=options.rule.area_of(scored.grid, scored.size))
+        prediction = conclude(scored.raw, scored.size, rule, scored.item.name, options.class_of(scored.item))
     with times.step("find regions"):
         prediction.regions  # noqa: B018  kept by the prediction; every sink needs them
-    return Scored(item, image, raw.patch_map, prediction, raw.seconds + time.perf_counter() - started)
+    return Result(scored, prediction, scored.seconds + time.perf_counter() - started)
 
 
-def _finish(raw: RawScored, finish: Callable[[RawScored], T]) -> T | Failure:
+def _finish(scored: Scored, finish: Callable[[Scored], T]) -> T | Failure:
     try:
-        return finish(raw)
+        return finish(scored)
     except OSError as error:
         if error.errno in _FATAL:
             raise DataError(f"cannot write results: {error}; what is written stays, a re-run goes on there") from error
-        return Failure(raw.item, f"its results cannot be written ({error.strerror or error})", "write")
+        return Failure(scored.item, f"its results cannot be written ({error.strerror or error})", "write")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -12,20 +13,12 @@ from ad_dinov3 import __version__
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.scorer import Scorer
-from ad_dinov3.predict.drive import DriveOptions, Failure, RunSummary, Success, drive
-from ad_dinov3.predict.ledger import Ledger, Outputs, Row, digest
-from ad_dinov3.predict.publish import ReportText, write_report
-from ad_dinov3.predict.sinks import FileSink, ThumbnailSink, write_coco, write_csv, write_parquet
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image that an earlier run has done with the same settings."""
-
-    item: ImageFile
-
-
-Outcome = Success | Failure | Skipped
+from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
+from ad_dinov3.predict.outputs import FileSink, Outputs
+from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
+from ad_dinov3.predict.results import ResultsSink, Row, RunKey, digest
+from ad_dinov3.predict.tables import TABLES, TableSink
+from ad_dinov3.predict.types import Outcome, Sink, StoredScore
 
 
 @dataclass(frozen=True)
@@ -38,8 +31,7 @@ class FolderRun:
         model_fingerprint: equal fingerprints give equal maps, so what one has done need not be done again.
         options: how to decide and to drive.
         outputs: the files of each image.
-        coco: also write coco.json.
-        parquet: also write results.parquet.
+        tables: what to gather the rows in: keys of `tables.TABLES`.
         overwrite: forget what earlier runs did.
         method: what the method is called; empty: not said.
         title: the report's heading; None: the folder's name.
@@ -51,33 +43,48 @@ class FolderRun:
     model_fingerprint: str
     options: DriveOptions
     outputs: Outputs = field(default_factory=Outputs)
-    coco: bool = False
-    parquet: bool = False
+    tables: tuple[str, ...] = ("csv",)
     overwrite: bool = False
     method: str = ""
     title: str | None = None
     truth: Callable[[Row], str | None] = lambda row: None
 
     @property
-    def key(self) -> str:
-        """Digest of what decides an image's result, the image aside."""
+    def key(self) -> RunKey:
+        """What decides an image's row, the image aside."""
         options = self.options
-        decides = (
-            options.class_name,
-            options.class_from_folder,
-            options.threshold,
-            options.min_area_px,
-            asdict(self.outputs),
+        return RunKey(
+            scores=digest(self.model_fingerprint, options.class_name, options.class_from_folder),
+            decision=digest(asdict(options.rule), asdict(self.outputs)),
         )
-        return digest(self.model_fingerprint, *decides)
+
+    @property
+    def report_text(self) -> ReportText:
+        """What the report says beside the images."""
+        facts = [("Method", self.method)] if self.method else []
+        facts.append(("Model", self.model_name))
+        title = self.title or self.folder.absolute().name
+        return ReportText(title, self.options.rule.threshold, facts, self.truth)
 
 
 @dataclass(frozen=True)
 class FolderSummary:
-    """What a run came to: this run's part, and how many images earlier runs had done."""
+    """What a run came to: this run's part, and what earlier runs had found in the images that they had done.
+
+    Attributes:
+        run: of the images that were scored, or decided anew, in this run.
+        earlier_anomalous: images that an earlier run had called anomalous, with the same settings.
+        earlier_normal: images that an earlier run had called normal, with the same settings.
+    """
 
     run: RunSummary
-    skipped: int
+    earlier_anomalous: int
+    earlier_normal: int
+
+    @property
+    def skipped(self) -> int:
+        """Number of images that an earlier run had done."""
+        return self.earlier_anomalous + self.earlier_normal
 
 
 def score_into_folder(
@@ -89,61 +96,40 @@ def score_into_folder(
 ) -> FolderSummary:
     """Score the items that no earlier run has done; write files, results.jsonl, tables, run.json and report.html.
 
-    Items whose files lie inside the output folder are left out: the outputs of the last run are not this run's input.
+    An image that an earlier run has scored with the same model is not scored again: with another threshold, another
+    smallest region or other files, its score and its map are read from the folder and the decision is made anew. Items
+    whose files lie inside the output folder are omitted: the outputs of the last run are not this run's input.
 
     Raises:
         DataError: the folder's results.jsonl is of another kind, or the disk is full.
         MissingExtraError: Parquet is wanted and pyarrow is not installed; said before anything is scored.
     """
-    if run.parquet:
-        write_parquet(run.folder / "results.parquet", iter(()))
+    if "parquet" in run.tables:
+        name, write_parquet = TABLES["parquet"]
+        write_parquet(run.folder / name, iter(()))
     if run.overwrite:
         for name in ("results.jsonl", ".thumbnails.jsonl"):
             (run.folder / name).unlink(missing_ok=True)
-    ledger, thumbnails = Ledger(run.folder, run.key, run.outputs), ThumbnailSink(run.folder)
-    skipped = 0
+    results, thumbnails = ResultsSink(run.folder, run.key, run.outputs), ThumbnailSink(run.folder)
+    earlier: Counter[str] = Counter()
 
-    def to_do() -> Iterator[ImageFile]:
-        nonlocal skipped
+    def to_do() -> Iterator[ImageFile | StoredScore]:
         for item in items:
             if run.folder.absolute() in item.path.absolute().parents:
                 continue
-            if ledger.is_done(item):
-                skipped += 1
-                on_outcome(Skipped(item))
+            row = results.finished(item)
+            if row is not None:
+                earlier[row.decision] += 1
+                on_outcome(Outcome(item, row.decision, is_new=False))
             else:
-                yield item
+                yield results.stored(item) or item
 
-    sinks = (FileSink(run.folder, run.outputs), thumbnails, ledger)
+    sinks: list[Sink] = [FileSink(run.folder, run.outputs), thumbnails, results]
+    sinks += [TableSink(run.folder, table, results.rows) for table in run.tables]
+    sinks.append(ReportSink(run.folder, results.rows, thumbnails.get, run.report_text))
     summary = drive(to_do(), detector, sinks, run.options, on_outcome, should_stop)
-    _gather(run, summary, ledger, thumbnails)
-    return FolderSummary(summary, skipped)
-
-
-def _gather(run: FolderRun, summary: RunSummary, ledger: Ledger, thumbnails: ThumbnailSink) -> None:
-    """Write what is made of all rows, those of earlier runs included."""
-    write_csv(run.folder / "results.csv", ledger.rows())
-    if run.coco:
-        write_coco(run.folder / "coco.json", ledger.rows())
-    if run.parquet:
-        write_parquet(run.folder / "results.parquet", ledger.rows())
-    text = ReportText(
-        title=run.title or run.folder.absolute().name,
-        threshold=run.options.threshold,
-        facts=_facts(run, summary),
-        truth=run.truth,
-    )
-    write_report(run.folder / "report.html", ledger.rows, thumbnails.get, text)
     write_text(run.folder / "run.json", json.dumps(_provenance(run, summary), indent=2))
-
-
-def _facts(run: FolderRun, summary: RunSummary) -> Sequence[tuple[str, str]]:
-    facts = [("Method", run.method)] if run.method else []
-    facts += [("Model", run.model_name), ("Date", datetime.now().astimezone().strftime("%d %B %Y, %H:%M"))]
-    if summary.scored:
-        speed = summary.scored / summary.seconds
-        facts.append(("Last run", f"{summary.scored:,} images in {summary.seconds:.1f} s, {speed:.1f} per second"))
-    return facts
+    return FolderSummary(summary, earlier["anomalous"], earlier["normal"])
 
 
 def _provenance(run: FolderRun, summary: RunSummary) -> dict[str, object]:

@@ -29,9 +29,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ad_dinov3.data.decode import decode_bytes
 from ad_dinov3.errors import AdDinoError, ConfigError, ImageError, ShapeError
-from ad_dinov3.infer.decide import describe_region, upsample
+from ad_dinov3.infer.decide import DecisionRule, describe_region
 from ad_dinov3.infer.image_files import save_jpeg, save_map_tiff, save_mask
-from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.prediction import Prediction, conclude
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.report.page import render
 from ad_dinov3.serve.batching import Batcher
@@ -65,7 +65,12 @@ class Wish(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     threshold: float | None = Field(None, ge=0, le=1, description="from here on anomalous; default: the service's")
-    min_area: int = Field(1, ge=1, description="drop regions with fewer px")
+    min_area: int | None = Field(
+        None, ge=1, description="regions with fewer px do not count; default: a quarter of a cell of the model's map"
+    )
+    regions_on_normal: bool = Field(
+        False, description="outline and list regions on an image that is called normal, too"
+    )
     class_name: str | None = Field(None, description="what the image shows; default: the service's")
 
 
@@ -173,15 +178,9 @@ class _Service:
         pixels = decode_bytes(image.file.read(), Path(name))
         class_name = wish.class_name or self._options.class_name
         raw = self._batcher.score(self._scorer.prepare(pixels), class_name)
-        prediction = Prediction(
-            anomaly_map=upsample(raw.maps[0], (pixels.shape[0], pixels.shape[1])),
-            score=float(raw.scores[0]),
-            source=name,
-            class_name=class_name,
-            threshold=self._options.threshold if wish.threshold is None else wish.threshold,
-            min_area_px=wish.min_area,
-        )
-        return pixels, prediction
+        threshold = self._options.threshold if wish.threshold is None else wish.threshold
+        rule = DecisionRule(threshold, wish.min_area, wish.regions_on_normal)
+        return pixels, conclude(raw, (pixels.shape[0], pixels.shape[1]), rule, name, class_name)
 
 
 def _saved(save: Callable[[BinaryIO, T], None], content: T) -> bytes:

@@ -15,15 +15,15 @@ from threading import Thread
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.errors import AdDinoError
-from ad_dinov3.infer.scorer import RawScores, Scorer
+from ad_dinov3.errors import ScoreError
+from ad_dinov3.infer.scorer import RawScore, Scorer
 
 
 @dataclass(frozen=True, eq=False)
 class _Request:
     pixels: NDArray[np.uint8]
     class_name: str
-    answer: Future[RawScores] = field(default_factory=Future)
+    answer: Future[RawScore] = field(default_factory=Future)
 
 
 class Batcher:
@@ -41,11 +41,12 @@ class Batcher:
         self._thread = Thread(target=self._work, name="score", daemon=True)
         self._thread.start()
 
-    def score(self, pixels: NDArray[np.uint8], class_name: str) -> RawScores:
-        """Raw scores, a batch of one, of one input (3, h, w) uint8; returns when they are there.
+    def score(self, pixels: NDArray[np.uint8], class_name: str) -> RawScore:
+        """The model's answer to one input (3, h, w) uint8; returns when it is there.
 
         Raises:
-            AdDinoError: whatever the scorer refuses, and NaN or infinity in its answer.
+            AdDinoError: whatever the scorer refuses.
+            ScoreError: the answer holds NaN, infinity or a value outside [0, 1].
         """
         request = _Request(pixels, class_name)
         self._queue.put(request)
@@ -84,8 +85,7 @@ class Batcher:
                 request.answer.set_exception(error)
             return
         for row, request in enumerate(group):
-            problem = raw.problem(row)
-            if problem is None:
-                request.answer.set_result(RawScores(raw.maps[row : row + 1], raw.scores[row : row + 1]))
-            else:
-                request.answer.set_exception(AdDinoError(problem))
+            try:
+                request.answer.set_result(raw.row(row))
+            except ScoreError as error:
+                request.answer.set_exception(error)

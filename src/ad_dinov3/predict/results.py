@@ -1,4 +1,4 @@
-"""results.jsonl: one row per image, and the memory of what earlier runs have done."""
+"""results.jsonl: one row for each image, and the memory of what earlier runs have done."""
 
 from __future__ import annotations
 
@@ -7,42 +7,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import TypeAdapter
 
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.decide import Region, describe_region
-from ad_dinov3.predict.drive import Failure, Scored
 from ad_dinov3.predict.journal import Journal
-
-Decision = Literal["anomalous", "normal", "failed"]
-MapFormat = Literal["tiff", "png16", "none"]
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Which files each image gets, and their names below the output folder.
-
-    A name is the image's own, suffix included, plus a suffix: ``x.png`` and ``x.jpg`` never meet.
-    """
-
-    overlays: bool = True
-    masks: bool = True
-    maps: MapFormat = "tiff"
-
-    def overlay(self, image: str) -> str | None:
-        """Name of the overlay, None if there is none."""
-        return f"overlays/{image}.jpg" if self.overlays else None
-
-    def mask(self, image: str) -> str | None:
-        """Name of the mask, None if there is none."""
-        return f"masks/{image}.png" if self.masks else None
-
-    def map(self, image: str) -> str | None:
-        """Name of the anomaly map, None if there is none."""
-        suffix = {"tiff": ".tiff", "png16": ".png", "none": None}[self.maps]
-        return f"maps/{image}{suffix}" if suffix else None
+from ad_dinov3.predict.outputs import Outputs
+from ad_dinov3.predict.types import Decision, Failure, Result, StoredScore
 
 
 @dataclass(frozen=True)
@@ -59,13 +31,15 @@ class Row:
         width: the image's width in px.
         height: the image's height in px.
         anomalous_area_px: pixels in regions.
-        regions: highest peak first.
+        regions: highest peak first; none on an image that is called normal, unless they were asked for.
+        grid: (h, w) of the anomaly map as the model gave it.
         seconds: from the file to the decision.
         overlay: file below the output folder.
         map: file below the output folder.
         mask: file below the output folder.
         error: why there is no result.
-        key: digest of the file's version and the run's settings; equal keys need no second run.
+        key: digest of the file's version and of what decides map and score; equal keys need no second scoring.
+        decision_key: digest of what was made of them; if it is equal too, nothing needs doing again.
     """
 
     image: str
@@ -78,12 +52,14 @@ class Row:
     height: int = 0
     anomalous_area_px: int = 0
     regions: tuple[Region, ...] = ()
+    grid: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     overlay: str | None = None
     map: str | None = None
     mask: str | None = None
     error: str | None = None
     key: str = ""
+    decision_key: str = ""
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
@@ -106,35 +82,57 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
-class Ledger:
+@dataclass(frozen=True)
+class RunKey:
+    """What decides an image's row, the image aside.
+
+    Attributes:
+        scores: digest of what decides map and score: the model and how it looks, the class.
+        decision: digest of what is made of them: the rule and the files.
+    """
+
+    scores: str
+    decision: str
+
+
+class ResultsSink:
     """The sink of rows.
 
     Args:
         folder: the output folder; rows go to its results.jsonl.
-        run_key: digest of all but the image that decides a result: model, threshold, class.
+        key: what decides a result.
         outputs: which files each image gets.
 
     Raises:
         DataError: there is a results.jsonl of another kind.
     """
 
-    def __init__(self, folder: Path, run_key: str, outputs: Outputs) -> None:
+    def __init__(self, folder: Path, key: RunKey, outputs: Outputs) -> None:
         self._folder = folder
-        self._run_key = run_key
+        self._run_key = key
         self._outputs = outputs
         self._journal = Journal(folder / "results.jsonl", Row)
 
-    def is_done(self, item: ImageFile) -> bool:
-        """Whether an earlier run with these settings has finished this very file and its outputs are still there."""
+    def finished(self, item: ImageFile) -> Row | None:
+        """The row of this very file if an earlier run made it with these settings and its files are still there."""
         row = self._journal.get(item.name)
-        if row is None or row.key != self._key(item):
-            return False
-        wanted = (self._outputs.overlay(item.name), self._outputs.map(item.name), self._outputs.mask(item.name))
-        return all((self._folder / name).is_file() for name in wanted if name)
+        if row is None or row.key != self._key(item) or row.decision_key != self._run_key.decision:
+            return None
+        whole = all((self._folder / name).is_file() for name in self._outputs.files(item.name))
+        return row if whole else None
 
-    def write(self, scored: Scored) -> None:
+    def stored(self, item: ImageFile) -> StoredScore | None:
+        """The answer of this model to this very file if an earlier run wrote it, whatever was decided then."""
+        row = self._journal.get(item.name)
+        if row is None or row.key != self._key(item) or row.score is None or row.map is None:
+            return None
+        path = self._folder / row.map
+        same_format = row.map == self._outputs.map(item.name)
+        return StoredScore(item, path, row.score, row.grid) if same_format and path.is_file() else None
+
+    def write(self, result: Result) -> None:
         """Append the row of a result."""
-        prediction, item = scored.prediction, scored.item
+        prediction, item = result.prediction, result.scored.item
         height, width = prediction.size
         self._journal.append(
             Row(
@@ -148,11 +146,13 @@ class Ledger:
                 height=height,
                 anomalous_area_px=sum(region.area_px for region in prediction.regions),
                 regions=tuple(prediction.regions),
-                seconds=round(scored.seconds, 4),
+                grid=result.scored.grid,
+                seconds=round(result.seconds, 4),
                 overlay=self._outputs.overlay(item.name),
                 map=self._outputs.map(item.name),
                 mask=self._outputs.mask(item.name),
                 key=self._key(item),
+                decision_key=self._run_key.decision,
             )
         )
 
@@ -174,4 +174,4 @@ class Ledger:
             stat = item.path.stat()
         except OSError:
             return ""
-        return digest(item.name, stat.st_size, stat.st_mtime_ns, self._run_key)
+        return digest(item.name, stat.st_size, stat.st_mtime_ns, self._run_key.scores)

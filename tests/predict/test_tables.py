@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from ad_dinov3.infer.decide import find_regions
-from ad_dinov3.predict.ledger import Row
-from ad_dinov3.predict.sinks import make_thumbnail, write_parquet
+from ad_dinov3.predict.report import make_thumbnail
+from ad_dinov3.predict.results import Row
+from ad_dinov3.predict.tables import write_parquet
 
 
 def test_a_thumbnail_stays_small_and_its_map_keeps_the_scale() -> None:

@@ -1,30 +1,18 @@
-"""Where results go: files for each image, small pictures for the report, tables over all rows."""
+"""Tables over all rows of an output folder, written when its run ends: one row of `TABLES` for each format."""
 
 from __future__ import annotations
 
-import base64
 import csv
-import io
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
 from ad_dinov3.errors import MissingExtraError
 from ad_dinov3.files import replacing
-from ad_dinov3.infer.image_files import write_jpeg, write_map_png16, write_map_tiff, write_mask
-from ad_dinov3.predict.drive import Failure, Scored
-from ad_dinov3.predict.journal import Journal
-from ad_dinov3.predict.ledger import Outputs, Row
+from ad_dinov3.predict.results import Row
+from ad_dinov3.predict.types import Failure, Result
 
-_THUMBNAIL_PX = 320
-_THUMBNAIL_QUALITY = 78
-_MAP_SIDE = 96  # patches; a larger patch map is shrunk for the report
 _PARQUET_ROWS = 1000
 
 CSV_COLUMNS = (
@@ -33,85 +21,29 @@ CSV_COLUMNS = (
 )
 
 
-class FileSink:
-    """Writes each image's overlay, anomaly map and mask below a folder."""
+class TableSink:
+    """Writes a table over all rows, those of earlier runs included.
 
-    def __init__(self, folder: Path, outputs: Outputs) -> None:
-        self._folder = folder
-        self._outputs = outputs
-
-    def write(self, scored: Scored) -> None:
-        """Write the files of one image."""
-        name, prediction = scored.item.name, scored.prediction
-        if overlay := self._outputs.overlay(name):
-            write_jpeg(self._folder / overlay, prediction.overlay(scored.image))
-        if mask := self._outputs.mask(name):
-            write_mask(self._folder / mask, prediction.mask())
-        if anomaly_map := self._outputs.map(name):
-            write_map = write_map_tiff if self._outputs.maps == "tiff" else write_map_png16
-            write_map(self._folder / anomaly_map, prediction.anomaly_map)
-
-    def fail(self, failure: Failure) -> None:
-        """Remove what an earlier run wrote for an image that cannot be done any more."""
-        name = failure.item.name
-        for output in (self._outputs.overlay(name), self._outputs.mask(name), self._outputs.map(name)):
-            if output:
-                (self._folder / output).unlink(missing_ok=True)
-
-    def close(self) -> None:
-        """Nothing is left to write."""
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """What the report shows of an image.
-
-    Attributes:
-        image: the image's name in this run.
-        photo: JPEG in base64, longer side at most 320 px.
-        patch_map: 8-bit grey PNG in base64, the anomaly map on the patch grid, 255 = 1.
+    Args:
+        folder: the output folder.
+        table: a key of `TABLES`.
+        rows: gives the rows, once the sink of rows is closed.
     """
 
-    image: str
-    photo: str
-    patch_map: str
+    def __init__(self, folder: Path, table: str, rows: Callable[[], Iterator[Row]]) -> None:
+        name, self._write = TABLES[table]
+        self._path = folder / name
+        self._rows = rows
 
-
-class ThumbnailSink:
-    """Keeps a thumbnail of each image in ``.thumbnails.jsonl``, so that a report over several runs has all of them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder / ".thumbnails.jsonl", Thumbnail)
-
-    def write(self, scored: Scored) -> None:
-        """Keep one image's thumbnail."""
-        self._journal.append(make_thumbnail(scored.item.name, scored.image, scored.patch_map))
+    def write(self, result: Result) -> None:
+        """A table is written at the end."""
 
     def fail(self, failure: Failure) -> None:
-        """A failed image has no picture."""
-
-    def get(self, image: str) -> Thumbnail | None:
-        """The thumbnail of an image, if there is one."""
-        return self._journal.get(image)
+        """A table is written at the end."""
 
     def close(self) -> None:
-        """Drop replaced thumbnails."""
-        self._journal.close()
-
-
-def make_thumbnail(name: str, image: NDArray[np.uint8], patch_map: NDArray[np.float32]) -> Thumbnail:
-    """Shrink an image (H, W, 3) to at most 320 px and a map (h, w) in [0, 1] to 8 bit, at most 96 patches a side."""
-    photo = Image.fromarray(image)
-    photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    levels = Image.fromarray(np.rint(patch_map * 255).astype(np.uint8))
-    levels.thumbnail((_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX)
-    return Thumbnail(name, _base64(photo, "JPEG"), _base64(levels, "PNG"))
-
-
-def _base64(picture: Image.Image, kind: str) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=_THUMBNAIL_QUALITY)  # PNG has no quality and ignores it
-    return base64.b64encode(buffer.getvalue()).decode()
+        """Write the table."""
+        self._write(self._path, self._rows())
 
 
 def _plain(row: Row) -> dict[str, object]:
@@ -128,6 +60,8 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
             values = {**_plain(row), "region_count": len(row.regions), "peak": None, "box": None}
             if row.regions:
                 values |= {"peak": round(row.regions[0].peak, 6), "box": " ".join(map(str, row.regions[0].box))}
+            if row.score is not None:
+                values["score"] = round(row.score, 6)
             values["regions"] = json.dumps(values["regions"], separators=(",", ":"))
             table.writerow(values[column] for column in CSV_COLUMNS)
 
@@ -186,9 +120,17 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
             ("polygon", pa.list_(pa.list_(whole))),
         ]
     )
-    kinds = {"score": real, "threshold": real, "seconds": real, "regions": pa.list_(region)}
+    kinds = {"score": real, "threshold": real, "seconds": real, "regions": pa.list_(region), "grid": pa.list_(whole)}
     kinds |= dict.fromkeys(("width", "height", "anomalous_area_px"), whole)
     schema = pa.schema([(column, kinds.get(column, text)) for column in Row.__dataclass_fields__])
     with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
         while part := [_plain(row) for row in islice(rows, _PARQUET_ROWS)]:
             writer.write_table(pa.Table.from_pylist(part, schema))
+
+
+TABLES: dict[str, tuple[str, Callable[[Path, Iterator[Row]], None]]] = {
+    "csv": ("results.csv", write_csv),
+    "coco": ("coco.json", write_coco),
+    "parquet": ("results.parquet", write_parquet),
+}
+"""What a table is called -> its file's name, and what writes it."""

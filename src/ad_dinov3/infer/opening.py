@@ -1,0 +1,136 @@
+"""The one door: whatever a user names becomes something that scores images, for Python, commands, service and bench."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from ad_dinov3.assets import EMBEDDED
+from ad_dinov3.config import METHOD_TITLES
+from ad_dinov3.data.normals import find_normals
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.exported import is_exported, read_session_config
+from ad_dinov3.infer.scorer import Scorer
+
+if TYPE_CHECKING:
+    from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.infer.session import Session
+
+
+@dataclass(frozen=True)
+class View:
+    """How a model looks at an image: whole and squashed to its input, in tiles, or whole with its aspect kept.
+
+    Attributes:
+        tile_px: longer side of a tile in px of the image; None: no tiles.
+        overlap: share of a tile that it has in common with the next one, in [0, 0.9].
+        keep_aspect: fit the image into the input without changing its aspect; tiles keep it anyway.
+    """
+
+    tile_px: int | None = None
+    overlap: float = 0.25
+    keep_aspect: bool = False
+
+
+@dataclass(frozen=True)
+class Viewed:
+    """A model behind a view: what scores the images, and the digest of both. Equal fingerprints give equal maps."""
+
+    scorer: Scorer
+    fingerprint: str
+
+
+def load(
+    model: str | Path = EMBEDDED,
+    *,
+    method: str | None = None,
+    weights: str | None = None,
+    device: str = "cpu",
+    offline: bool = False,
+) -> Detector | Session:
+    """A model that predicts, from whatever there is.
+
+    Args:
+        model: ``embedded``, a model's folder, an exported folder (which needs no torch), a repository id of the Hugging
+            Face hub, or, with ``method``, a checkpoint file of the method's authors.
+        method: what ``--method`` calls it; None: whatever the folder is of.
+        weights: with ``method``, the encoder of what comes from no folder: a name, a folder or a file.
+        device: a torch device; for an exported folder one that its runtime has.
+        offline: never download.
+
+    Raises:
+        WeightsError: a file is missing or does not fit; the message names it and the ways to get it.
+        ConfigError: no such method, the model is of another one, or the arguments contradict each other.
+    """
+    name = str(model)
+    check_method(method)
+    if is_exported(name):
+        from ad_dinov3.infer.session import Session
+
+        held = read_session_config(Path(name)).method
+        if method not in (None, held):
+            raise ConfigError(f"{name} is an export of {held}, not of {method}; omit --method")
+        if weights is not None:
+            raise ConfigError(f"{name} is an export and holds its weights; omit --weights")
+        return Session(name, device=device)
+    from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.model import open_method
+
+    return Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
+
+
+def check_method(method: str | None) -> None:
+    """Refuse an unknown method before anything is loaded.
+
+    Raises:
+        ConfigError: it is neither None nor a method's name; the message lists the names.
+    """
+    if method not in (None, *METHOD_TITLES):
+        raise ConfigError(f"there is no method {method!r}; there are {', '.join(METHOD_TITLES)}")
+
+
+def look_through(detector: Detector | Session, view: View) -> Viewed:
+    """The model seen through a view.
+
+    Raises:
+        ConfigError: tiles of less than 16 px, or an overlap out of range.
+    """
+    from ad_dinov3.infer.tiles import Fitted, Tiled
+
+    if view.tile_px is not None:
+        words = f"in tiles of {view.tile_px} px, overlap {view.overlap}"
+        return Viewed(
+            Tiled(detector, detector.config.input.size, view.tile_px, view.overlap), f"{detector.fingerprint} {words}"
+        )
+    if view.keep_aspect:
+        fitted = Fitted(detector, detector.config.input.size, detector.config.input.interpolation)
+        return Viewed(fitted, f"{detector.fingerprint} with its aspect kept")
+    return Viewed(detector, detector.fingerprint)
+
+
+def remember_normals(detector: Detector | Session, folder: Path, class_name: str | None) -> None:
+    """Let a model compare images with the normal ones of a folder: of one class, or of each sub-folder's class.
+
+    Raises:
+        ConfigError: the model has no memory for normal images, or the folder has no images.
+        ImageError: an image cannot be decoded.
+    """
+    for name, paths in find_normals(folder, None if class_name is None else [class_name]).items():
+        detector.remember(paths, name)
+
+
+def method_title(detector: Titled) -> str:
+    """What people call a model's method, and whose normal images it compares with."""
+    title = METHOD_TITLES.get(detector.method, detector.method)
+    return f"{title}, few-shot ({', '.join(detector.normal_classes)})" if detector.normal_classes else title
+
+
+class Titled(Protocol):
+    """What can say of which method it is."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]: ...

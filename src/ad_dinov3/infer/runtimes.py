@@ -1,0 +1,167 @@
+"""The runtimes that run an exported graph: ONNX Runtime, OpenVINO, or torch alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_dinov3.errors import ConfigError, MissingExtraError
+from ad_dinov3.files import file_hash, user_cache
+from ad_dinov3.infer.exported import Mode, Precision, SessionConfig
+
+_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+}
+# Said outright: left to itself, OpenVINO computes in bfloat16 on processors that have it, and maps move by 2e-2.
+_OPENVINO_HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """A graph's answer: maps (B, h, w) and scores (B,), float32."""
+
+    maps: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+
+# (B, 3, H, W) uint8 images and, if the graph knows classes, the one class that all of them show
+Runner = Callable[[NDArray[np.uint8], int | None], Outputs]
+
+
+def open_graph(file: Path, config: SessionConfig, device: str, mode: Mode, threads: int | None) -> Runner:
+    """What runs a graph's file on a device.
+
+    Raises:
+        MissingExtraError: the runtime is not installed.
+        ConfigError: the runtime has no such device here.
+    """
+    if config.runtime == "onnx":
+        return _onnx_runner(file, device, threads)
+    if config.runtime == "pt2":
+        return _torch_runner(file, device, threads)
+    return _openvino_runner(file, device, config.precision, mode, threads)
+
+
+def _torch_runner(file: Path, device: str, threads: int | None) -> Runner:
+    try:
+        import torch
+        from torch.export.passes import move_to_device_pass
+    except ImportError:
+        raise ConfigError(
+            "torch is not installed, which a pt2 folder needs; export for onnx or openvino instead"
+        ) from None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with _no_pickled_code():
+        program = torch.export.load(file)
+    try:
+        module = move_to_device_pass(program, device).module()
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"torch has no {device!r} here ({error})") from None
+
+    def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
+        chosen = () if index is None else (torch.tensor([index], device=device),)
+        with torch.inference_mode():
+            maps, scores = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device), *chosen)
+        return Outputs(maps.float().cpu().numpy(), scores.float().cpu().numpy())
+
+    return run
+
+
+@contextmanager
+def _no_pickled_code() -> Iterator[None]:
+    """Inside, torch unpickles tensors only: left to itself it runs whatever a .pt2 file brings along."""
+    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+
+
+def _onnx_runner(file: Path, device: str, threads: int | None) -> Runner:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtraError("onnxruntime", "onnx") from None
+    there = {name for name, provider in _PROVIDERS.items() if provider in onnxruntime.get_available_providers()}
+    if device not in there:
+        raise ConfigError(f"ONNX Runtime has no {device!r} here; there is {', '.join(sorted(there))}")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    # Threads that wait by spinning make a loaded machine several times slower.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    providers = list(dict.fromkeys((_PROVIDERS[device], _PROVIDERS["cpu"])))
+    session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+
+    def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
+        feed = {"images": np.ascontiguousarray(batch)}
+        if index is not None:
+            feed["class_index"] = np.array([index], np.int64)
+        maps, scores = session.run(["patch_map", "image_score"], feed)
+        return Outputs(maps, scores)
+
+    return run
+
+
+def _compiled_folder(graph: Path) -> Path | None:
+    """Where OpenVINO may keep the compiled graph, most of the time to a first prediction; None without a place.
+
+    Named after the bytes of both files: OpenVINO's own key does not see that a .bin has changed.
+    """
+    folder = user_cache("openvino") / f"{file_hash(graph)[:16]}-{file_hash(graph.with_suffix('.bin'))[:16]}"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    return None
+
+
+def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, threads: int | None) -> Runner:
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtraError("openvino", "openvino") from None
+    core = openvino.Core()
+    there = [*sorted({name.partition(".")[0].lower() for name in core.available_devices}), "auto"]
+    if device not in there:
+        raise ConfigError(f"OpenVINO has no {device!r} here; there is {', '.join(there)}")
+    settings: dict[str, object] = {
+        "PERFORMANCE_HINT": mode.upper(),
+        "INFERENCE_PRECISION_HINT": _OPENVINO_HINTS[precision],
+    }
+    if threads is not None and device == "cpu":
+        settings["INFERENCE_NUM_THREADS"] = threads
+    compiled = _compiled_folder(file)
+    if compiled is not None:
+        settings["CACHE_DIR"] = str(compiled)
+    queue = openvino.AsyncInferQueue(core.compile_model(str(file), device.upper(), settings))
+
+    def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
+        done: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+
+        def keep(request: openvino.InferRequest, row: int) -> None:
+            done[row] = (request.get_output_tensor(0).data.copy(), request.get_output_tensor(1).data.copy())
+
+        queue.set_callback(keep)
+        chosen = {} if index is None else {"class_index": np.array([index], np.int64)}
+        for row in range(len(batch)):  # the graph takes one image; requests run side by side
+            queue.start_async({"images": np.ascontiguousarray(batch[row : row + 1]), **chosen}, row)
+        queue.wait_all()
+        rows = [done[row] for row in range(len(batch))]
+        return Outputs(np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows]))
+
+    return run

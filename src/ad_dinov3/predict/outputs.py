@@ -1,0 +1,68 @@
+"""The files of each image: overlay, anomaly map, mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ad_dinov3.infer.image_files import write_jpeg, write_map_png16, write_map_tiff, write_mask
+from ad_dinov3.predict.types import Failure, Result
+
+MapFormat = Literal["tiff", "png16", "none"]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Which files each image gets, and their names below the output folder.
+
+    A name is the image's own, suffix included, plus a suffix: ``x.png`` and ``x.jpg`` never meet.
+    """
+
+    overlays: bool = True
+    masks: bool = True
+    maps: MapFormat = "tiff"
+
+    def overlay(self, image: str) -> str | None:
+        """Name of the overlay, None if there is none."""
+        return f"overlays/{image}.jpg" if self.overlays else None
+
+    def mask(self, image: str) -> str | None:
+        """Name of the mask, None if there is none."""
+        return f"masks/{image}.png" if self.masks else None
+
+    def map(self, image: str) -> str | None:
+        """Name of the anomaly map, None if there is none."""
+        suffix = {"tiff": ".tiff", "png16": ".png", "none": None}[self.maps]
+        return f"maps/{image}{suffix}" if suffix else None
+
+    def files(self, image: str) -> list[str]:
+        """Names of all files of an image."""
+        return [name for name in (self.overlay(image), self.map(image), self.mask(image)) if name]
+
+
+class FileSink:
+    """Writes each image's overlay, anomaly map and mask below a folder."""
+
+    def __init__(self, folder: Path, outputs: Outputs) -> None:
+        self._folder = folder
+        self._outputs = outputs
+
+    def write(self, result: Result) -> None:
+        """Write the files of one image."""
+        name, prediction = result.scored.item.name, result.prediction
+        if overlay := self._outputs.overlay(name):
+            write_jpeg(self._folder / overlay, prediction.overlay(result.scored.image))
+        if mask := self._outputs.mask(name):
+            write_mask(self._folder / mask, prediction.mask())
+        if (anomaly_map := self._outputs.map(name)) and not result.scored.is_stored:
+            write_map = write_map_tiff if self._outputs.maps == "tiff" else write_map_png16
+            write_map(self._folder / anomaly_map, prediction.anomaly_map)
+
+    def fail(self, failure: Failure) -> None:
+        """Remove what an earlier run wrote for an image that cannot be done any more."""
+        for name in self._outputs.files(failure.item.name):
+            (self._folder / name).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing is left to write."""
