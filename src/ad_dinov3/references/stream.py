@@ -1,0 +1,70 @@
+"""The images of a stream against those that came before: a ring of the last ones behind a gate."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ad_dinov3.references.mutual import LEAST_IMAGES, nearest_mean
+from ad_dinov3.references.tokens import Floats
+
+_MOST_REFUSALS = 3
+_GATE_QUANTILE = 0.8
+_MOST_SCORES = 300
+
+
+@dataclass
+class Stream:
+    """A ring of the last images' tokens, which past images alone decide.
+
+    An image enters unless its score lies above the gate, the 80 % quantile of the last accepted scores. A new product
+    is strange for longer than a defect: after three refusals in a row the next image enters all the same.
+
+    Attributes:
+        window: images that are kept.
+        warm_up: images at the start that enter unseen; until then the stream learns and has no distances to give.
+    """
+
+    window: int = 48
+    warm_up: int = 10
+    _ring: deque[Floats] = field(default_factory=deque, repr=False)
+    _scores: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_SCORES), repr=False)
+    _refused: int = 0
+    _seen: int = 0
+
+    @property
+    def learning(self) -> bool:
+        """Whether too little has been seen to compare with."""
+        return self._seen < self.warm_up or len(self._ring) < LEAST_IMAGES
+
+    @property
+    def accepted_scores(self) -> tuple[float, ...]:
+        """Scores of the last accepted images after the warm-up; p-values against them are estimates, no promise."""
+        return tuple(self._scores)
+
+    def distances(self, tokens: Floats) -> Floats | None:
+        """Mean distance of unit tokens (T, D) to the nearest 30 % of the ring: (T,) in [0, 2]; None while learning."""
+        if self.learning:
+            return None
+        cosines = np.stack([(tokens @ kept.T).max(axis=1) for kept in self._ring])
+        return nearest_mean(np.sqrt(np.maximum(2 - 2 * cosines, 0), dtype=np.float32))
+
+    def take(self, tokens: Floats, score: float | None) -> bool:
+        """Offer an image, with the score that its distances gave it (None while learning); whether it entered."""
+        self._seen += 1
+        if score is not None and self._is_strange(score) and self._refused < _MOST_REFUSALS:
+            self._refused += 1
+            return False
+        self._refused = 0
+        self._ring.append(np.asarray(tokens, np.float32))
+        if len(self._ring) > self.window:
+            self._ring.popleft()
+        if score is not None:
+            self._scores.append(score)
+        return True
+
+    def _is_strange(self, score: float) -> bool:
+        known = self.accepted_scores
+        return len(known) >= self.warm_up and score > float(np.quantile(known, _GATE_QUANTILE))
