@@ -97,6 +97,10 @@ def test_every_room_has_a_row() -> None:
         ("import ad_dinov3.predict.folder, ad_dinov3.infer.opening, ad_dinov3.report.page", ["torch", "transformers"]),
         ("import ad_dinov3.serve.app", ["torch", "transformers"]),
         ("import ad_dinov3.data.decode, ad_dinov3.data.streams, ad_dinov3.data.transforms", ["torch"]),
+        (
+            "import ad_dinov3; ad_dinov3.load()",
+            ["transformers", "huggingface_hub", "torch._dynamo", "torch._inductor", "scipy.ndimage"],
+        ),
     ],
 )
 def test_light_parts_import_nothing_heavy(statement: str, absent: list[str]) -> None:

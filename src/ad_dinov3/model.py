@@ -19,8 +19,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -319,6 +317,9 @@ def _folder(where: str | Path, offline: bool) -> Path:
         return EMBEDDED_MODEL
     if Path(where).is_dir():
         return Path(where)
+    from huggingface_hub import snapshot_download  # slow to import
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(str(where), local_files_only=offline))
     except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

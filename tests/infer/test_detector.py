@@ -113,7 +113,7 @@ def test_pushing_uploads_the_saved_folder(detector: Detector, tmp_path: Path, mo
             calls.append(("upload", sorted(path.name for path in Path(folder_path).iterdir())))
             return f"https://hub/{repo_id}"
 
-    monkeypatch.setattr(module, "HfApi", Hub)
+    monkeypatch.setattr("huggingface_hub.HfApi", Hub)
 
     assert detector.push_to_hub("me/parts", tmp_path / "model", private=True) == "https://hub/me/parts"
     assert calls[0] == ("create", ("me/parts", True, True))

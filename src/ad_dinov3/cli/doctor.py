@@ -90,12 +90,12 @@ def _torchvision() -> Iterator[Finding]:
 
 def _transformers() -> Iterator[Finding]:
     try:
-        from transformers import CLIPTextModelWithProjection, DINOv3ConvNextModel, DINOv3ViTModel
+        from transformers import CLIPTextModelWithProjection, DINOv3ViTModel
     except (ImportError, RuntimeError) as error:
         first = str(error).strip().splitlines()[0]
         yield Finding("problem", "transformers", f'cannot be used ({first}); run: pip install "transformers>=5"')
         return
-    models = ", ".join(model.__name__ for model in (DINOv3ViTModel, DINOv3ConvNextModel, CLIPTextModelWithProjection))
+    models = ", ".join(model.__name__ for model in (DINOv3ViTModel, CLIPTextModelWithProjection))
     yield Finding("ok", "transformers", f"{importlib.metadata.version('transformers')} with {models}")
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ad_dinov3.encoders.filling import fill, fingerprint
 from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.types import EncoderSpec, Features
 from ad_dinov3.weights import Activation, ClipWeights, load_clip_weights, resolve_weights
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModelWithProjection
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -219,6 +221,8 @@ def load_clip_vision(
 
 def build_clip_vision(weights: ClipWeights, activation: Activation, position_resize: PositionResize) -> LoadedVision:
     """A frozen image tower from tensors that are already read; see ``load_clip_vision``."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # slow to import
+
     config = CLIPVisionConfig.from_dict({**weights.vision_config, "hidden_act": activation})
     with torch.device("meta"):  # without drawing random weights first
         model = CLIPVisionModelWithProjection(config)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, CLIPTokenizer
 
 from ad_dinov3.encoders.filling import fill, fingerprint
 from ad_dinov3.errors import ConfigError, WeightsError
@@ -22,6 +22,9 @@ from ad_dinov3.weights import (
     resolve_weights,
     weights_folder,
 )
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModelWithProjection
 
 _CHUNK = 64  # sentences at once; 420 of them at once would hold about a gigabyte for ViT-L
 
@@ -100,6 +103,8 @@ def load_clip_text(
 
 def build_clip_text(weights: ClipWeights, activation: Activation | None = None) -> ClipTextEncoder:
     """A frozen text tower from tensors that are already read; see ``load_clip_text``."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection  # slow to import
+
     chosen = activation or weights.activation
     if chosen is None:
         raise ConfigError(
@@ -148,6 +153,8 @@ def _read_tokenizer(folder: Path) -> Tokenizer | None:
             vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
             lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
             merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+            from transformers import CLIPTokenizer
+
             # The library's annotation says strings; its byte-pair model takes pairs.
             tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges).backend_tokenizer  # type: ignore[arg-type]
         else:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import CLIPTextModelWithProjection
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModelWithProjection
 
 
 class ClipTextTower(nn.Module):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
-from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
+from torch import Tensor
 
+from ad_dinov3.config import validated
 from ad_dinov3.encoders.context import ContextStages
+from ad_dinov3.encoders.convnext import ConvNeXt, ConvNextConfig
 from ad_dinov3.encoders.efficientnet_lite import Group, StagedLite, read_groups
 from ad_dinov3.encoders.filling import fill, fingerprint
 from ad_dinov3.encoders.stages import StagedConvNeXt, StagedViT
@@ -16,9 +18,11 @@ from ad_dinov3.errors import ShapeError
 from ad_dinov3.types import EncoderSpec, Features
 from ad_dinov3.weights import BackboneWeights, load_backbone_weights, resolve_weights
 
-# What decides the features beside the tensors and the stages; part of the fingerprint.
+if TYPE_CHECKING:
+    from transformers import DINOv3ViTModel
+
+# What decides a ViT's features beside the tensors and the stages; part of the fingerprint.
 _VIT_SETTINGS = ("patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "rope_theta")
-_CONVNEXT_SETTINGS = ("hidden_act", "layer_norm_eps")
 _MASK_TOKEN = "embeddings.mask_token"  # unused here; some layouts drop it
 
 
@@ -114,19 +118,19 @@ def build_dinov3(
     settings: dict[str, object] = {"mean": weights.mean, "std": weights.std, "autocast": str(autocast)}
     module: StagedModule
     if weights.kind == "vit":
-        vit = DINOv3ViTConfig.from_dict(dict(weights.config))
-        module = StagedViT(_built_vit(vit, weights), stages or quarters(vit.num_hidden_layers))
-        settings |= {key: getattr(vit, key) for key in _VIT_SETTINGS}
+        vit = _built_vit(weights)
+        module = StagedViT(vit, stages or quarters(vit.config.num_hidden_layers))
+        settings |= {key: getattr(vit.config, key) for key in _VIT_SETTINGS}
     else:
         if weights.kind == "efficientnet_lite":
             groups, usual = read_groups(weights.config, weights.path)
             module = _built_lite(groups, stages or usual, weights)
             settings["groups"] = groups
         else:
-            convnext = DINOv3ConvNextConfig.from_dict(dict(weights.config))
-            every = tuple(range(1, convnext.num_stages + 1))
-            module = StagedConvNeXt(_built_convnext(convnext, weights), stages or every, weights.grid_stride)
-            settings |= {key: getattr(convnext, key) for key in _CONVNEXT_SETTINGS}
+            config = validated(ConvNextConfig, dict(weights.config), f"{weights.path.parent}/config.json")
+            every = tuple(range(1, len(config.depths) + 1))
+            module = StagedConvNeXt(_built_convnext(config, weights), stages or every, weights.grid_stride)
+            settings |= {"hidden_act": config.hidden_act, "layer_norm_eps": config.layer_norm_eps}
         if weights.context:
             module = ContextStages(module, weights.mean, weights.std)
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks the argument
@@ -154,10 +158,19 @@ def quarters(depth: int) -> tuple[int, ...]:
     return tuple(sorted({max(1, round(depth * quarter / 4)) for quarter in (1, 2, 3, 4)}))
 
 
-def _built_vit(config: DINOv3ViTConfig, weights: BackboneWeights) -> DINOv3ViTModel:
+def _built_vit(weights: BackboneWeights) -> DINOv3ViTModel:
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel  # takes longer than all else; a ConvNeXt does not need it
+
+    config = DINOv3ViTConfig.from_dict(dict(weights.config))
     with torch.device("meta"):  # without drawing random weights first
         model = DINOv3ViTModel(config)
-    _fill_backbone(model, weights)
+    wanted = model.state_dict()
+    nested = any(key.startswith("model.") for key in wanted)  # newer versions of transformers: blocks below "model."
+    state = {
+        f"model.{key}" if nested and key.startswith("layer.") else key: tensor for key, tensor in weights.state.items()
+    }
+    state.setdefault(_MASK_TOKEN, torch.zeros(wanted[_MASK_TOKEN].shape))
+    fill(model, state, weights.path)
     rope = type(model.rope_embeddings)(config)  # computed, not stored, and still on "meta"
     if weights.rope_periods is not None:
         rope.inv_freq = 1 / torch.tensor(weights.rope_periods)
@@ -165,10 +178,10 @@ def _built_vit(config: DINOv3ViTConfig, weights: BackboneWeights) -> DINOv3ViTMo
     return model
 
 
-def _built_convnext(config: DINOv3ConvNextConfig, weights: BackboneWeights) -> DINOv3ConvNextModel:
+def _built_convnext(config: ConvNextConfig, weights: BackboneWeights) -> ConvNeXt:
     with torch.device("meta"):
-        model = DINOv3ConvNextModel(config)
-    _fill_backbone(model, weights)
+        model = ConvNeXt(config)
+    fill(model, weights.state, weights.path)
     return model
 
 
@@ -177,18 +190,6 @@ def _built_lite(groups: Sequence[Group], stages: Sequence[int], weights: Backbon
         model = StagedLite(groups, stages, weights.grid_stride)
     fill(model, weights.state, weights.path)
     return model
-
-
-def _fill_backbone(model: nn.Module, weights: BackboneWeights) -> None:
-    wanted = model.state_dict()
-    nested = any(key.startswith("model.") for key in wanted)  # newer versions of transformers: blocks below "model."
-    state = {
-        f"model.{key}" if nested and key.startswith(("layer.", "stages.")) else key: tensor
-        for key, tensor in weights.state.items()
-    }
-    if _MASK_TOKEN in wanted:
-        state.setdefault(_MASK_TOKEN, torch.zeros(wanted[_MASK_TOKEN].shape))
-    fill(model, state, weights.path)
 
 
 def _check_images(images: Tensor, size_multiple: int) -> None:

@@ -1,22 +1,23 @@
 """The frozen DINOv3 networks as stages: patch tokens on one grid and a global token of each.
 
-The networks are the classes of ``transformers``; this module walks their blocks itself, so that nothing after the last
-stage is computed and nothing but the stages is kept.
+The ViT is the class of ``transformers``, the ConvNeXt our own; this module walks their blocks itself, so that nothing
+after the last stage is computed and nothing but the stages is kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DINOv3ConvNextModel, DINOv3ViTModel
 
+from ad_dinov3.encoders.convnext import STEM_STRIDE
 from ad_dinov3.errors import ConfigError
 
-_STEM_STRIDE = 4  # a ConvNeXt's first stage; each further stage halves the grid
+if TYPE_CHECKING:
+    from transformers import DINOv3ViTModel
 
 
 class StageTokens(NamedTuple):
@@ -77,7 +78,7 @@ class StagedConvNeXt(nn.Module):
     next stage begins, the backbone's own norm of that very map, so that all stages come on a like scale.
 
     Args:
-        model: the network of ``transformers``.
+        model: our `ConvNeXt`, or the network of ``transformers``.
         stages: 1-based stage counts, ascending, such as (1, 2, 3, 4).
         grid_stride: pixels per side of a cell of the common grid: 4, 8, 16 or 32.
 
@@ -85,22 +86,23 @@ class StagedConvNeXt(nn.Module):
         ConfigError: stages or a grid stride that the network does not have.
     """
 
-    def __init__(self, model: DINOv3ConvNextModel, stages: Sequence[int], grid_stride: int) -> None:
+    def __init__(self, model: nn.Module, stages: Sequence[int], grid_stride: int) -> None:
         super().__init__()
         parts = _part_list(model, "stages")
-        strides = tuple(_STEM_STRIDE << index for index in range(len(parts)))
+        strides = tuple(STEM_STRIDE << index for index in range(len(parts)))
         if grid_stride not in strides:
             raise ConfigError(f"expected a grid stride out of {strides}, got {grid_stride}")
         self.stages = checked_stages(stages, len(parts))
         last = self.stages[-1]
         self.parts = parts[:last]
         entries = [part.get_submodule("downsample_layers.0") for part in parts[1:]]
-        self.norms = nn.ModuleList([*entries, _ChannelsFirstNorm(model.layer_norm)][:last])
+        final = model.get_submodule("layer_norm")
+        self.norms = nn.ModuleList([*entries, _ChannelsFirst(final)][:last])
         self.strides = strides[:last]
         self.patch_size = grid_stride
         self.size_multiple = grid_stride
         self.step = max(grid_stride, self.strides[-1])
-        widths = model.config.hidden_sizes or []
+        widths = [int(norm.get_parameter("weight").shape[0]) for norm in (*entries, final)]
         self.widths = tuple(widths[stage - 1] for stage in self.stages)
 
     def forward(self, pixels: Tensor) -> StageTokens:
@@ -123,10 +125,10 @@ class StagedConvNeXt(nn.Module):
         return StageTokens(tuple(patches), tuple(globals_))
 
 
-class _ChannelsFirstNorm(nn.Module):
-    """A LayerNorm over the channels of (B, C, h, w)."""
+class _ChannelsFirst(nn.Module):
+    """A norm over the last axis as one over the channels of (B, C, h, w)."""
 
-    def __init__(self, norm: nn.LayerNorm) -> None:
+    def __init__(self, norm: nn.Module) -> None:
         super().__init__()
         self.norm = norm
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ad_dinov3.errors import ConfigError, ShapeError
 
@@ -120,7 +120,7 @@ def smooth(maps: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     if not sigma:
         return maps
     cells = sigma * maps.shape[1]
-    smoothed: NDArray[np.float32] = ndimage.gaussian_filter(maps, (0, cells, cells))
+    smoothed: NDArray[np.float32] = scipy.ndimage.gaussian_filter(maps, (0, cells, cells))
     return smoothed
 
 
@@ -141,7 +141,7 @@ def threshold_mask(anomaly_map: NDArray[np.float32], threshold: float, min_area_
         raise ConfigError(f"expected a threshold in [0, 1], got {threshold}")
     mask = anomaly_map >= np.float32(threshold)
     if min_area_px > 1:
-        labels, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)
+        labels, count = scipy.ndimage.label(mask, _EIGHT_NEIGHBOURS)
         area = np.bincount(labels.ravel(), minlength=count + 1)
         area[0] = 0
         mask = (area >= min_area_px)[labels]
@@ -155,9 +155,9 @@ def find_regions(anomaly_map: NDArray[np.float32], threshold: float, min_area_px
     if used_rows.size == 0:
         return []
     top, bottom = int(used_rows[0]), int(used_rows[-1]) + 1
-    labels, _ = ndimage.label(mask[top:bottom], _EIGHT_NEIGHBOURS)
+    labels, _ = scipy.ndimage.label(mask[top:bottom], _EIGHT_NEIGHBOURS)
     regions = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+    for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
         inside = labels[rows, columns] == number
         if np.count_nonzero(inside) >= min_area_px:
             origin = (columns.start, rows.start + top)

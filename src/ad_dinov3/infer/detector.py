@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from huggingface_hub import HfApi
 from numpy.typing import NDArray
 
 from ad_dinov3.assets import EMBEDDED
@@ -70,6 +69,8 @@ class Detector:
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False) -> str:
         """Save to a folder and upload it to the Hugging Face hub; the commit's address."""
+        from huggingface_hub import HfApi  # slow to import
+
         self.save_pretrained(folder)
         api = HfApi()
         api.create_repo(repo_id, private=private, exist_ok=True)

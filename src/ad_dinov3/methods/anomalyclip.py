@@ -8,12 +8,11 @@ maps, in [0, L]; ours is the mean, with the same ranking.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from ad_dinov3.config import LossConfig
 from ad_dinov3.config.methods import AnomalyClipConfig
@@ -26,6 +25,9 @@ from ad_dinov3.methods.head import Head
 from ad_dinov3.methods.losses import dice, focal_dice
 from ad_dinov3.ops import on_grid
 from ad_dinov3.types import Features, Scores
+
+if TYPE_CHECKING:
+    from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 WORDS = ("object.", "damaged object.")  # what follows the learned tokens: normal, abnormal
 PLACEHOLDER = "X"  # stands for a learned token while a prompt is tokenized

@@ -1,19 +1,12 @@
-"""The Hugging Face hub: what its cache holds, and one download with its errors in words."""
+"""The Hugging Face hub: what its cache holds, and one download with its errors in words.
+
+The hub's library is imported where it is used: it brings an HTTP client, and embedded or local weights need neither.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-
-from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library the hub is built on
-    GatedRepoError,
-    HFValidationError,
-    HTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-)
 
 from ad_dinov3.errors import WeightsError
 
@@ -31,6 +24,9 @@ _WANTED = [
 
 def cached_snapshot(repository: str) -> Path | None:
     """The folder of a repository in the Hugging Face cache, if its checkpoint is there; nothing is downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
     for name in _CHECKPOINTS:
         try:
             found = try_to_load_from_cache(repository, name)
@@ -52,6 +48,15 @@ def download_snapshot(repository: str, ways: str, to: Path | None = None) -> Pat
     Raises:
         WeightsError: the repository is gated or unknown, there is no network, or HF_HUB_OFFLINE is set.
     """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError: of the HTTP library below the hub
+        GatedRepoError,
+        HTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
     try:
         # snapshot_download asks the hub once before any file, and fails at once without a network; asking for single
         # files would retry for half a minute.
@@ -70,4 +75,6 @@ def download_snapshot(repository: str, ways: str, to: Path | None = None) -> Pat
 
 
 def _has_token() -> bool:
+    from huggingface_hub import constants
+
     return bool(os.environ.get("HF_TOKEN")) or Path(constants.HF_TOKEN_PATH).is_file()

@@ -148,13 +148,13 @@ def _inferred(kind: Kind, state: Mapping[str, Tensor], heads: Callable[[], int])
 def _config(
     file: Path, kind: Kind, settings: Mapping[str, object], inferred: Mapping[str, object]
 ) -> Mapping[str, object]:
-    """The configuration beside the file where it is one of transformers', else the one that the shapes tell."""
+    """The configuration that the shapes tell, changed by that beside the file where it is one of transformers'."""
     model_type = settings.get("model_type")
     if model_type is None:
         return inferred
     if _MODEL_TYPES.get(str(model_type)) != kind:
         raise WeightsError(f"{file}: config.json beside it is of a {model_type!r}, the tensors are of a DINOv3 {kind}")
-    return settings
+    return {**inferred, **settings}
 
 
 def _heads(
