@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.errors import ShapeError
+from ad_dinov3.data.transforms import Interpolation, resize_image
+from ad_dinov3.errors import ConfigError, ShapeError
 
 PHOTO = np.random.default_rng(3).integers(0, 256, (50, 70, 3)).astype(np.uint8)
 GREY = np.repeat(PHOTO[:, :, :1], 3, axis=2)
@@ -27,17 +29,34 @@ def test_resize_equals_pillow_with_channels_first(image: np.ndarray, size: tuple
     np.testing.assert_array_equal(resized.transpose(1, 2, 0), expected)
 
 
-@pytest.mark.parametrize(("interpolation", "levels"), [("bilinear", 1), ("bicubic", 0)])
-def test_large_images_too_are_resized_as_pillow_does_it(interpolation: str, levels: int) -> None:
-    pytest.importorskip("torch")  # whose bilinear filter takes Pillow's place
+@pytest.fixture(scope="module")
+def large_photo() -> np.ndarray:
     rough = np.random.default_rng(4).integers(0, 256, (90, 120, 3)).astype(np.uint8)
-    photo = np.asarray(Image.fromarray(rough).resize((1200, 900)))
+    return np.asarray(Image.fromarray(rough).resize((1200, 900)))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_images_of_a_megapixel_and_more_equal_pillow_with_torch_loaded(
+    large_photo: np.ndarray, interpolation: Interpolation
+) -> None:
+    pytest.importorskip("torch")
     filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    expected = np.asarray(Image.fromarray(photo).resize((518, 518), filters[interpolation]))
-    resized = resize_image(photo, (518, 518), interpolation)  # type: ignore[arg-type]
-    away = np.abs(resized.transpose(1, 2, 0).astype(int) - expected)
-    assert away.max() <= levels
+    expected = np.asarray(Image.fromarray(large_photo).resize((518, 518), filters[interpolation]))
+    np.testing.assert_array_equal(resize_image(large_photo, (518, 518), interpolation).transpose(1, 2, 0), expected)
+
+
+def test_the_fast_filter_is_within_one_level_of_pillow(large_photo: np.ndarray) -> None:
+    pytest.importorskip("torch")
+    exact = resize_image(large_photo, (40, 50), "bilinear").astype(int)
+    away = np.abs(resize_image(large_photo, (40, 50), "bilinear_fast") - exact)
+    assert away.max() <= 1
     assert (away > 0).mean() < 0.01
+
+
+def test_the_fast_filter_says_that_it_needs_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match="needs torch"):
+        resize_image(PHOTO, (16, 24), "bilinear_fast")
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

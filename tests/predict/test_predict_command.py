@@ -113,6 +113,20 @@ def test_an_unknown_method_is_refused_before_a_model_is_loaded(
         run(str(parts), "-o", str(tmp_path / "out"), "--method", "anomolyclip")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["no such folder"], "no such file or folder"), (["PARTS", "--normals", "nowhere"], "nowhere: no such folder")],
+)
+def test_what_is_not_there_is_refused_before_a_model_is_loaded(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.setattr("ad_dinov3.infer.opening.load", None)
+    named = [str(parts) if word == "PARTS" else word for word in arguments]
+    with pytest.raises(ConfigError, match=words):
+        run(*named, "-o", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("wrong", [["--threshold", "50"], ["--maps", "jpg"], ["--batch-size", "0"], ["--colour"]])
 def test_predict_exits_with_2_on_wrong_usage(parts: Path, tmp_path: Path, wrong: list[str]) -> None:
     assert run(str(parts), "-o", str(tmp_path / "out"), *wrong)[0] == 2

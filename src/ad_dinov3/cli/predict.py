@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import heapq
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -82,11 +83,13 @@ def predict(
 
     Exit codes: 0 all done, 2 wrong usage, 3 some images failed (listed), 130 interrupted.
     """
-    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title, remember_normals
+    from ad_dinov3.data.normals import find_normals
+    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title
 
     console = Console()
     check_method(method)
     items, total = _list_images(sources)
+    found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     with console.status("loading the model"):
         from ad_dinov3.infer.decide import DecisionRule
         from ad_dinov3.predict.drive import DriveOptions
@@ -94,8 +97,8 @@ def predict(
         from ad_dinov3.predict.outputs import Outputs
 
         detector = load(model, method=method, weights=weights, device=device, offline=offline)
-        if normals is not None:
-            remember_normals(detector, normals, None if class_from_folder else class_name)
+        for name, paths in found.items():
+            detector.remember(paths, name)
         viewed = look_through(detector, View(tile, overlap, keep_aspect))
     rule = DecisionRule(detector.config.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
@@ -117,7 +120,11 @@ def predict(
 
 
 def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | None]:
-    """The images to come, and their number if it can be told without opening a video or waiting for stdin."""
+    """The images to come, and their number if it can be told without opening a video or waiting for stdin.
+
+    Raises:
+        ConfigError: none of the sources is there.
+    """
     from ad_dinov3.data.decode import IMAGE_SUFFIXES
     from ad_dinov3.data.streams import find_images
 
@@ -125,6 +132,8 @@ def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | Non
         path = Path(source)
         return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
 
+    if not any(source == "-" or glob.has_magic(source) or Path(source).exists() for source in sources):
+        raise ConfigError(f"there is nothing to score: no such file or folder: {', '.join(sources)}")
     found = find_images(sources)
     if not all(map(countable, sources)):
         return found, None

@@ -42,7 +42,8 @@ def serve(
     The address itself shows a page to drop images on. There is no password: listen beyond this machine only behind
     something that asks for one.
     """
-    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title, remember_normals
+    from ad_dinov3.data.normals import find_normals
+    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title
 
     console = Console()
     check_method(method)
@@ -52,11 +53,12 @@ def serve(
         from ad_dinov3.serve.app import ServeOptions, create_app
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
+    found = find_normals(normals, [class_name]) if normals else {}
     listening = _listen(host, port)
     with console.status("loading the model"):
         detector = load(model, method=method, weights=weights, device=device, offline=offline)
-        if normals is not None:
-            remember_normals(detector, normals, class_name)
+        for name, paths in found.items():
+            detector.remember(paths, name)
         viewed = look_through(detector, View(tile, overlap, keep_aspect))
     about = {"model": model, "method": method_title(detector), "fingerprint": viewed.fingerprint}
     level = detector.config.threshold if threshold is None else threshold

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.config import METHOD_TITLES
-from ad_dinov3.data.normals import find_normals
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.exported import is_exported, read_session_config
 from ad_dinov3.infer.scorer import Scorer
@@ -107,17 +106,6 @@ def look_through(detector: Detector | Session, view: View) -> Viewed:
         fitted = Fitted(detector, detector.config.input.size, detector.config.input.interpolation)
         return Viewed(fitted, f"{detector.fingerprint} with its aspect kept")
     return Viewed(detector, detector.fingerprint)
-
-
-def remember_normals(detector: Detector | Session, folder: Path, class_name: str | None) -> None:
-    """Let a model compare images with the normal ones of a folder: of one class, or of each sub-folder's class.
-
-    Raises:
-        ConfigError: the model has no memory for normal images, or the folder has no images.
-        ImageError: an image cannot be decoded.
-    """
-    for name, paths in find_normals(folder, None if class_name is None else [class_name]).items():
-        detector.remember(paths, name)
 
 
 def method_title(detector: Titled) -> str:
