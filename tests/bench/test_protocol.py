@@ -46,8 +46,8 @@ def test_nearest_rule_keeps_a_thin_line_that_the_bilinear_rule_erases(striped: S
 
 def test_bilinear_rule_equals_pillow_on_the_binary_mask(striped: Sample) -> None:
     ours = replace(PROTOCOLS["released"], size=(128, 96)).mask(striped)
-    binary = Image.fromarray((np.asarray(Image.open(striped.mask_path)) > 0).astype(np.float32))
-    np.testing.assert_array_equal(ours, np.asarray(binary.resize((96, 128), Image.Resampling.BILINEAR)) > 0.5)
+    binary = Image.fromarray(np.uint8(255) * (np.asarray(Image.open(striped.mask_path)) > 0))
+    np.testing.assert_array_equal(ours, np.asarray(binary.resize((96, 128), Image.Resampling.BILINEAR)) / 255 > 0.5)
 
 
 def test_native_protocol_keeps_the_masks_own_size(striped: Sample) -> None:

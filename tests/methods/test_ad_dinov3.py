@@ -17,6 +17,7 @@ from ad_dinov3.ops import on_grid, standardise, whiten
 from ad_dinov3.types import Features
 
 CLASSES = ("bottle", "metal_nut")
+LABELS = torch.tensor([True, False])
 GRID, SIZE, WIDTH, TEXT = (4, 6), (64, 96), 12, 12
 
 
@@ -152,7 +153,7 @@ def test_aacm_switch_changes_the_loss_and_not_the_map(change: dict[str, object])
     features, masks = make_features(), make_masks()
 
     torch.testing.assert_close(plain.score(features, CLASSES).patch_map, changed.score(features, CLASSES).patch_map)
-    terms = [head.losses(features, CLASSES, masks, LossConfig())["aacm"].item() for head in (plain, changed)]
+    terms = [head.losses(features, CLASSES, masks, LABELS, LossConfig())["aacm"].item() for head in (plain, changed)]
     assert terms[0] != pytest.approx(terms[1])
 
 
@@ -169,7 +170,7 @@ def test_aacm_is_the_sigmoid_of_scaled_cosines_to_the_cls_token() -> None:
 
 def test_switching_a_loss_off_removes_its_term_and_its_gradient() -> None:
     head = make_head(MethodConfig())
-    losses = head.losses(make_features(), CLASSES, make_masks(), LossConfig(aacm=0, image=0))
+    losses = head.losses(make_features(), CLASSES, make_masks(), LABELS, LossConfig(aacm=0, image=0))
 
     losses["total"].backward()
 
@@ -180,11 +181,22 @@ def test_switching_a_loss_off_removes_its_term_and_its_gradient() -> None:
 
 def test_total_is_the_sum_of_the_weighted_terms() -> None:
     head, features, masks = make_head(MethodConfig()), make_features(), make_masks()
-    losses = head.losses(features, CLASSES, masks, LossConfig(cross_modal=0.5, aacm=0.25, image=0.25))
-    single = head.losses(features, CLASSES, masks, LossConfig(cross_modal=1, aacm=1, image=1))
+    losses = head.losses(features, CLASSES, masks, LABELS, LossConfig(cross_modal=0.5, aacm=0.25, image=0.25))
+    single = head.losses(features, CLASSES, masks, LABELS, LossConfig(cross_modal=1, aacm=1, image=1))
 
     expected = 0.5 * single["cross_modal"] + 0.25 * single["aacm"] + 0.25 * single["image"]
     torch.testing.assert_close(losses["total"], expected)
+
+
+def test_image_term_is_the_released_cross_entropy_of_the_listed_label_and_not_of_the_mask() -> None:
+    head, features = make_head(MethodConfig()), make_features()
+    labels = torch.tensor([True, False])
+
+    found = head.losses(features, CLASSES, torch.zeros(2, *SIZE), labels, LossConfig(image=0.25))["image"]
+
+    logits = torch.stack([out.image_logits for out in head(features, CLASSES)]).mean(0)  # over the stages
+    by_hand = -(logits[0].log_softmax(0)[1] + logits[1].log_softmax(0)[0]) / 2  # no pixel is anomalous, image 0 is
+    torch.testing.assert_close(found, 0.25 * by_hand)
 
 
 @pytest.mark.parametrize("resolution", ["grid", "mid", "full"])
@@ -202,7 +214,7 @@ def test_loss_falls_when_the_map_meets_the_mask_at_every_resolution(resolution: 
     optimiser = torch.optim.Adam(head.parameters(), 1e-2)
     totals = []
     for _ in range(30):
-        losses = head.losses(features, CLASSES, masks, config)
+        losses = head.losses(features, CLASSES, masks, LABELS, config)
         optimiser.zero_grad()
         losses["total"].backward()
         optimiser.step()
@@ -344,7 +356,7 @@ def test_features_of_another_encoder_are_refused() -> None:
 def test_learned_prompts_take_any_class_and_get_gradients() -> None:
     head = make_head(MethodConfig(), learned=True)
 
-    head.losses(make_features(), ["anything", "else"], make_masks(), LossConfig())["total"].backward()
+    head.losses(make_features(), ["anything", "else"], make_masks(), LABELS, LossConfig())["total"].backward()
 
     assert head.prompts.grad is not None
     assert float(head.prompts.grad.abs().sum()) > 0

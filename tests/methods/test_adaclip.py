@@ -234,7 +234,7 @@ def test_training_reaches_every_learned_part_and_neither_tower(clip: tuple[Path,
     optimiser = torch.optim.AdamW(head.parameters(), 1e-3, (0.5, 0.999))
     totals = []
     for _ in range(8):
-        losses = head.losses(features, ["bottle", "damaged"], masks, LossConfig())
+        losses = head.losses(features, ["bottle", "damaged"], masks, torch.tensor([True, False]), LossConfig())
         optimiser.zero_grad()
         losses["total"].backward()
         assert all(parameter.grad is not None for parameter in head.parameters())
@@ -243,6 +243,19 @@ def test_training_reaches_every_learned_part_and_neither_tower(clip: tuple[Path,
     assert totals[-1] < totals[0]
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in towers)
     assert not any(name.startswith(("frozen", "_vision")) for name in head.state_dict())
+
+
+def test_image_term_is_the_focal_loss_of_the_listed_label_and_not_of_the_mask(clip: tuple[Path, plain.State]) -> None:
+    encoder, head = both(clip[0])
+    features, names = encoder.encode(plain.images(2, 20, 20)), ["bottle", "damaged"]
+    labels = torch.tensor([False, True])
+
+    found = head.losses(features, names, torch.zeros(2, 20, 20), labels, LossConfig())["image"]
+
+    abnormal = head.score(features, names).image_score
+    right = torch.stack([1 - abnormal[0], abnormal[1]])
+    smooth = right * (1 - 1e-5) + (1 - right) * 1e-5 + 1e-5
+    assert float(found.detach()) == pytest.approx(float((-((1 - smooth) ** 2) * smooth.log()).mean()), rel=1e-4)
 
 
 def test_class_without_sentences_is_refused_by_name(clip: tuple[Path, plain.State]) -> None:

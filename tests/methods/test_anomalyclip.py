@@ -206,7 +206,7 @@ def test_head_without_text_tower_scores_by_its_baked_text_and_refuses_to_train(c
     alone.load_state_dict(whole.state_dict())
     assert torch.equal(alone.score(features, ["a"]).patch_map, whole.score(features, ["a"]).patch_map)
     with pytest.raises(ConfigError, match="made without one"):
-        alone.losses(features, ["a"], torch.zeros(1, 20, 20), LossConfig())
+        alone.losses(features, ["a"], torch.zeros(1, 20, 20), torch.tensor([True]), LossConfig())
 
 
 def test_training_lowers_the_loss_and_scoring_uses_the_new_prompts(clip: tuple[Path, plain.State]) -> None:
@@ -220,7 +220,7 @@ def test_training_lowers_the_loss_and_scoring_uses_the_new_prompts(clip: tuple[P
     method.train()
     totals = []
     for _ in range(12):
-        losses = method.losses(features, ["a"] * 4, masks, LossConfig())
+        losses = method.losses(features, ["a"] * 4, masks, masks.any(2).any(1), LossConfig())
         optimiser.zero_grad()
         losses["total"].backward()
         optimiser.step()
@@ -234,10 +234,11 @@ def test_loss_is_image_entropy_and_four_times_the_map_terms(clip: tuple[Path, pl
     method, features = head(clip[0]), encoded(clip[0], plain.images(2, 20, 20))
     masks = torch.zeros(2, 20, 20)
     masks[1, 5:12, 3:9] = 1
-    found = method.losses(features, ["a", "a"], masks, LossConfig())
+    labels = torch.tensor([True, True])  # image 0 is listed as anomalous, and no pixel of its defect is left
+    found = method.losses(features, ["a", "a"], masks, labels, LossConfig())
     text = method.text
     cosines = F.normalize(features.cls_tokens[0], dim=-1) @ text.T / 0.07
-    image = -(cosines.log_softmax(1)[0, 0] + cosines.log_softmax(1)[1, 1]) / 2
+    image = -(cosines.log_softmax(1)[0, 1] + cosines.log_softmax(1)[1, 1]) / 2
     abnormal = method.maps(method.stage_logits(features, text), (20, 20))[0]
     right = torch.where(masks > 0.5, abnormal, 1 - abnormal)
     smooth = right * (1 - 1e-5) + (1 - right) * 1e-5 + 1e-5

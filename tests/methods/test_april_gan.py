@@ -170,7 +170,7 @@ def test_loss_is_the_sum_over_layers_of_focal_and_dice(clip: tuple[Path, plain.S
     config = AprilGanConfig()
     method, features = head(clip[0], config), encoded(clip[0], plain.images(2, 20, 20), config)
     masks = (torch.rand(2, 20, 20, generator=torch.Generator().manual_seed(0)) > 0.8).float()
-    found = method.losses(features, ["bottle", "object"], masks, LossConfig())["total"]
+    found = method.losses(features, ["bottle", "object"], masks, torch.tensor([True, True]), LossConfig())["total"]
     expected = 0.0
     for abnormal in method.maps(method.logits(features, ["bottle", "object"]), (20, 20)):
         abnormal = abnormal.detach()
@@ -191,7 +191,7 @@ def test_training_steps_lower_the_loss_and_touch_only_the_layers(clip: tuple[Pat
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 1e-3, (0.5, 0.999))
     totals = []
     for _ in range(15):
-        loss = method.losses(features, NAMES, masks, LossConfig())["total"]
+        loss = method.losses(features, NAMES, masks, torch.tensor([True] * 4), LossConfig())["total"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

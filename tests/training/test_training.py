@@ -7,17 +7,19 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import Model, load_model, new_model
-from ad_dinov3.training.augment import augment
+from ad_dinov3.training.augment import augment, mosaics
 from ad_dinov3.training.loop import LOG, Progress, RunOptions, learning_rate, read_training_set, train
 
 QUICK = {
@@ -195,6 +197,63 @@ def test_augmentation_moves_image_and_mask_together() -> None:
         changed, moved = augment(images, masks, rng)
         assert changed.dtype == torch.uint8
         assert torch.equal(changed[:, 0] > 100, moved > 0.5)
+
+
+def test_mosaic_is_anomalous_if_one_of_its_parts_is() -> None:
+    images = torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 32, 32) * 10
+    labels = torch.tensor([True, False, False, False, False, False, False, False])  # its defect is too small for a mask
+
+    made, masks, found = mosaics(images, torch.zeros(8, 32, 32), labels, 1.0, np.random.default_rng(0))
+
+    corners = made[:, 0, ::31, ::31].flatten(1)  # each part is one grey level, ten times its row
+    assert found.tolist() == [bool((row == 0).any()) for row in corners]
+    assert 0 < found.sum() < 8
+    assert masks.sum() == 0
+    same = mosaics(images, torch.zeros(8, 32, 32), labels, 0.0, np.random.default_rng(0))
+    assert torch.equal(same[0], images)
+    assert torch.equal(same[2], labels)
+
+
+def test_augmentation_and_mosaics_together_follow_from_the_seed(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    config = quick(tiny_vit, train__augment=True, train__mosaic_share=0.5, train__epochs=1)
+    samples, options = read_folder(squares), RunOptions(cache=False)
+    runs = [train(new_model(config), samples, tmp_path / name, options) for name in ("a", "b")]
+    plain = train(new_model(quick(tiny_vit, train__augment=True, train__epochs=1)), samples, tmp_path / "c", options)
+
+    assert_equal_bits(*runs)
+    assert not torch.equal(state(runs[0])["prompts"], state(plain)["prompts"])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_image_whose_defect_vanishes_in_the_resize_is_trained_as_anomalous(
+    tmp_path: Path, tiny_vit: Path, squares: Path, cache: bool
+) -> None:
+    labels: list[torch.Tensor] = []
+
+    class Watching(AdDinoV3):
+        def losses(self, *arguments: Any) -> dict[str, torch.Tensor]:
+            labels.append(torch.stack([arguments[3], arguments[2].flatten(1).any(1)]))
+            return super().losses(*arguments)
+
+    folder = tmp_path / "data" / "tile"
+    for name, defect in (("good", False), ("dot", True)):
+        (folder / "test" / name).mkdir(parents=True)
+        pixels = np.full((400, 480, 3), 90, np.uint8)
+        Image.fromarray(pixels).save(folder / "test" / name / "000.png")
+        if defect:
+            mask = np.zeros((400, 480), np.uint8)
+            mask[201, 201] = 255
+            (folder / "ground_truth" / name).mkdir(parents=True)
+            Image.fromarray(mask).save(folder / "ground_truth" / name / "000_mask.png")
+    model = new_model(quick(tiny_vit, train__epochs=1, train__mask_rule="bilinear_half"))
+    assert isinstance(model.head, AdDinoV3)
+    model.head.__class__ = Watching
+
+    train(model, read_folder(tmp_path / "data"), tmp_path / "out", RunOptions(cache=cache))
+
+    listed, left_in_mask = labels[0]
+    assert sorted(listed.tolist()) == [False, True]
+    assert not left_in_mask.any()
 
 
 def test_two_processes_train_to_the_same_model_as_one(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from ad_dinov3.data.masks import load_mask
@@ -67,12 +66,7 @@ class Protocol:
         Raises:
             DataError: the mask cannot be read or does not have its image's size.
         """
-        if self.size is None or self.mask_rule == "nearest" or sample.mask_path is None:
-            return load_mask(sample, self.size)
-        whole = load_mask(sample).astype(np.float32)
-        height, width = self.size
-        grey = Image.fromarray(whole).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(grey) > 0.5
+        return load_mask(sample, self.size, self.mask_rule)
 
 
 # The paper names neither the size of evaluation nor the mask rule; the released code evaluates at the input's 512 px

@@ -139,7 +139,12 @@ class TrainConfig(Settings):
     mosaic_share: float = Field(
         0.0, ge=0, le=1, description="share of images replaced by a 2x2 mosaic of the step's own; needs --no-cache"
     )
-    augment: bool = Field(False, description="flips, quarter turns, 2x2 mosaics, brightness; needs --no-cache")
+    augment: bool = Field(False, description="flips, quarter turns, brightness; needs --no-cache")
+    mask_rule: Literal["nearest", "bilinear_half", "bilinear_any"] = Field(
+        "nearest",
+        description="how masks come to the input's size: nearest pixel, or bilinear and cut at half coverage (released "
+        "code) or at any (released code on VisA)",
+    )
 
 
 class ModelConfig(Settings):

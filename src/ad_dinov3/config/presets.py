@@ -31,6 +31,7 @@ _RELEASED = {
     "train.weight_decay": 1e-2,
     "train.warmup_fraction": 0.03,
     "train.epochs": 100,
+    "train.mask_rule": "bilinear_half",
 }
 # What results/ablation finds best on the embedded backbone; on DINOv3's own it is a proposal until it is measured.
 _DEFAULT: dict[str, object] = {

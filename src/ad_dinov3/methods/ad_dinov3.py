@@ -223,7 +223,7 @@ class AdDinoV3(Head):
         return resize_map(logits, size, align_corners=True) if self.config.upsample == "logits" else logits
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
     ) -> dict[str, Tensor]:
         """The weighted terms of eq. 6 and the image term of the released code; see `Head.losses`."""
         outputs = self(features, class_names)
@@ -234,8 +234,7 @@ class AdDinoV3(Head):
             terms["aacm"] = config.aacm * _map_loss(self.aacm_maps(outputs, size), target, config)  # eq. 4
         if config.image:
             logits = torch.stack([out.image_logits for out in outputs]).mean(0)
-            is_anomalous = (masks > 0.5).flatten(1).any(1).long()
-            terms["image"] = config.image * F.cross_entropy(logits, is_anomalous)
+            terms["image"] = config.image * F.cross_entropy(logits, labels.long())
         return {"total": torch.stack(list(terms.values())).sum(), **terms}  # eq. 6
 
     @torch.no_grad()

@@ -208,7 +208,7 @@ class AdaClip(Head):
         return F.normalize(torch.stack(embeddings), dim=-1)
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
     ) -> dict[str, Tensor]:
         """Focal loss of the image, and focal and both dice losses of each stage; see ``Head``.
 
@@ -219,8 +219,7 @@ class AdaClip(Head):
         target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
         joint = self(features, class_names)
         logits = self.stage_logits(joint, features.grid)
-        is_anomalous = (masks > 0.5).flatten(1).any(1).float()
-        image = focal(self.image_probabilities(joint, logits), is_anomalous)
+        image = focal(self.image_probabilities(joint, logits), labels.float())
         maps = [self._resized(one, size).softmax(1)[:, 1] for one in logits]
         stages = torch.stack([focal_dice(one, target) + dice(1 - one, 1 - target) for one in maps]).sum()
         return {"total": image + stages, "image": image, "maps": stages}

@@ -185,7 +185,7 @@ class AnomalyClip(Head):
         return [self._resized(one.softmax(1), size)[:, 1] for one in logits]
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
     ) -> dict[str, Tensor]:
         """Cross entropy of the image and, ``map_weight`` fold, focal and both dice losses of each stage; see ``Head``.
 
@@ -195,8 +195,7 @@ class AnomalyClip(Head):
         size = loss_size(features.grid, features.image_size, config.resolution)
         target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
         text = self.embeddings()
-        is_anomalous = (masks > 0.5).flatten(1).any(1).long()
-        image = F.cross_entropy(self.image_logits(features, text), is_anomalous)
+        image = F.cross_entropy(self.image_logits(features, text), labels.long())
         stages = [
             focal_dice(one, target) + dice(1 - one, 1 - target)
             for one in self.maps(self.stage_logits(features, text), size)

@@ -81,7 +81,7 @@ class AprilGan(Head):
         return [self._resized(one.softmax(1), size)[:, 1] for one in logits]
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
     ) -> dict[str, Tensor]:
         """Sum over the layers of focal and dice loss of the abnormal probability; see ``Head``."""
         size = loss_size(features.grid, features.image_size, config.resolution)

@@ -16,7 +16,7 @@ class Head(nn.Module):
 
     @abstractmethod
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
     ) -> dict[str, Tensor]:
         """The weighted terms of the training loss, means over the B images, and their sum as ``total``.
 
@@ -24,6 +24,7 @@ class Head(nn.Module):
             features: of B images.
             class_names: B names.
             masks: (B, H, W) float in [0, 1] at the input's size.
+            labels: (B,) bool, which images are listed as anomalous, also where the mask is too small to survive.
             config: weights, and where maps meet masks.
         """
 

@@ -5,7 +5,6 @@ Masks may be soft: after averaging to the patch grid a value says which share of
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 # The released code smooths labels by this much and adds it to the probability before the logarithm.
@@ -35,8 +34,3 @@ def dice(abnormal: Tensor, mask: Tensor) -> Tensor:
 def focal_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
     """Sum of focal and dice loss (paper, eqs. 4 and 5)."""
     return focal(abnormal, mask) + dice(abnormal, mask)
-
-
-def all_finite(losses: dict[str, Tensor]) -> bool:
-    """Whether no loss is NaN or infinite."""
-    return bool(torch.stack([value.detach() for value in losses.values()]).isfinite().all())

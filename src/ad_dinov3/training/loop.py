@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.decode import decode_image
-from ad_dinov3.data.masks import load_mask
+from ad_dinov3.data.masks import MaskRule, load_mask
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
@@ -66,10 +66,19 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data: features, (B, H, W) float masks, B class names, and the rows of the training set."""
+    """One step's data.
+
+    Attributes:
+        features: of B images.
+        masks: (B, H, W) float in [0, 1].
+        labels: (B,) bool, whether an image is listed as anomalous.
+        class_names: B names.
+        rows: of the training set.
+    """
 
     features: Features
     masks: Tensor
+    labels: Tensor
     class_names: list[str]
     rows: list[int]
 
@@ -96,8 +105,13 @@ class TrainingSet:
         bits = np.unpackbits(np.frombuffer(self.masks[row], np.uint8), count=count)
         return torch.from_numpy(bits.reshape(self.size)).float()
 
+    def targets(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Masks (B, H, W) float and labels (B,) bool: a defect that the resize erases leaves its image anomalous."""
+        labels = torch.tensor([self.samples[row].is_anomalous for row in rows])
+        return torch.stack([self.mask(row) for row in rows]), labels
 
-def read_training_set(samples: Sequence[Sample], size: tuple[int, int]) -> TrainingSet:
+
+def read_training_set(samples: Sequence[Sample], size: tuple[int, int], rule: MaskRule = "nearest") -> TrainingSet:
     """Hash the images and read the masks.
 
     Raises:
@@ -105,7 +119,7 @@ def read_training_set(samples: Sequence[Sample], size: tuple[int, int]) -> Train
     """
     if not any(sample.is_anomalous for sample in samples):
         raise DataError(f"training needs images with anomalies and their masks; found none among {len(samples)}")
-    masks = tuple(np.packbits(load_mask(sample, size)).tobytes() for sample in samples)
+    masks = tuple(np.packbits(load_mask(sample, size, rule)).tobytes() for sample in samples)
     return TrainingSet(tuple(samples), tuple(file_hash(s.image_path) for s in samples), masks, size)
 
 
@@ -134,7 +148,7 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
     if (config.train.augment or config.train.mosaic_share) and options.cache:
         raise ConfigError("augmentation changes the images, cached features do not: add --no-cache, or do not augment")
     ranks = join(options.device)
-    data = read_training_set(samples, config.input.size)
+    data = read_training_set(samples, config.input.size, config.train.mask_rule)
     model = model.to(options.device)
     source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data)
     _loop(head.train(), data, source, _Run(config, out, ranks, options))
@@ -185,9 +199,10 @@ def _loop(head: Head, data: TrainingSet, source: Source, run: _Run) -> None:
 
 def _step(head: Head, optimiser: torch.optim.Optimizer, batch: Batch, run: _Run) -> dict[str, float]:
     device = torch.device(run.options.device)
+    features, masks, labels = batch.features.to(device), batch.masks.to(device), batch.labels.to(device)
     bf16 = device.type == "cuda" and run.config.train.precision == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        losses = head.losses(batch.features.to(device), batch.class_names, batch.masks.to(device), run.config.loss)
+        losses = head.losses(features, batch.class_names, masks, labels, run.config.loss)
     optimiser.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     average_gradients(head, run.ranks, len(batch.rows))
@@ -229,7 +244,7 @@ def _cached(encoder: ImageEncoder, data: TrainingSet, config: ModelConfig, ranks
 
     def source(rows: list[int], epoch: int) -> Batch:
         features = store.load([data.keys[row] for row in rows])
-        return _batch(data, features, torch.stack([data.mask(row) for row in rows]), rows)
+        return _batch(data, features, data.targets(rows), rows)
 
     return source
 
@@ -265,13 +280,13 @@ def _live(model: Model, data: TrainingSet) -> Source:
 
     def source(rows: list[int], epoch: int) -> Batch:
         images = torch.stack([_input(data.samples[row], config) for row in rows])
-        masks = torch.stack([data.mask(row) for row in rows])
+        masks, labels = data.targets(rows)
+        rng = np.random.default_rng([config.train.seed, epoch, *rows])
         if config.train.augment:
-            images, masks = augment(images, masks, np.random.default_rng([config.train.seed, epoch, *rows]))
+            images, masks = augment(images, masks, rng)
         if config.train.mosaic_share:
-            rng = np.random.default_rng([config.train.seed, epoch, *rows])
-            images, masks = mosaics(images, masks, config.train.mosaic_share, rng)
-        return _batch(data, model.encoder.encode(images), masks, rows)
+            images, masks, labels = mosaics(images, masks, labels, config.train.mosaic_share, rng)
+        return _batch(data, model.encoder.encode(images), (masks, labels), rows)
 
     return source
 
@@ -281,8 +296,8 @@ def _input(sample: Sample, config: ModelConfig) -> Tensor:
     return torch.from_numpy(resize_image(image, config.input.size, config.input.interpolation))
 
 
-def _batch(data: TrainingSet, features: Features, masks: Tensor, rows: list[int]) -> Batch:
-    return Batch(features, masks, [data.samples[row].class_name for row in rows], rows)
+def _batch(data: TrainingSet, features: Features, targets: tuple[Tensor, Tensor], rows: list[int]) -> Batch:
+    return Batch(features, *targets, [data.samples[row].class_name for row in rows], rows)
 
 
 def _identity(config: ModelConfig, data: TrainingSet) -> str:
