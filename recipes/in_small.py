@@ -21,21 +21,14 @@ import torch
 from PIL import Image
 
 from ad_dinov3.bench.figures import write_curves
+from ad_dinov3.bench.paper_figures import figure1, figure3
+from ad_dinov3.bench.plan import Plan, StudyOptions, plan_study
 from ad_dinov3.bench.protocol import PROTOCOLS
-from ad_dinov3.bench.reproduce import (
-    Plan,
-    Reports,
-    StudyOptions,
-    describe_data,
-    figure1,
-    figure3,
-    plan_study,
-    run_study,
-    seed_summary,
-)
-from ad_dinov3.bench.rows import Row, write_rows
+from ad_dinov3.bench.reproduce import Reports, run_study
+from ad_dinov3.bench.rows import MetricRow, write_metric_rows
 from ad_dinov3.bench.run import Evaluation
 from ad_dinov3.bench.studies import Route, Study, Variant
+from ad_dinov3.bench.summary import describe_data, seed_summary
 from ad_dinov3.files import replacing, write_text
 
 LOG = logging.getLogger("in_small")
@@ -100,7 +93,7 @@ def main() -> None:
     rows = run_study(plan, options, reports)
     for old in ("rows.jsonl", "rows.parquet"):
         (arguments.out / old).unlink(missing_ok=True)
-    write_rows(arguments.out, rows)
+    write_metric_rows(arguments.out, rows)
     write_text(arguments.out / "tables.md", tables(plan, rows, arguments.limit))
     draw_figures(plan, options, arguments.out, reports)
     LOG.info("written: %s", arguments.out)
@@ -128,7 +121,7 @@ def study_below(root: Path) -> Study:
     return Study("in_small", "In small", "", tuple(by_label[label] for label in variants), tuple(routes))
 
 
-def tables(plan: Plan, rows: Sequence[Row], limit: int) -> str:
+def tables(plan: Plan, rows: Sequence[MetricRow], limit: int) -> str:
     """Means over the seeds, a table for each question, under a heading that says what they are not."""
     encoder = next(row.model for row in rows if row.method == PLAIN.label)
     parts = [
@@ -146,7 +139,7 @@ def tables(plan: Plan, rows: Sequence[Row], limit: int) -> str:
     return "\n".join(parts)
 
 
-def placed(row: Row, labels: Sequence[str]) -> tuple[int, int]:
+def placed(row: MetricRow, labels: Sequence[str]) -> tuple[int, int]:
     """The order of a table: by test set, then as the lines are listed."""
     names = [name for route in ROUTES for name in route.test]
     return names.index(row.data), labels.index(row.method)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ad_dinov3.bench.rows import Row
+from ad_dinov3.bench.rows import MetricRow
 from ad_dinov3.bench.run import Subject
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.infer.scorer import RawScores
@@ -53,6 +53,16 @@ def write_sample(root: Path, class_name: str, defect: str, index: int, rng: np.r
     Image.fromarray(np.repeat(pixels[:, :, None], 3, axis=2)).save(folder / f"{index:03}.png")
 
 
+def write_toy(root: Path) -> Path:
+    """Two classes: nuts with normal and scratched images, tissue with anomalous images only."""
+    rng = np.random.default_rng(0)
+    for index in range(4):
+        write_sample(root, "metal_nut", "good", index, rng)
+        write_sample(root, "metal_nut", "scratch", 10 + index, rng)
+        write_sample(root, "tissue", "lesion", 20 + index, rng)
+    return root
+
+
 def subject_with(detector: BrightnessDetector, **changes: object) -> Subject:
     """A subject around a detector; changes replace its fields."""
     fields: dict[str, object] = {
@@ -65,7 +75,7 @@ def subject_with(detector: BrightnessDetector, **changes: object) -> Subject:
     return Subject(detector, **(fields | changes))  # type: ignore[arg-type]
 
 
-def make_row(**changes: object) -> Row:
+def make_row(**changes: object) -> MetricRow:
     """A row with plausible fields; changes replace them."""
     fields: dict[str, object] = {
         "method": "ad_dinov3",
@@ -99,4 +109,4 @@ def make_row(**changes: object) -> Row:
         "versions": "python 3.11",
         "commit": None,
     }
-    return Row(**(fields | changes))  # type: ignore[arg-type]
+    return MetricRow(**(fields | changes))  # type: ignore[arg-type]

@@ -111,6 +111,27 @@ def test_markdown_marks_the_best_and_gives_differences() -> None:
     assert "AD-DINOv3, Table 1" in text
 
 
+def test_figures_of_seen_data_have_no_rank_no_difference_and_are_nobodys_reference() -> None:
+    rows = [
+        make_row(model="clean", value=0.8),
+        make_row(model="other", weights_hash="bbbb", value=0.7),
+        make_row(model="cheat", weights_hash="cccc", value=0.99, seen=True),
+    ]
+    board = make_board(rows)
+    assert [cell(board, f"ad_dinov3 ({name})", "mvtec_ad").rank for name in ("clean", "other", "cheat")] == [1, 2, 0]
+    assert cell(board, "ad_dinov3 (cheat)", "mvtec_ad").difference is None
+    against = make_board(rows, against="ad_dinov3 (cheat)")
+    assert cell(against, "ad_dinov3 (clean)", "mvtec_ad").difference is None
+    assert board.warnings == (
+        "ad_dinov3 (cheat) has seen mvtec_ad: figures marked seen are not zero-shot and have no rank",
+    )
+    for text in (to_markdown(board), to_latex(board), to_html(board)):
+        assert text.count("(seen)") == 1
+        assert "has seen" in text
+    marks = {line["method"]: line["seen"] for line in csv.DictReader(io.StringIO(to_csv(board)))}
+    assert marks == {"ad_dinov3 (clean)": "", "ad_dinov3 (other)": "", "ad_dinov3 (cheat)": "seen"}
+
+
 def test_names_cannot_break_or_mark_up_a_markdown_table() -> None:
     board = make_board([make_row(model="a|b *c* _d_ [e](http://f) <img src=x>\n| g", data="x_y")])
     lines = to_markdown(board).splitlines()

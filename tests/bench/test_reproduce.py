@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from bench_toys import make_row, write_sample
 
+from ad_dinov3.bench.paper_figures import figure1, figure3
+from ad_dinov3.bench.plan import StudyOptions, plan_study
 from ad_dinov3.bench.protocol import PROTOCOLS
-from ad_dinov3.bench.reproduce import Reports, StudyOptions, figure1, figure3, plan_study, run_study, seed_summary
-from ad_dinov3.bench.rows import read_rows
+from ad_dinov3.bench.reproduce import Reports, run_study
+from ad_dinov3.bench.rows import read_metric_rows
 from ad_dinov3.bench.studies import STUDIES, Route, Study, Variant
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.bench.summary import seed_summary
+from ad_dinov3.errors import ConfigError, DataError
 
 SETTINGS: dict[str, object] = {
     "prompts.source": "learned",
@@ -62,7 +65,8 @@ def test_the_component_rows_differ_only_in_aacm() -> None:
 
 def test_missing_data_and_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> None:
     plan = plan_study(STUDIES["table2"], StudyOptions(tmp_path / "out", data_roots=(tmp_path,)))
-    assert not plan.is_possible
+    with pytest.raises(DataError, match="no training data together with test data"):
+        plan.check()
     told = {need.name: need.how for need in plan.needs if not need.is_there}
     assert "https://www.mvtec.com" in told["mvtec_ad"]
     assert "huggingface.co" in told["dinov3-vitl16"]
@@ -93,7 +97,7 @@ def test_table2_is_trained_measured_and_not_trained_twice(toy_data: tuple[str, s
     repeated = run_study(plan, replace(options, seeds=(0, 1)), Reports(step=again.append))
     assert not any("training" in step for step in again)
     assert [row.value for row in repeated] == [row.value for row in rows]
-    assert len(read_rows(options.out)) == len(rows)
+    assert len(read_metric_rows(options.out)) == len(rows)
 
 
 def test_a_model_of_other_settings_is_not_taken_for_this_one(toy_data: tuple[str, str], options: StudyOptions) -> None:
@@ -118,6 +122,14 @@ def test_seed_summary_gives_mean_and_sample_deviation() -> None:
     text = seed_summary([*rows, make_row(method="plain", trained_on=(), value=0.5)], ["pixel_auroc"])
     assert "| CMCL | visa | mvtec_ad | 3 | 92.0 ± 2.0 |" in text
     assert "| plain | nothing | mvtec_ad | 1 | 50.0 |" in text
+
+
+def test_seed_summary_leaves_out_what_the_model_has_seen_and_escapes_names() -> None:
+    rows = [make_row(model=f"seed {i}", value=value, seen=i == 2) for i, value in enumerate((0.5, 0.7, 0.99))]
+    text = seed_summary([*rows, make_row(method="a|b", value=0.2)], ["pixel_auroc"])
+    assert "| ad_dinov3 | visa | mvtec_ad | 2 | 60.0 ± 14.1 |" in text
+    assert r"| a\|b | visa | mvtec_ad | 1 | 20.0 |" in text
+    assert seed_summary([rows[2]], ["pixel_auroc"]).count("\n") == 2
 
 
 def test_seed_summary_keeps_trainings_on_different_data_apart() -> None:

@@ -15,8 +15,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ad_dinov3.bench.board import make_board
 from ad_dinov3.bench.metric_table import METRICS, Estimate, Evidence, Metric
 from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
-from ad_dinov3.bench.rows import Row
-from ad_dinov3.bench.run import evaluate, save_maps, score
+from ad_dinov3.bench.rows import MetricRow
+from ad_dinov3.bench.run import Tolerance, evaluate, save_maps, score
 from ad_dinov3.bench.scoring import ScoringOptions, TestSet, read_scored
 from ad_dinov3.bench.tables import to_markdown
 from ad_dinov3.data.decode import decode_image
@@ -29,7 +29,7 @@ from ad_dinov3.infer.decide import upsample
 SMALL = replace(PROTOCOLS["paper"], name="small", size=(40, 56), resamples=50)
 
 
-def pick(rows: tuple[Row, ...], scope: str, metric: str, class_name: str = "") -> Row:
+def pick(rows: tuple[MetricRow, ...], scope: str, metric: str, class_name: str = "") -> MetricRow:
     return next(r for r in rows if (r.scope, r.metric, r.class_name) == (scope, metric, class_name))
 
 
@@ -154,7 +154,7 @@ def test_a_broken_image_is_an_error_or_left_out_and_listed(data_root: Path, tmp_
     data = TestSet("toy", tuple(read_folder(data_root)))
     with pytest.raises(DataError, match=r"1 images cannot be used[\s\S]*010\.png[\s\S]*010_mask\.png"):
         evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path)
-    result = evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path, skip_bad=True)
+    result = evaluate(subject_with(BrightnessDetector()), data, SMALL, tmp_path, tolerance=Tolerance(skip_bad=True))
     assert pick(result.rows, "pooled", "pixel_auroc").images == 11
     assert [str(victim) in line and str(mask) in line for line in result.left_out] == [True]
 
@@ -173,7 +173,7 @@ def test_pairs_that_do_not_fit_are_refused_before_scoring_or_left_out_and_listed
     with pytest.raises(DataError, match="4 images cannot be used"):
         evaluate(subject_with(detector), data, SMALL, tmp_path)
     assert detector.scored == 0
-    result = evaluate(subject_with(detector), data, SMALL, tmp_path, skip_bad=True)
+    result = evaluate(subject_with(detector), data, SMALL, tmp_path, tolerance=Tolerance(skip_bad=True))
     assert pick(result.rows, "pooled", "pixel_auroc").images == detector.scored == 8
     for number in ("010", "011", "012"):
         assert any(f"{number}.png" in line and str(truth) in line for line in result.left_out)
@@ -212,7 +212,7 @@ def test_nan_is_refused_even_where_bad_images_are_left_out(toy: TestSet, tmp_pat
             return replace(raw, scores=np.full_like(raw.scores, np.nan))
 
     with pytest.raises(DataError, match=r"\.png: the model answered with NaN"):
-        evaluate(subject_with(Lost()), toy, SMALL, tmp_path, skip_bad=True)
+        evaluate(subject_with(Lost()), toy, SMALL, tmp_path, tolerance=Tolerance(skip_bad=True))
 
 
 def test_scores_outside_the_unit_interval_are_refused(toy: TestSet, tmp_path: Path) -> None:

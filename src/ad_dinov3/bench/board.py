@@ -8,10 +8,9 @@ from typing import Literal
 
 from ad_dinov3.bench.metric_table import METRICS, Metric
 from ad_dinov3.bench.published import Published
-from ad_dinov3.bench.rows import Row
+from ad_dinov3.bench.rows import MetricRow, Scope
 from ad_dinov3.errors import ConfigError, DataError
 
-Scope = Literal["class", "mean", "pooled"]
 PAPER = "AD-DINOv3"
 
 
@@ -25,6 +24,7 @@ class Cell:
         high: upper end.
         difference: value minus the reference line's, if both are there.
         rank: 1 for the best of its column, 2 for the second best, else 0.
+        seen: of data that the model has seen; such a figure has no rank and no difference, and is nobody's reference.
     """
 
     value: float | None
@@ -32,6 +32,7 @@ class Cell:
     high: float | None = None
     difference: float | None = None
     rank: int = 0
+    seen: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _Entry:
 
 
 def make_board(
-    rows: Sequence[Row],
+    rows: Sequence[MetricRow],
     published: Iterable[Published] = (),
     *,
     metrics: Sequence[str] = tuple(METRICS),
@@ -113,12 +114,12 @@ def make_board(
     return Board(
         tuple(section for section in sections if section is not None),
         reference.label,
-        tuple(find_conflicts(chosen)),
+        (*find_conflicts(chosen), *_seen_data(chosen)),
         tuple(dict.fromkeys(f"{entry.label}: {entry.note}" for entry in entries if entry.note)),
     )
 
 
-def find_conflicts(rows: Sequence[Row]) -> list[str]:
+def find_conflicts(rows: Sequence[MetricRow]) -> list[str]:
     """Why some of the figures may not be compared: other protocols, other images under one name."""
     found: dict[str, list[str]] = {}
     for data in dict.fromkeys(row.data for row in rows):
@@ -134,11 +135,23 @@ def find_conflicts(rows: Sequence[Row]) -> list[str]:
     return [f"{', '.join(sets)}: {warning}" for warning, sets in found.items()]
 
 
-def _column(row: Row) -> str:
+def _seen_data(rows: Sequence[MetricRow]) -> list[str]:
+    """A warning for each model that was measured on data that it has seen."""
+    seen: dict[str, list[str]] = {}
+    for row in rows:
+        if row.seen:
+            seen.setdefault(f"{row.method} ({row.model})", []).append(row.data)
+    return [
+        f"{model} has seen {', '.join(dict.fromkeys(data))}: figures marked seen are not zero-shot and have no rank"
+        for model, data in seen.items()
+    ]
+
+
+def _column(row: MetricRow) -> str:
     return f"{row.data}/{row.class_name}" if row.scope == "class" else row.data
 
 
-def _measured(rows: Sequence[Row]) -> list[_Entry]:
+def _measured(rows: Sequence[MetricRow]) -> list[_Entry]:
     """One entry per method, model and protocol; a label names only what tells the entries apart."""
     apart = _weights_apart(rows)
     of = {
@@ -156,16 +169,16 @@ def _measured(rows: Sequence[Row]) -> list[_Entry]:
             parts.append(f"protocol {protocol}")
         label = f"{method} ({', '.join(parts)})" if parts else method
         mine = [row for row in rows if of[row] == key]
-        cells = {(_column(r), r.metric): Cell(r.value, r.low, r.high) for r in mine}
+        cells = {(_column(r), r.metric): Cell(r.value, r.low, r.high, seen=r.seen) for r in mine}
         entries.append(_Entry(label, "measured", f"protocol {protocol}", cells, _trainings(mine)))
     return entries
 
 
-def _rules(row: Row) -> tuple[str, str]:
+def _rules(row: MetricRow) -> tuple[str, str]:
     return row.protocol, row.protocol_hash
 
 
-def _weights_apart(rows: Sequence[Row]) -> set[str]:
+def _weights_apart(rows: Sequence[MetricRow]) -> set[str]:
     """Weights that need lines of their own. Others share one: a method trained anew for some of the data sets."""
     apart: set[str] = set()
     for group in dict.fromkeys((r.method, r.model, r.protocol_hash) for r in rows):
@@ -180,7 +193,7 @@ def _weights_apart(rows: Sequence[Row]) -> set[str]:
     return apart
 
 
-def _trainings(rows: Sequence[Row]) -> str:
+def _trainings(rows: Sequence[MetricRow]) -> str:
     """What each part of a line was trained on, if not all of it on the same."""
     measured: dict[str, list[str]] = {}
     for row in rows:
@@ -219,13 +232,13 @@ def _section(metric: str, columns: Sequence[str], entries: Sequence[_Entry], ref
 def _placed(entry: _Entry, entries: Sequence[_Entry], reference: _Entry, key: tuple[str, str]) -> Cell | None:
     """A cell with its rank in its column and its distance from the reference."""
     cell = entry.cells.get(key)
-    if cell is None or cell.value is None:
+    if cell is None or cell.value is None or cell.seen:
         return cell
     digits = METRICS[key[1]].digits + 2  # ranks are of the values as shown: equal figures share one
-    shown = sorted(
-        {round(c.value, digits) for e in entries if (c := e.cells.get(key)) and c.value is not None}, reverse=True
-    )
+    others = [other.value for entry in entries if (other := entry.cells.get(key)) and not other.seen]
+    shown = sorted({round(value, digits) for value in others if value is not None}, reverse=True)
     place = shown.index(round(cell.value, digits)) + 1
     base = reference.cells.get(key)
-    difference = None if base is None or base.value is None or entry is reference else cell.value - base.value
+    has_base = base is not None and not base.seen and entry is not reference
+    difference = cell.value - base.value if has_base and base is not None and base.value is not None else None
     return replace(cell, rank=place if place <= 2 and len(shown) > 1 else 0, difference=difference)

@@ -19,11 +19,12 @@ from pydantic import TypeAdapter, ValidationError
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import replacing
 
+Scope = Literal["class", "mean", "pooled"]
 _PACKAGES = ("ad-dinov3", "torch", "transformers", "numpy", "scipy", "pillow")
 
 
 @dataclass(frozen=True)
-class Row:
+class MetricRow:
     """One metric of one method on one class, or on a whole data set.
 
     Attributes:
@@ -57,7 +58,8 @@ class Row:
         device: where the model ran.
         versions: package versions, ``name version`` joined by commas.
         commit: of the source tree; None for an installed package.
-        format_version: of this row's fields.
+        seen: the model or its encoder was trained on some of these images, so the figure is not zero-shot.
+        format_version: of this row's fields; 1 had no ``seen``.
     """
 
     method: str
@@ -69,7 +71,7 @@ class Row:
     interpolation: str
     data: str
     data_hash: str
-    scope: Literal["class", "mean", "pooled"]
+    scope: Scope
     class_name: str
     metric: str
     value: float | None
@@ -90,7 +92,8 @@ class Row:
     device: str
     versions: str
     commit: str | None
-    format_version: Literal[1] = 1
+    seen: bool = False
+    format_version: Literal[1, 2] = 2
 
     @property
     def run(self) -> tuple[str, ...]:
@@ -98,10 +101,10 @@ class Row:
         return self.method, self.weights_hash, self.data, self.data_hash, self.protocol_hash
 
 
-_ROW = TypeAdapter(Row)
+_ROW = TypeAdapter(MetricRow)
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_metric_rows(path: Path) -> list[MetricRow]:
     """Rows of a JSONL file, or of ``rows.jsonl`` in a folder.
 
     Raises:
@@ -123,7 +126,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def write_rows(folder: Path, rows: Iterable[Row]) -> Path:
+def write_metric_rows(folder: Path, rows: Iterable[MetricRow]) -> Path:
     """Put rows into ``rows.jsonl`` of a folder, in place of earlier ones of the same evaluations.
 
     With pyarrow installed, ``rows.parquet`` beside it holds the same rows.
@@ -137,7 +140,7 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> Path:
     fresh = list(rows)
     file = folder / "rows.jsonl"
     runs = {row.run for row in fresh}
-    kept = [row for row in read_rows(file) if row.run not in runs] if file.is_file() else []
+    kept = [row for row in read_metric_rows(file) if row.run not in runs] if file.is_file() else []
     every = kept + fresh
     with replacing(file) as unfinished:
         text = "".join(_ROW.dump_json(row).decode() + "\n" for row in every)
@@ -147,7 +150,7 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> Path:
     return file
 
 
-def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
+def _write_parquet(path: Path, rows: Sequence[MetricRow]) -> None:
     import pyarrow
     import pyarrow.parquet
 

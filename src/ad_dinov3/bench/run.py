@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 from ad_dinov3.bench.measure import GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_pairs
 from ad_dinov3.bench.metric_table import METRICS, Estimate
 from ad_dinov3.bench.protocol import Protocol
-from ad_dinov3.bench.rows import Row, installed_versions, peak_memory_mb, source_commit
+from ad_dinov3.bench.rows import MetricRow, Scope, installed_versions, peak_memory_mb, source_commit
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, items_of, score_items
+from ad_dinov3.bench.seen import Seen, refuse_seen
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import file_hash
 from ad_dinov3.infer.image_files import write_map_png16
@@ -51,6 +51,11 @@ class Subject:
     training_seed: int | None = None
     device: str = "cpu"
 
+    @property
+    def seen(self) -> Seen:
+        """What it has seen."""
+        return Seen(self.model, self.trained_on, self.encoder_trained_on, self.training_images)
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -62,13 +67,32 @@ class Evaluation:
         pooled: the result over all images.
         items: the measured images; their maps are in the store.
         left_out: one line for each image that could not be used: no mask, a mask that does not fit, not decodable.
+        overlap: what the model has seen of the data, in words; None: nothing, the figures are zero-shot.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[MetricRow, ...]
     classes: dict[str, GroupResult]
     pooled: GroupResult
     items: tuple[Item, ...]
     left_out: tuple[str, ...]
+    overlap: str | None = None
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """What is measured although it is an error by default.
+
+    Attributes:
+        skip_bad: images that cannot be used are left out and listed; else they are an error, before anything is scored
+            if possible.
+        seen_too: data that the model has seen are measured, and every row says so; else they are refused.
+    """
+
+    skip_bad: bool = False
+    seen_too: bool = False
+
+
+STRICT = Tolerance()
 
 
 def evaluate(
@@ -77,7 +101,7 @@ def evaluate(
     protocol: Protocol,
     store: Path,
     options: ScoringOptions | None = None,
-    skip_bad: bool = False,
+    tolerance: Tolerance = STRICT,
 ) -> Evaluation:
     """Score every image once, then measure each class, their mean and the pooled set.
 
@@ -87,7 +111,7 @@ def evaluate(
         protocol: how.
         store: folder of scored images; what is in it is not scored again.
         options: how scoring is carried out.
-        skip_bad: leave out images that cannot be used; else they are an error, before anything is scored if possible.
+        tolerance: what is let through.
 
     Raises:
         DataError: no image; training and test data overlap; an image or mask cannot be used; another process's share
@@ -95,11 +119,11 @@ def evaluate(
     """
     pairs = read_pairs(data.samples, protocol)
     unfit = [*data.problems, *pairs.problems]
-    if not skip_bad:
+    if not tolerance.skip_bad:
         _refuse(unfit)
-    items, broken = score(subject, replace(data, samples=pairs.samples), protocol, store, options)
+    items, broken = score(subject, replace(data, samples=pairs.samples), protocol, store, options, tolerance)
     undecodable = [_named(broken[item.stored], item) for item in items if item.stored in broken]
-    if not skip_bad:
+    if not tolerance.skip_bad:
         _refuse(undecodable)
     kept = [index for index, item in enumerate(items) if item.stored not in broken]
     items, masks = [items[index] for index in kept], pairs.masks.pick(kept)
@@ -109,12 +133,20 @@ def evaluate(
     names = list(dict.fromkeys(item.sample.class_name for item in items))
     classes = {name: _measure_class(items, masks, name, protocol) for name in names}
     pooled = next(iter(classes.values())) if len(classes) == 1 else measure(items, masks, protocol)
-    rows = rows_of(subject, data.name, protocol, classes, pooled, data_hash(items))
-    return Evaluation(tuple(rows), classes, pooled, tuple(items), (*unfit, *undecodable))
+    overlap = _overlap(subject, data.name, items)
+    versions, commit = installed_versions(), source_commit()
+    origin = _Origin(subject, data.name, protocol, data_hash(items), overlap is not None, versions, commit)
+    rows = tuple(origin.rows(classes, pooled))
+    return Evaluation(rows, classes, pooled, tuple(items), (*unfit, *undecodable), overlap)
 
 
 def score(
-    subject: Subject, data: TestSet, protocol: Protocol, store: Path, options: ScoringOptions | None = None
+    subject: Subject,
+    data: TestSet,
+    protocol: Protocol,
+    store: Path,
+    options: ScoringOptions | None = None,
+    tolerance: Tolerance = STRICT,
 ) -> tuple[list[Item], dict[Path, str]]:
     """The first half of `evaluate`: score this process's share of the images into the store.
 
@@ -127,29 +159,14 @@ def score(
     if not data.samples:
         raise DataError(f"{data.name}: no images to measure on")
     items = items_of(data, protocol, store / subject.weights_hash)
-    refuse_overlap(subject, data.name, items)
+    overlap = _overlap(subject, data.name, items)
+    if overlap and not tolerance.seen_too:
+        refuse_seen(overlap)
     return items, score_items(subject.detector, items, options or ScoringOptions())
 
 
-def refuse_overlap(subject: Subject, data_name: str, items: Iterable[Item]) -> None:
-    """The zero-shot rule: nothing of the test data was trained on, by the data set's name or by an image's bytes.
-
-    Raises:
-        DataError: it was.
-    """
-    model, encoder = subject.model, f"the encoder of {subject.model}"
-    for who, seen in ((model, subject.trained_on), (encoder, subject.encoder_trained_on)):
-        if data_name.lower() in {name.lower() for name in seen}:
-            raise DataError(
-                f"{who} was trained on {data_name}; a zero-shot figure needs test data that it never saw "
-                f"(it was trained on {', '.join(seen)})"
-            )
-    known = [item.sample.image_path for item in items if item.image_hash in subject.training_images]
-    if known:
-        raise DataError(
-            f"{len(known)} images of {data_name} are among the training or normal images of {subject.model}, such as "
-            f"{known[0]}; a zero-shot figure needs test data that it never saw"
-        )
+def _overlap(subject: Subject, data_name: str, items: Iterable[Item]) -> str | None:
+    return subject.seen.overlap(data_name, ((item.sample.image_path, item.image_hash) for item in items))
 
 
 def data_hash(items: Sequence[Item]) -> str:
@@ -162,21 +179,6 @@ def data_hash(items: Sequence[Item]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-def rows_of(
-    subject: Subject,
-    data_name: str,
-    protocol: Protocol,
-    classes: dict[str, GroupResult],
-    pooled: GroupResult,
-    digest: str,
-) -> list[Row]:
-    """Rows of every class, of their mean and of the pooled set."""
-    origin = _Origin(subject, data_name, protocol, digest, installed_versions(), source_commit())
-    mean = mean_of(list(classes.values()), protocol)
-    every = [row for name, group in classes.items() for row in origin.rows("class", name, group, 1)]
-    return [*every, *origin.rows("mean", "", mean, len(classes)), *origin.rows("pooled", "", pooled, len(classes))]
-
-
 @dataclass(frozen=True)
 class _Origin:
     """What all rows of an evaluation share."""
@@ -185,10 +187,21 @@ class _Origin:
     data_name: str
     protocol: Protocol
     digest: str
+    seen: bool
     versions: str
     commit: str | None
 
-    def rows(self, scope: Literal["class", "mean", "pooled"], name: str, group: GroupResult, classes: int) -> list[Row]:
+    def rows(self, classes: Mapping[str, GroupResult], pooled: GroupResult) -> list[MetricRow]:
+        """Rows of every class, of their mean and of the pooled set."""
+        mean = mean_of(list(classes.values()), self.protocol)
+        every = [row for name, group in classes.items() for row in self._group("class", name, group, 1)]
+        return [
+            *every,
+            *self._group("mean", "", mean, len(classes)),
+            *self._group("pooled", "", pooled, len(classes)),
+        ]
+
+    def _group(self, scope: Scope, name: str, group: GroupResult, classes: int) -> list[MetricRow]:
         known = [(metric, group.estimates[metric]) for metric in METRICS if metric in group.estimates]
         return [self._row(metric, estimate, scope, name, group, classes) for metric, estimate in known]
 
@@ -196,13 +209,13 @@ class _Origin:
         self,
         metric: str,
         estimate: Estimate,
-        scope: Literal["class", "mean", "pooled"],
+        scope: Scope,
         name: str,
         group: GroupResult,
         classes: int,
-    ) -> Row:
+    ) -> MetricRow:
         subject, protocol, interval = self.subject, self.protocol, estimate.interval
-        return Row(
+        return MetricRow(
             method=subject.method,
             model=subject.model,
             weights_hash=subject.weights_hash,
@@ -233,6 +246,7 @@ class _Origin:
             device=subject.device,
             versions=self.versions,
             commit=self.commit,
+            seen=self.seen,
         )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.bench.protocol import Protocol
+from ad_dinov3.data.catalog import LabelledData, class_words
+from ad_dinov3.data.listing import spread
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.files import file_hash, replacing
@@ -43,6 +46,14 @@ class TestSet:
     samples: tuple[Sample, ...]
     words: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+
+
+def as_test_set(labelled: LabelledData, limit: int | None) -> TestSet:
+    """A data set that was opened, or at most ``limit`` of its images, evenly spread, as one that is measured on."""
+    # Ordinary words are what the prompts make of the name itself, under which a model may hold them ready.
+    words = {name: said for name, said in labelled.words.items() if said != class_words(name)}
+    listing = labelled.listing
+    return TestSet(labelled.name, tuple(spread(listing.samples, limit)), words, listing.problems)
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,24 @@ class ScoringOptions:
             )
 
 
+def image_hash(path: Path) -> str:
+    """Hex sha256 of an image's file, computed once per version of the file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    return _hash_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _hash_of(path: Path, size: int, changed: int) -> str:
+    return file_hash(path)
+
+
 def items_of(data: TestSet, protocol: Protocol, store: Path) -> list[Item]:
     """The images of a data set with their hashes and places in the store.
 
@@ -103,9 +132,9 @@ def items_of(data: TestSet, protocol: Protocol, store: Path) -> list[Item]:
     for sample in data.samples:
         words = protocol.words(sample.class_name)
         words = data.words.get(words, words)
-        image_hash = file_hash(sample.image_path)
-        key = hashlib.sha256(f"{image_hash} {words}".encode()).hexdigest()[:32]
-        items.append(Item(sample, words, image_hash, store / key[:2] / f"{key}.npz"))
+        digest = image_hash(sample.image_path)
+        key = hashlib.sha256(f"{digest} {words}".encode()).hexdigest()[:32]
+        items.append(Item(sample, words, digest, store / key[:2] / f"{key}.npz"))
     return items
 
 

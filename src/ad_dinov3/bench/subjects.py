@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ad_dinov3.bench.checks import check_method
 from ad_dinov3.bench.run import Subject
-from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
@@ -21,7 +21,6 @@ from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.session import Session
 from ad_dinov3.methods import mahalanobis
 
-METHODS = (*METHOD_TITLES, "mahalanobis")
 _UNTRAINED = ("dinov3_plain", "winclip")
 _TOP_SHARE = 0.01
 
@@ -32,7 +31,7 @@ def open_subject(
     """A method with weights.
 
     Args:
-        method: one of `METHODS`; None: what the model's folder or the exported folder is of.
+        method: one of `ad_dinov3.bench.checks.METHODS`; None: what the model's folder or the exported folder is of.
         model: ``embedded``, a model's folder, an exported folder or a hub repository; the baseline takes its encoder
             and input from it. For a rival its trained model's folder or a checkpoint of its authors; WinCLIP needs
             none.
@@ -44,11 +43,7 @@ def open_subject(
         ConfigError: no such method, or weights for a method that takes none.
         WeightsError: the model's or the encoder's files are missing or do not fit.
     """
-    if method not in (None, *METHODS):
-        raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if weights and method in (None, "ad_dinov3", "mahalanobis"):
-        taker = method or "a model without --method"
-        raise ConfigError(f"--weights names the encoder of dinov3_plain or a rival; {taker} takes none")
+    check_method(method, weights)
     if method == "mahalanobis":
         return mahalanobis_subject()
     opened = load(model, method=method, weights=weights, device=device, offline=offline)

@@ -44,16 +44,17 @@ def to_csv(board: Board) -> str:
     """One line per figure: metric, data set, method, origin, source, value, interval, difference (all in %)."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["metric", "data", "method", "origin", "source", "value", "low", "high", "difference", "rank"])
+    head = ("metric", "data", "method", "origin", "source", "value", "low", "high", "difference", "rank", "seen")
+    writer.writerow(head)
     for section in board.sections:
         for line in section.lines:
+            said = (line.label, line.origin, line.source)
             for column, cell in zip(section.columns, line.cells, strict=True):
                 if cell is not None:
                     numbers = [cell.value, cell.low, cell.high, cell.difference]
                     shown = ["" if number is None else f"{100 * number:.4f}" for number in numbers]
-                    writer.writerow(
-                        [section.metric.name, column, line.label, line.origin, line.source, *shown, cell.rank or ""]
-                    )
+                    mark = "seen" if cell.seen else ""
+                    writer.writerow([section.metric.name, column, *said, *shown, cell.rank or "", mark])
     return text.getvalue()
 
 
@@ -81,8 +82,8 @@ def to_html(board: Board, title: str = "Leaderboard") -> str:
 
 
 def percent(cell: Cell | None, metric: Metric) -> str:
-    """A figure as the metric is shown; a dash where there is none."""
-    return "–" if cell is None else metric.shown(cell.value)
+    """A figure as the metric is shown, marked where the model has seen the data; a dash where there is none."""
+    return "–" if cell is None else metric.shown(cell.value) + (" (seen)" if cell.seen else "")
 
 
 def signed(cell: Cell | None, metric: Metric) -> str:

@@ -39,7 +39,7 @@ def compare(
     from ad_dinov3.bench.board import make_board
     from ad_dinov3.bench.metric_table import METRICS
     from ad_dinov3.bench.published import published_results
-    from ad_dinov3.bench.rows import read_rows
+    from ad_dinov3.bench.rows import read_metric_rows
     from ad_dinov3.errors import ConfigError
 
     console = Console()
@@ -47,7 +47,7 @@ def compare(
     if unknown:
         raise ConfigError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
     board = make_board(
-        [row for path in rows for row in read_rows(path)],
+        [row for path in rows for row in read_metric_rows(path)],
         published_results() if published else (),
         metrics=tuple(metric or METRICS),
         scope=scope,

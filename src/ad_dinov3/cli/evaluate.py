@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,14 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, Weights
-from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.measure import GroupResult
     from ad_dinov3.bench.protocol import Protocol
-    from ad_dinov3.bench.run import Evaluation, Subject
+    from ad_dinov3.bench.run import Evaluation, Subject, Tolerance
     from ad_dinov3.bench.scoring import TestSet
-    from ad_dinov3.data.catalog import LabelledData
+    from ad_dinov3.bench.seen import Seen
 
 app = typer.Typer(add_completion=False)
 
@@ -46,6 +45,13 @@ def evaluate(
     skip_bad: Annotated[
         bool, typer.Option(help="leave out images that cannot be used; else they are an error")
     ] = False,
+    seen_too: Annotated[
+        bool,
+        typer.Option(
+            "--seen-too",
+            help="also measure data that the model was trained on; every figure is marked as not zero-shot",
+        ),
+    ] = False,
     share: Annotated[
         str, typer.Option(help="I/N: score every N-th image from the I-th; run all, then once without")
     ] = "0/1",
@@ -54,18 +60,29 @@ def evaluate(
     """Measure a method on labelled data sets, one row per class and metric.
 
     Scores of every image are kept in OUT/store: a run that was killed goes on where it stopped. Several processes share
-    a set with --share 0/4 ... --share 3/4. Data that the model was trained on are refused.
+    a set with --share 0/4 ... --share 3/4. Data that the model was trained on are refused, unless --seen-too is given.
     """
+    from ad_dinov3.bench.checks import check_method, check_model
     from ad_dinov3.bench.protocol import read_protocol
-    from ad_dinov3.bench.subjects import open_subject, with_normals
+    from ad_dinov3.bench.run import Tolerance
+    from ad_dinov3.bench.scoring import as_test_set
+    from ad_dinov3.bench.seen import seen_on_disk
     from ad_dinov3.data.catalog import open_data
 
-    subject, rules = open_subject(method, model, weights, device=device, offline=offline), read_protocol(protocol)
-    sets = [_test_set(open_data(spec), limit) for spec in data]
-    if normals is not None:
-        subject = with_normals(subject, _normals(normals, sets, rules))
-    run = _Run(Console(), subject, rules, out, batch_size, skip_bad)
-    parts = _read_share(share)
+    check_method(method, weights)
+    check_model(method, model)
+    rules, parts = read_protocol(protocol), _read_share(share)
+    sets = [as_test_set(open_data(spec), limit) for spec in data]
+    words = {} if normals is None else _normals(normals, sets, rules)
+    if not seen_too:
+        _refuse_what_is_seen(seen_on_disk(method, model, weights), sets, words)
+
+    from ad_dinov3.bench.subjects import open_subject, with_normals  # loads torch: after all that can be refused
+
+    subject = open_subject(method, model, weights, device=device, offline=offline)
+    if words:
+        subject = with_normals(subject, words)
+    run = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
     for test_set in sets:
         if parts[1] > 1:
             _score_share(run, test_set, parts)
@@ -84,7 +101,7 @@ class _Run:
     protocol: Protocol
     out: Path
     batch_size: int
-    skip_bad: bool
+    tolerance: Tolerance
 
     @property
     def store(self) -> Path:
@@ -92,17 +109,17 @@ class _Run:
 
 
 def _evaluate(run: _Run, test_set: TestSet) -> Evaluation:
-    from ad_dinov3.bench.rows import write_rows
+    from ad_dinov3.bench.rows import write_metric_rows
     from ad_dinov3.bench.run import evaluate
     from ad_dinov3.bench.scoring import ScoringOptions
 
     with _bar(run.console, test_set.name) as report:
         options = ScoringOptions(run.batch_size, report=report)
-        result = evaluate(run.subject, test_set, run.protocol, run.store, options, run.skip_bad)
+        result = evaluate(run.subject, test_set, run.protocol, run.store, options, run.tolerance)
     run.console.print(_table(run, test_set.name, result))
     for line in result.left_out:
         run.console.print(f"left out: {line}", style="yellow", markup=False, soft_wrap=True)
-    file = write_rows(run.out, result.rows)
+    file = write_metric_rows(run.out, result.rows)
     run.console.print(f"{len(result.rows)} rows in {file}; put runs side by side: ad-dinov3 compare {run.out}")
     return result
 
@@ -112,7 +129,8 @@ def _score_share(run: _Run, test_set: TestSet, parts: tuple[int, int]) -> None:
     from ad_dinov3.bench.scoring import ScoringOptions
 
     with _bar(run.console, test_set.name) as report:
-        _, broken = score(run.subject, test_set, run.protocol, run.store, ScoringOptions(run.batch_size, parts, report))
+        options = ScoringOptions(run.batch_size, parts, report)
+        _, broken = score(run.subject, test_set, run.protocol, run.store, options, run.tolerance)
     run.console.print(f"{test_set.name}: share {parts[0]}/{parts[1]} is scored, {len(broken)} images cannot be decoded")
 
 
@@ -141,18 +159,25 @@ def _read_share(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _test_set(labelled: LabelledData, limit: int | None) -> TestSet:
-    from ad_dinov3.bench.scoring import TestSet
-    from ad_dinov3.data.catalog import class_words
+def _refuse_what_is_seen(seen: Seen, sets: Sequence[TestSet], normals: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse test data that the model's folders name, or of which they or the normal images hold an image."""
+    from ad_dinov3.bench.scoring import image_hash
+    from ad_dinov3.bench.seen import refuse_seen
 
-    # Ordinary words are what the prompts make of the name itself, under which a model may hold them ready.
-    words = {name: said for name, said in labelled.words.items() if said != class_words(name)}
-    listing = labelled.listing
-    return TestSet(labelled.name, tuple(spread(listing.samples, limit)), words, listing.problems)
+    remembered = {image_hash(path) for paths in normals.values() for path in paths}
+    everything = replace(seen, images=seen.images | remembered)
+    for test_set in sets:
+        if overlap := seen.overlap(test_set.name, ()):
+            refuse_seen(overlap)
+    for test_set in sets if everything.images else ():
+        pairs = ((sample.image_path, image_hash(sample.image_path)) for sample in test_set.samples)
+        if overlap := everything.overlap(test_set.name, pairs):
+            refuse_seen(overlap)
 
 
 def _normals(folder: Path, sets: list[TestSet], protocol: Protocol) -> dict[str, list[Path]]:
     """The normal images of every class of the sets, under the words that prompts use for it."""
+    from ad_dinov3.bench.checks import check_images
     from ad_dinov3.data.normals import find_normals
 
     words = {}
@@ -162,6 +187,7 @@ def _normals(folder: Path, sets: list[TestSet], protocol: Protocol) -> dict[str,
             words[sample.class_name] = test_set.words.get(said, said)
     found: dict[str, list[Path]] = {}
     for name, paths in find_normals(folder, tuple(words)).items():
+        check_images(paths)
         found.setdefault(words[name], []).extend(paths)
     return found
 
@@ -185,9 +211,10 @@ def _table(run: _Run, name: str, result: Evaluation) -> Table:
     from ad_dinov3.bench.metric_table import METRICS
 
     subject = run.subject
+    mark = f"SEEN DATA, not zero-shot: {result.overlap}\n" if result.overlap else ""
     size = "x".join(map(str, reversed(subject.input_size)))
     table = Table(
-        title=f"{subject.method} ({subject.model}, input {size}) on {name}, protocol {run.protocol.name}; in %",
+        title=f"{mark}{subject.method} ({subject.model}, input {size}) on {name}, protocol {run.protocol.name}; in %",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),

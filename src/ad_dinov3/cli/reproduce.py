@@ -14,8 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ad_dinov3.cli.options import read_changes
 
 if TYPE_CHECKING:
-    from ad_dinov3.bench.reproduce import Plan, Reports, StudyOptions
-    from ad_dinov3.bench.rows import Row
+    from ad_dinov3.bench.plan import Plan, StudyOptions
+    from ad_dinov3.bench.reproduce import Reports
+    from ad_dinov3.bench.rows import MetricRow
     from ad_dinov3.training.loop import Progress as TrainingProgress
 
 app = typer.Typer(add_completion=False)
@@ -47,8 +48,8 @@ def reproduce(
     Says first what is missing and where to get it. Nothing is downloaded. A second call goes on where the first
     stopped. With --train and --test the same lines are made on other data, which are then not the paper's numbers.
     """
+    from ad_dinov3.bench.plan import StudyOptions, plan_study
     from ad_dinov3.bench.protocol import read_protocol
-    from ad_dinov3.bench.reproduce import StudyOptions, plan_study, run_study
     from ad_dinov3.bench.studies import STUDIES
 
     console = Console()
@@ -69,8 +70,10 @@ def reproduce(
     _show_plan(console, plan)
     if plan_only:
         return
-    _refuse_impossible(plan)
+    plan.check()
     if target in STUDIES:
+        from ad_dinov3.bench.reproduce import run_study
+
         with _reports(console) as reports:
             rows = run_study(plan, options, reports)
         _write_tables(console, plan, rows, options)
@@ -79,7 +82,7 @@ def reproduce(
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
-    from ad_dinov3.bench.reproduce import short_names
+    from ad_dinov3.bench.summary import short_names
 
     console.print(plan.study.title, style="bold")
     for need in plan.needs:
@@ -88,34 +91,23 @@ def _show_plan(console: Console, plan: Plan) -> None:
         console.print(f"  {mark} {need.kind} ", end="")
         console.print(f"{need.name}: {how}", markup=False, highlight=False, soft_wrap=True)
     for route in plan.routes:
-        lent, measured = short_names(route.train), short_names(route.test)
-        console.print(f"  to do: train on {lent}, measure on {measured}", markup=False)
+        trained, measured = short_names(route.train), short_names(route.test)
+        console.print(f"  to do: train on {trained}, measure on {measured}", markup=False)
     console.print(f"  lines: {', '.join(v.label for v in plan.variants) or 'none'}", markup=False)
 
 
-def _refuse_impossible(plan: Plan) -> None:
-    from ad_dinov3.errors import DataError, WeightsError
-
-    if not plan.routes:
-        raise DataError(f"{plan.study.name}: no training data together with test data; see the list above")
-    if not plan.variants:
-        raise WeightsError(f"{plan.study.name}: no line has its weights; see the list above")
-
-
-def _write_tables(console: Console, plan: Plan, rows: list[Row], options: StudyOptions) -> None:
+def _write_tables(console: Console, plan: Plan, rows: list[MetricRow], options: StudyOptions) -> None:
     from ad_dinov3.bench.board import make_board
     from ad_dinov3.bench.published import published_results
-    from ad_dinov3.bench.reproduce import seed_summary
-    from ad_dinov3.bench.tables import to_csv, to_html, to_latex, to_markdown
+    from ad_dinov3.bench.summary import seed_summary, study_page
+    from ad_dinov3.bench.tables import to_csv, to_html, to_latex
     from ad_dinov3.files import write_text
 
     name = plan.study.name
-    published = [result for result in published_results() if result.source == plan.study.source]
-    board = make_board(rows, published)
+    board = make_board(rows, [result for result in published_results() if result.source == plan.study.source])
     summary = seed_summary(rows)
-    heading = f"# {plan.study.title}\n\n" + _honest_lines(plan, options.limit) + f"\n## Means over seeds\n\n{summary}\n"
     texts = {
-        "md": heading + to_markdown(board),
+        "md": study_page(plan, board, summary, options.limit),
         "csv": to_csv(board),
         "tex": to_latex(board),
         "html": to_html(board, plan.study.title),
@@ -126,20 +118,8 @@ def _write_tables(console: Console, plan: Plan, rows: list[Row], options: StudyO
     console.print(f"written: {options.out / name}.md, .csv, .tex, .html", markup=False)
 
 
-def _honest_lines(plan: Plan, limit: int | None) -> str:
-    """What stands above a table: whether its data are the paper's, and what is missing from them."""
-    from ad_dinov3.bench.reproduce import describe_data
-    from ad_dinov3.bench.studies import STUDIES
-
-    same = plan.study.routes == STUDIES[plan.study.name].routes
-    warning = (
-        "" if same else "Made on other data than the paper's: the figures are not comparable with the paper's.\n\n"
-    )
-    return warning + describe_data(plan, limit)
-
-
 def _write_figure(console: Console, target: str, plan: Plan, options: StudyOptions) -> None:
-    from ad_dinov3.bench.reproduce import figure1, figure3
+    from ad_dinov3.bench.paper_figures import figure1, figure3
     from ad_dinov3.errors import WeightsError
     from ad_dinov3.files import replacing
 

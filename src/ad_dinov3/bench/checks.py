@@ -1,0 +1,54 @@
+"""What can be refused before a model is loaded: everything here costs a fraction of a second and no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ad_dinov3.assets import EMBEDDED
+from ad_dinov3.config import METHOD_TITLES
+from ad_dinov3.data.decode import image_size
+from ad_dinov3.errors import ConfigError, WeightsError
+
+METHODS = (*METHOD_TITLES, "mahalanobis")
+_FILES = frozenset({".pth", ".pt", ".safetensors", ".ckpt"})
+
+
+def check_method(method: str | None, weights: str | None) -> None:
+    """Refuse a method that does not exist, and weights for one that takes none.
+
+    Raises:
+        ConfigError: it is one of these.
+    """
+    if method not in (None, *METHODS):
+        raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
+    if weights and method in (None, "ad_dinov3", "mahalanobis"):
+        taker = method or "a model without --method"
+        raise ConfigError(f"--weights names the encoder of dinov3_plain or of a baseline; {taker} takes none")
+
+
+def check_model(method: str | None, model: str) -> None:
+    """Refuse a model's folder or file that is not there; what may be a name on the hub passes.
+
+    Raises:
+        WeightsError: nothing is there.
+    """
+    path = Path(model)
+    if method in ("mahalanobis", "winclip") or model == EMBEDDED or path.exists():
+        return
+    is_path = path.is_absolute() or model.startswith(".") or len(path.parts) > 2 or path.suffix in _FILES
+    if is_path:
+        raise WeightsError(
+            f"{model}: no such model: expected embedded, a model's or exported folder, a checkpoint with --method, or "
+            "a repository of the Hugging Face hub"
+        )
+
+
+def check_images(paths: Iterable[Path]) -> None:
+    """Refuse images whose headers cannot be read.
+
+    Raises:
+        ImageError: one of them; its path is named.
+    """
+    for path in paths:
+        image_size(path)

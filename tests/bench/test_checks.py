@@ -1,0 +1,45 @@
+"""What is refused before a model is loaded, and what passes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ad_dinov3.bench.checks import METHODS, check_images, check_method, check_model
+from ad_dinov3.errors import ConfigError, ImageError, WeightsError
+
+
+def test_every_method_passes_and_others_are_refused_with_the_list() -> None:
+    for method in (None, *METHODS):
+        check_method(method, None)
+    with pytest.raises(ConfigError, match="no method 'patchcore'; there are ad_dinov3.*mahalanobis"):
+        check_method("patchcore", None)
+
+
+@pytest.mark.parametrize("method", [None, "ad_dinov3", "mahalanobis"])
+def test_weights_are_refused_where_nothing_takes_them(method: str | None) -> None:
+    check_method("dinov3_plain", "nano")
+    with pytest.raises(ConfigError, match="takes none"):
+        check_method(method, "nano")
+
+
+@pytest.mark.parametrize("model", ["./gone", "/gone", "a/b/c", "gone.pth", "runs/gone.ckpt"])
+def test_paths_that_lead_nowhere_are_refused(model: str) -> None:
+    with pytest.raises(WeightsError, match=f"^{model}: no such model"):
+        check_model(None, model)
+
+
+def test_what_is_there_or_may_be_on_the_hub_passes(tmp_path: Path) -> None:
+    for model in ("embedded", str(tmp_path), "model", "someone/model-0.1"):
+        check_model(None, model)
+    check_model("mahalanobis", "/gone")
+
+
+def test_the_first_image_without_a_readable_header_is_named(tmp_path: Path) -> None:
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    check_images([tmp_path / "a.png"])
+    with pytest.raises(ImageError, match=r"b\.png"):
+        check_images([tmp_path / "a.png", tmp_path / "b.png"])
