@@ -12,14 +12,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import Offline
+from ad_dinov3.cli.options import Offline, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.export.speed import Contender, Speed
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.session import Session
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ad_dinov3.cli.options import command_app
+
 if TYPE_CHECKING:
     from ad_dinov3.bench.board import Board, Cell, Section
     from ad_dinov3.bench.metric_table import Metric
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

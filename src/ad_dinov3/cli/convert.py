@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import Offline
+from ad_dinov3.cli.options import Offline, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.model import Model
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

@@ -11,11 +11,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ad_dinov3.cli.options import command_app
+
 if TYPE_CHECKING:
     from ad_dinov3.predict.results import Row
     from ad_dinov3.types import Sample
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 _NEAR_PX = 8  # one step of the embedded model's patch grid at its own input size
 

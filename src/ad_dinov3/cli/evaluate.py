@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, Weights
+from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, Weights, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.measure import GroupResult
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ad_dinov3.bench.scoring import TestSet
     from ad_dinov3.bench.seen import Seen
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

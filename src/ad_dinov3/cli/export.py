@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import Method, Offline, Weights
+from ad_dinov3.cli.options import Method, Offline, Weights, command_app
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.export.parity import Parity
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 class Format(StrEnum):

@@ -15,31 +15,108 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 if TYPE_CHECKING:
     from ad_dinov3.training.loop import Progress as TrainingProgress
 
+
+def command_app(help_text: str | None = None) -> typer.Typer:
+    """A module's commands; paragraphs of their help are filled to the terminal's width."""
+    return typer.Typer(
+        help=help_text, add_completion=False, no_args_is_help=help_text is not None, rich_markup_mode="markdown"
+    )
+
+
+# The panels of every command's help.
+IMAGES, MODEL, DECISION, OUTPUT, RUNNING = "Images", "Model", "Decision", "Output", "Running"
+
 METHOD_HELP = (
-    "ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip; default: what --model is of"
+    "The method: ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip. By default it is "
+    "that of the model."
 )
-Method = Annotated[str | None, typer.Option(help=METHOD_HELP)]
+Method = Annotated[str | None, typer.Option(help=METHOD_HELP, metavar="NAME", rich_help_panel=MODEL)]
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="with --method: the encoder of a rival's .pth file, of winclip or of dinov3_plain; name, folder or file"
+        help="With --method: the encoder of what does not come from a model's folder, by name, folder or file.",
+        metavar="NAME",
+        rich_help_panel=MODEL,
     ),
 ]
 Normals = Annotated[
     Path | None,
-    typer.Option(help="folder of normal images to compare with (winclip, april_gan), a sub-folder for each class"),
+    typer.Option(
+        help="A folder of normal images that the model compares with (winclip, april_gan), with a sub-folder for each "
+        "class if there are several.",
+        metavar="DIR",
+        rich_help_panel=MODEL,
+    ),
 ]
 Offline = Annotated[
-    bool, typer.Option("--offline", help="never download; the environment variable HF_HUB_OFFLINE=1 does the same")
+    bool,
+    typer.Option(
+        "--offline",
+        help="Nothing is downloaded. The environment variable HF_HUB_OFFLINE=1 does the same.",
+        metavar="",
+        rich_help_panel=RUNNING,
+    ),
 ]
 # of the commands that take an exported folder for a model
-AnyModel = Annotated[str, typer.Option(help="embedded, a model's or exported folder, or a Hugging Face id")]
-AnyDevice = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps; for an exported folder what its runtime has")]
-Tile = Annotated[
-    int | None, typer.Option(min=16, help="look at the image in tiles of this many of its px, at its own resolution")
+AnyModel = Annotated[
+    str,
+    typer.Option(
+        help="The model: embedded, a model's folder, an exported folder, or a Hugging Face id.",
+        metavar="NAME",
+        rich_help_panel=MODEL,
+    ),
 ]
-Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="share of a tile in common with the next")]
-KeepAspect = Annotated[bool, typer.Option("--keep-aspect", help="do not squash the image to the input")]
+AnyDevice = Annotated[
+    str,
+    typer.Option(
+        help="Where the model runs: cpu, cuda, cuda:1 or mps; an exported folder takes what its runtime has.",
+        metavar="NAME",
+        rich_help_panel=RUNNING,
+    ),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        min=16,
+        help="The image is looked at in tiles of this many of its pixels, at its own resolution.",
+        metavar="PX",
+        rich_help_panel=MODEL,
+    ),
+]
+Overlap = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=0.9,
+        help="The share of a tile that it has in common with the next one.",
+        metavar="SHARE",
+        rich_help_panel=MODEL,
+    ),
+]
+KeepAspect = Annotated[
+    bool,
+    typer.Option(
+        "--keep-aspect",
+        help="The image keeps its aspect instead of being squashed to the input.",
+        metavar="",
+        rich_help_panel=MODEL,
+    ),
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        help="An image whose score reaches this value is anomalous, and so are pixels of its map. By default it is the "
+        "model's own value.",
+        metavar="T",
+        rich_help_panel=DECISION,
+    ),
+]
+BatchSize = Annotated[
+    int,
+    typer.Option(min=1, help="The number of images in one call of the model.", metavar="N", rich_help_panel=RUNNING),
+]
 _NAMES = {"features": "encoding images", "train": "training"}
 
 

@@ -17,7 +17,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Normals, Offline, Overlap, Tile, Weights
+from ad_dinov3.cli.options import (
+    DECISION,
+    IMAGES,
+    OUTPUT,
+    RUNNING,
+    AnyDevice,
+    AnyModel,
+    BatchSize,
+    KeepAspect,
+    Method,
+    Normals,
+    Offline,
+    Overlap,
+    Threshold,
+    Tile,
+    Weights,
+    command_app,
+)
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,7 +43,7 @@ if TYPE_CHECKING:
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
     from ad_dinov3.predict.types import Failure, Outcome
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 _FAILURES_SHOWN = 20
 _WORST_SHOWN = 5
@@ -35,53 +52,119 @@ _WORST_SHOWN = 5
 @app.command()
 def predict(
     sources: Annotated[
-        list[str], typer.Argument(help="files, folders (searched recursively), patterns, videos, - for a list on stdin")
+        list[str],
+        typer.Argument(
+            help="Files, folders (which are searched recursively), patterns, videos, or - for a list on stdin.",
+            metavar="SOURCES",
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder for all results")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder that all results are written to.", metavar="DIR", rich_help_panel=OUTPUT
+        ),
+    ],
     model: AnyModel = "embedded",
     method: Method = None,
     weights: Weights = None,
     normals: Normals = None,
-    class_name: Annotated[str, typer.Option(help="what the images show; used by models with text prompts")] = "object",
+    class_name: Annotated[
+        str,
+        typer.Option(
+            help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES
+        ),
+    ] = "object",
     class_from_folder: Annotated[
-        bool, typer.Option("--class-from-folder", help="the outermost folder below a source names the class")
+        bool,
+        typer.Option(
+            "--class-from-folder",
+            help="The outermost folder below a source says what its images show.",
+            metavar="",
+            rich_help_panel=IMAGES,
+        ),
     ] = False,
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="from here on anomalous; default: the model's own")
-    ] = None,
+    threshold: Threshold = None,
     min_area: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="regions with fewer px do not count; default: a quarter of a cell of the model's map, at least 9",
+            help="Regions with fewer pixels do not count. By default it is a quarter of what one cell of the model's "
+            "map covers, and at least 9.",
+            metavar="PX",
+            rich_help_panel=DECISION,
         ),
     ] = None,
     all_regions: Annotated[
-        bool, typer.Option("--all-regions", help="outline and list regions on images that are called normal, too")
+        bool,
+        typer.Option(
+            "--all-regions",
+            help="Regions are outlined and listed on images that are called normal, too.",
+            metavar="",
+            rich_help_panel=DECISION,
+        ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="images per call of the model")] = 8,
+    batch_size: BatchSize = 8,
     device: AnyDevice = "cpu",
     tile: Tile = None,
     overlap: Overlap = 0.25,
     keep_aspect: KeepAspect = False,
     maps: Annotated[
-        Literal["tiff", "png16", "none"], typer.Option(help="anomaly maps as float32 TIFF, 16-bit PNG, or not")
+        Literal["tiff", "png16", "none"],
+        typer.Option(
+            help="How anomaly maps are written: as float32 TIFF, as 16-bit PNG, or not at all.",
+            metavar="KIND",
+            rich_help_panel=OUTPUT,
+        ),
     ] = "tiff",
-    masks: Annotated[bool, typer.Option(help="masks at the threshold as PNG")] = True,
-    overlays: Annotated[bool, typer.Option(help="maps drawn on the images as JPEG")] = True,
-    coco: Annotated[bool, typer.Option("--coco", help="also coco.json: regions as COCO annotations")] = False,
-    parquet: Annotated[bool, typer.Option("--parquet", help="also results.parquet (extra: parquet)")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="do again what an earlier run has done")] = False,
+    masks: Annotated[
+        bool,
+        typer.Option(help="Masks at the threshold are written as PNG, or not.", metavar="", rich_help_panel=OUTPUT),
+    ] = True,
+    overlays: Annotated[
+        bool,
+        typer.Option(
+            help="Maps are drawn on the images and written as JPEG, or not.", metavar="", rich_help_panel=OUTPUT
+        ),
+    ] = True,
+    coco: Annotated[
+        bool,
+        typer.Option(
+            "--coco",
+            help="Regions are also written as COCO annotations, to coco.json.",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    parquet: Annotated[
+        bool,
+        typer.Option(
+            "--parquet",
+            help="Rows are also written to results.parquet (extra: parquet).",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="What an earlier run has done is forgotten and done again.",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     offline: Offline = False,
-    profile: Annotated[bool, typer.Option("--profile", help="show where the time went")] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="The time that each step took is shown.", metavar="", rich_help_panel=RUNNING),
+    ] = False,
 ) -> None:
     """Score images, and write what was found where.
 
-    The output folder gets overlays, maps, masks, results.jsonl, results.csv and report.html.
+    The output folder gets overlays, maps, masks, results.jsonl, results.csv and report.html. A second run over the same
+    images goes on where the first one stopped; with another threshold it decides on the maps that are there.
 
-    A second run over the same images goes on where the first one stopped.
-
-    Exit codes: 0 all done, 2 wrong usage, 3 some images failed (listed), 130 interrupted.
+    Exit codes: 0 all done, 2 wrong usage, 3 some images failed (they are listed), 130 interrupted.
     """
     from ad_dinov3.data.normals import find_normals
     from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import Method, Offline, Weights
+from ad_dinov3.cli.options import Method, Offline, Weights, command_app
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

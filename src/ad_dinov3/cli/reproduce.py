@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ad_dinov3.cli.options import read_changes
+from ad_dinov3.cli.options import command_app, read_changes
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.plan import Plan, StudyOptions
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ad_dinov3.bench.rows import MetricRow
     from ad_dinov3.training.loop import Progress as TrainingProgress
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

@@ -8,10 +8,21 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Normals, Offline, Overlap, Tile, Weights
+from ad_dinov3.cli.options import (
+    AnyDevice,
+    AnyModel,
+    KeepAspect,
+    Method,
+    Normals,
+    Offline,
+    Overlap,
+    Tile,
+    Weights,
+    command_app,
+)
 from ad_dinov3.errors import ConfigError, MissingExtraError
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import Offline, read_changes, training_progress
+from ad_dinov3.cli.options import Offline, command_app, read_changes, training_progress
 from ad_dinov3.data.listing import spread
 
 if TYPE_CHECKING:
     from ad_dinov3.config import ModelConfig
     from ad_dinov3.types import Sample
 
-app = typer.Typer(add_completion=False)
+app = command_app()
 
 
 @app.command()

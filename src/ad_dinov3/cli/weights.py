@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ad_dinov3.cli.options import command_app
+
 if TYPE_CHECKING:
     from ad_dinov3.types import EncoderSpec
 
-app = typer.Typer(help="List, verify and download encoder weights.", no_args_is_help=True, add_completion=False)
+app = command_app("List, verify and download encoder weights.")
 
 
 @app.command("list")
