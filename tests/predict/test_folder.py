@@ -121,7 +121,7 @@ def test_another_threshold_decides_on_the_stored_maps_without_the_model(
     outputs, idle = Outputs(maps=maps), ToyDetector()
     score(parts, tmp_path / "again", outputs)
     summary = score(parts, tmp_path / "again", outputs, idle, rule=DecisionRule(0.9))
-    assert (idle.batches, summary.run.scored, summary.skipped) == ([], 5, 0)
+    assert (idle.batches, summary.run.scored, summary.redecided, summary.skipped) == ([], 5, 5, 0)
     score(parts, tmp_path / "fresh", outputs, rule=DecisionRule(0.9))
     again, fresh = (rows(tmp_path / place)["a/x.png"] for place in ("again", "fresh"))
     assert {**again, "seconds": 0} == {**fresh, "seconds": 0}

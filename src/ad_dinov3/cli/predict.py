@@ -285,7 +285,8 @@ def _what_was_done(summary: FolderSummary, threshold: float) -> str:
     parts = []
     if done.scored or not summary.skipped:
         speed = f", {done.scored / done.seconds:.1f} images/s" if done.scored else ""
-        parts.append(f"{done.scored:,} images in {done.seconds:.1f} s{speed}")
+        stored = f", {summary.redecided:,} of them by stored maps" if summary.redecided else ""
+        parts.append(f"{done.scored:,} images in {done.seconds:.1f} s{speed}{stored}")
     if summary.skipped:
         parts.append(f"{summary.skipped:,} images had been done before with these settings")
     return f"{'; '.join(parts)}; threshold {threshold:.3f}"

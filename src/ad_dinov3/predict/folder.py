@@ -75,11 +75,13 @@ class FolderSummary:
         run: of the images that were scored, or decided anew, in this run.
         earlier_anomalous: images that an earlier run had called anomalous, with the same settings.
         earlier_normal: images that an earlier run had called normal, with the same settings.
+        redecided: images of this run whose map and score an earlier run had written.
     """
 
     run: RunSummary
     earlier_anomalous: int
     earlier_normal: int
+    redecided: int = 0
 
     @property
     def skipped(self) -> int:
@@ -122,14 +124,16 @@ def score_into_folder(
                 earlier[row.decision] += 1
                 on_outcome(Outcome(item, row.decision, is_new=False))
             else:
-                yield results.stored(item) or item
+                stored = results.stored(item)
+                earlier["stored"] += stored is not None
+                yield stored or item
 
     sinks: list[Sink] = [FileSink(run.folder, run.outputs), thumbnails, results]
     sinks += [TableSink(run.folder, table, results.rows) for table in run.tables]
     sinks.append(ReportSink(run.folder, results.rows, thumbnails.get, run.report_text))
     summary = drive(to_do(), detector, sinks, run.options, on_outcome, should_stop)
     write_text(run.folder / "run.json", json.dumps(_provenance(run, summary), indent=2))
-    return FolderSummary(summary, earlier["anomalous"], earlier["normal"])
+    return FolderSummary(summary, earlier["anomalous"], earlier["normal"], earlier["stored"])
 
 
 def _provenance(run: FolderRun, summary: RunSummary) -> dict[str, object]:
