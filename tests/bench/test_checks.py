@@ -14,7 +14,7 @@ from ad_dinov3.errors import ConfigError, ImageError, WeightsError
 def test_every_method_passes_and_others_are_refused_with_the_list() -> None:
     for method in (None, *METHODS):
         check_method(method, None)
-    with pytest.raises(ConfigError, match="no method 'patchcore'; there are ad_dinov3.*mahalanobis"):
+    with pytest.raises(ConfigError, match=r"no method 'patchcore'; there are ad_dinov3.*mahalanobis"):
         check_method("patchcore", None)
 
 
