@@ -52,19 +52,6 @@ def test_shares_are_scored_apart_and_measured_together(data_root: Path, tmp_path
         runner.invoke(app, [*base, "--share", "2/2"], catch_exceptions=False)
 
 
-def test_labels_without_masks_give_image_metrics_and_na_for_pixels(
-    data_root: Path, tmp_path: Path, runner: CliRunner
-) -> None:
-    lab = tmp_path / "lab"
-    (data_root / "metal_nut" / "test").rename(lab)
-    (lab / "scratch").rename(lab / "crack")
-    shown = runner.invoke(app, ["--data", str(lab), "--out", str(tmp_path / "r"), *QUICK], catch_exceptions=False)
-    assert re.search(r"lab +8 +(n/a +){4}\d", shown.output)
-    rows = {row.metric: row for row in read_metric_rows(tmp_path / "r") if row.scope == "pooled"}
-    assert rows["image_auroc"].value is not None
-    assert [rows[name].value for name in ("pixel_auroc", "pixel_ap", "pixel_aupro")] == [None] * 3
-
-
 def knowing(folder: Path, sets: list[str], images: list[Path]) -> list[str]:
     """The options for a model folder that says what it has seen; nothing else of it is there."""
     folder.mkdir()

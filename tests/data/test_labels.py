@@ -9,7 +9,7 @@ import pytest
 from official_trees import draw, write_mask
 
 from ad_dinov3.data.catalog import open_data
-from ad_dinov3.data.labels import folder_labels, label_of
+from ad_dinov3.data.labels import Confusion, confusion, folder_labels, label_of
 from ad_dinov3.data.layouts import list_folder
 from ad_dinov3.data.masks import load_mask, pair_problem
 from ad_dinov3.data.verify import contact_sheet
@@ -89,3 +89,14 @@ def test_the_sheet_of_examples_shows_images_without_masks(lab: Path) -> None:
     sheet = contact_sheet(open_data(str(lab)))
     tile = sheet[20:140, 180:320]
     assert len(np.unique(tile.reshape(-1, 3), axis=0)) > 20  # a picture, not the word unreadable on grey
+
+
+def test_decisions_are_counted_against_folder_names_and_unnamed_folders_left_out() -> None:
+    good, crack, other = Path("lab/good"), Path("lab/crack"), Path("photos")
+    decisions = [(good, False)] * 5 + [(good, True)] * 2 + [(crack, True)] * 3 + [(crack, False), (other, True)]
+    counts = confusion(decisions)
+    assert counts == Confusion(true_positives=3, false_negatives=1, false_positives=2, true_negatives=5)
+    assert "3 of 4 anomalous images were called anomalous (TP 3, FN 1)" in str(counts)
+    assert "2 of 7 normal ones (FP 2, TN 5)" in str(counts)
+    assert confusion(decisions[-3:]) is None  # crack alone says nothing
+    assert confusion([]) is None

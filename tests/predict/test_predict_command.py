@@ -76,6 +76,21 @@ def test_predict_exits_with_3_and_the_reason_when_an_image_is_broken(parts: Path
     assert run(str(parts), "-o", str(tmp_path / "out"))[0] == 3
 
 
+def test_predict_counts_right_and_wrong_decisions_where_folder_names_tell(parts: Path, tmp_path: Path) -> None:
+    assert "by folder names" not in run(str(parts), "-o", str(tmp_path / "out"))[1]
+    lab = tmp_path / "lab"
+    for number, (label, blemish) in enumerate((("crack", True), ("crack", False), ("good", False), ("good", True))):
+        draw_part(lab / label / f"{number}.png", blemish=blemish)
+    draw_part(lab / "good" / "9.png")
+    for _ in range(2):  # a run that skips everything says it too
+        text = " ".join(run(str(lab), "-o", str(tmp_path / "counted"))[1].split())
+        assert "1 of 2 anomalous images were called anomalous (TP 1, FN 1)" in text
+        assert "1 of 3 normal ones (FP 1, TN 2)" in text
+        report = (tmp_path / "counted" / "report.html").read_text()
+        assert "By folder names" in report
+        assert "TP 1, FN 1" in report
+
+
 def test_predict_takes_a_list_on_stdin(parts: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(predict.app, ["-", "-o", str(tmp_path / "out")], input=f"{parts / 'nut' / '1.png'}\n")
     assert result.exit_code == 0

@@ -260,6 +260,8 @@ def stop_on_interrupt(console: Console) -> Iterator[Callable[[], bool]]:
 
 def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sources: Sequence[str]) -> None:
     """Counts, speed, failures and where to look."""
+    from ad_dinov3.predict.results import by_folder_names, read_rows
+
     done = summary.run
     if not (done.scored or done.failures or summary.skipped):
         raise ConfigError(f"no images in {', '.join(sources)}; expected files such as .jpg, .png, .bmp, .tiff, .webp")
@@ -275,6 +277,8 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
         if count or words != "failed":
             table.add_row(f"[{style}]{count:,}[/]", words)
     console.print(table)
+    if counts := by_folder_names(read_rows(run.folder)):
+        console.print(f"by folder names: {counts}", highlight=False)
     print_worst(console, run.folder)
     print_failures(console, done.failures)
     console.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)

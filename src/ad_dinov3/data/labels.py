@@ -6,7 +6,9 @@ folder of normal images every other name is a kind of defect. The case of letter
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 NORMAL_WORDS = frozenset({"good", "ok", "normal"})
@@ -35,3 +37,39 @@ def folder_labels(folders: Iterable[Path]) -> dict[Path, bool]:
         if label is not None:
             labels[folder] = label
     return labels
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How decisions agree with labels: counts of images."""
+
+    true_positives: int
+    false_negatives: int
+    false_positives: int
+    true_negatives: int
+
+    def __str__(self) -> str:
+        anomalous = self.true_positives + self.false_negatives
+        normal = self.false_positives + self.true_negatives
+        return (
+            f"{self.true_positives} of {anomalous} anomalous images were called anomalous (TP {self.true_positives}, "
+            f"FN {self.false_negatives}), and so were {self.false_positives} of {normal} normal ones "
+            f"(FP {self.false_positives}, TN {self.true_negatives})"
+        )
+
+
+def confusion(decisions: Iterable[tuple[Path, bool]]) -> Confusion | None:
+    """Decisions held against what the folders' names say; None if they say nothing of any image.
+
+    Args:
+        decisions: (folder of an image, whether the image is called anomalous).
+    """
+    counts = Counter(decisions)
+    labels = folder_labels(folder for folder, _ in counts)
+    cells: Counter[tuple[bool, bool]] = Counter()
+    for (folder, called), number in counts.items():
+        if folder in labels:
+            cells[labels[folder], called] += number
+    if not cells:
+        return None
+    return Confusion(cells[True, True], cells[True, False], cells[False, True], cells[False, False])

@@ -19,7 +19,7 @@ from PIL import Image
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, position_words, shape_word
 from ad_dinov3.predict.journal import Journal
-from ad_dinov3.predict.results import Row
+from ad_dinov3.predict.results import Row, by_folder_names
 from ad_dinov3.predict.types import Failure, Result
 from ad_dinov3.report.page import MAX_PICTURES, MAX_ROWS, Entry, Note, Report, render_report
 
@@ -138,6 +138,8 @@ class ReportSink:
             seconds = time.perf_counter() - self._started
             speed = f"{self._written / seconds:.1f} per second"
             facts.append(("Last run", f"{self._written:,} images in {seconds:.1f} s, {speed}"))
+        if counts := by_folder_names(self._rows()):
+            facts.append(("By folder names", str(counts)))
         write_report(self._path, self._rows, self._thumbnail, replace(self._text, facts=facts))
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.decide import Region, describe_region
 from ad_dinov3.predict.journal import Journal
@@ -67,6 +68,11 @@ def read_rows(folder: Path) -> Iterator[Row]:
     row = TypeAdapter(Row)
     with (folder / "results.jsonl").open("rb") as lines:
         yield from map(row.validate_json, lines)
+
+
+def by_folder_names(rows: Iterable[Row]) -> Confusion | None:
+    """The rows' decisions held against the names of the images' folders; None if these say nothing."""
+    return confusion((Path(row.path).parent, row.decision == "anomalous") for row in rows if row.decision != "failed")
 
 
 def describe_findings(row: Row) -> str:
