@@ -8,9 +8,11 @@
   const STRONGEST = 0.75 * 255; // opacity of the value 1, as in the overlay files
   let threshold = start, filter = "all", words = [], open = -1;
 
-  // --- maps: grey patch map -> colours of the fixed scale, and the outline at the threshold
+  // --- maps: grey patch map -> colours of the fixed scale; an image that is called normal has no outline
 
-  function drawMap(canvas, source, width, height) {
+  const isBad = (one) => Number(one.dataset.score) >= threshold;
+
+  function drawMap(canvas, source, width, height, outlined) {
     canvas.width = width;
     canvas.height = height;
     const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -24,7 +26,7 @@
         const value = values[at];
         let [red, green, blue] = colours[Math.round(value)];
         let opacity = (STRONGEST * value) / 255;
-        if (isBorder(values, x, y, width, height, reach, level)) { // white inside, a dark rim outside
+        if (outlined && isBorder(values, x, y, width, height, reach, level)) { // white inside, a dark rim outside
           red = green = blue = value >= level ? 255 : 0;
           opacity = value >= level ? 255 : 150;
         }
@@ -82,7 +84,7 @@
     if (!canvas) view.append((canvas = document.createElement("canvas")));
     await Promise.all([ready(photo), ready(source)]);
     if (canvas.dataset.threshold === String(threshold)) return;
-    drawMap(canvas, source, photo.naturalWidth, photo.naturalHeight);
+    drawMap(canvas, source, photo.naturalWidth, photo.naturalHeight, isBad(card));
     canvas.dataset.threshold = threshold;
   }
 
@@ -112,9 +114,10 @@
     byId("reset").hidden = threshold === start;
     document.querySelectorAll("#histogram i").forEach((bar, at) => bar.classList.toggle("bad", (at + 0.5) / bins >= threshold));
     for (const one of [...cards, ...rows]) {
-      const isBad = Number(one.dataset.score) >= threshold;
-      one.classList.toggle("bad", isBad);
-      one.querySelector(".verdict").textContent = isBad ? "anomalous" : "normal";
+      one.classList.toggle("bad", isBad(one));
+      one.querySelector(".verdict").textContent = isBad(one) ? "anomalous" : "normal";
+      const notes = one.querySelector(".notes");
+      if (notes) notes.hidden = Number(one.dataset.score) >= start && !isBad(one);
     }
     seen.forEach(drawCard);
     show();
@@ -123,8 +126,7 @@
   function show() {
     let shown = 0;
     for (const one of [...cards, ...rows]) {
-      const isBad = one.classList.contains("bad");
-      const fits = (filter === "all" || (filter === "bad") === isBad) && words.every((word) => one.dataset.text.includes(word));
+      const fits = (filter === "all" || (filter === "bad") === isBad(one)) && words.every((word) => one.dataset.text.includes(word));
       one.hidden = !fits;
       shown += fits;
     }
@@ -169,7 +171,7 @@
     await Promise.all([ready(photo), ready(source)]);
     byId("lens-photo").src = photo.src;
     const factor = Math.max(2, Math.round(1200 / Math.max(photo.naturalWidth, photo.naturalHeight)));
-    drawMap(byId("lens-map"), source, photo.naturalWidth * factor, photo.naturalHeight * factor);
+    drawMap(byId("lens-map"), source, photo.naturalWidth * factor, photo.naturalHeight * factor, isBad(cards[at]));
     const heading = document.createElement("p");
     heading.className = "name";
     for (const part of [cards[at].querySelector("h2").textContent, Number(cards[at].dataset.score).toFixed(3)]) {
