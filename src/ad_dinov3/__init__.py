@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector as Detector
     from ad_dinov3.infer.opening import load as load
     from ad_dinov3.infer.prediction import Prediction as Prediction
+    from ad_dinov3.predict.row_scorer import RowScorer as RowScorer
     from ad_dinov3.training.loop import train as train
 
 __version__ = "0.1.0"
@@ -31,10 +32,11 @@ _HOMES = {
     "AdDinoError": "errors",
     "Detector": "infer.detector",
     "Prediction": "infer.prediction",
+    "RowScorer": "predict.row_scorer",
     "load": "infer.opening",
     "train": "training.loop",
 }
-__all__ = ["AdDinoError", "Detector", "Prediction", "__version__", "load", "train"]
+__all__ = ["AdDinoError", "Detector", "Prediction", "RowScorer", "__version__", "load", "train"]
 
 
 def __getattr__(name: str) -> object:

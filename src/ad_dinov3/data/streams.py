@@ -6,9 +6,10 @@ Nothing is decoded here and nothing stops the stream: a path that leads nowhere 
 from __future__ import annotations
 
 import glob
+import hashlib
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
@@ -16,7 +17,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_image
+from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_bytes, decode_image
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import ImageError, MissingExtraError
 
@@ -33,6 +34,7 @@ class ImageFile:
         problem: why there is no image, if that is known without opening it.
         frame: the pixels (H, W, 3) uint8 of a video's frame.
         class_name: what it shows, for the prompts; None: what the run says.
+        data: the file's content, if it is in memory.
     """
 
     path: Path
@@ -40,6 +42,23 @@ class ImageFile:
     problem: str | None = None
     frame: NDArray[np.uint8] | None = None
     class_name: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    @property
+    def where(self) -> str:
+        """Where it lies, for people."""
+        return str(self.path)
+
+    def version(self) -> tuple[object, ...]:
+        """Another one if the content may have changed.
+
+        Raises:
+            OSError: the file cannot be asked.
+        """
+        if self.data is not None:
+            return (hashlib.sha256(self.data).hexdigest(),)
+        stat = self.path.stat()
+        return stat.st_size, stat.st_mtime_ns
 
     def load(self) -> NDArray[np.uint8]:
         """The image (H, W, 3) uint8 RGB.
@@ -49,6 +68,8 @@ class ImageFile:
         """
         if self.problem is not None:
             raise ImageError(self.path, self.problem)
+        if self.data is not None:
+            return decode_bytes(self.data, self.path)
         return decode_image(self.path) if self.frame is None else self.frame
 
 

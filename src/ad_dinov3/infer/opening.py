@@ -40,6 +40,22 @@ class Viewed:
     fingerprint: str
 
 
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how it looks at images: what `load` and `look_through` take, to be opened in any process."""
+
+    model: str = EMBEDDED
+    method: str | None = None
+    weights: str | None = None
+    device: str = "cpu"
+    offline: bool = False
+    view: View = View()
+
+    def open(self) -> Detector | Session:
+        """The model, as `load` opens it."""
+        return load(self.model, method=self.method, weights=self.weights, device=self.device, offline=self.offline)
+
+
 def load(
     model: str | Path = EMBEDDED,
     *,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,16 @@ class Session:
         size: tuple[int, int] | None = None,
     ) -> None:
         self.folder = Path(folder)
+        self._choices = (device, mode, threads, size)
         self.config = at_size(read_session_config(self.folder), size)
         file = self.folder / self.config.file
         if not file.is_file():
             raise WeightsError(f"{file} is missing; export the model again")
         self._run = open_graph(file, self.config, device, mode, threads)
+
+    def __reduce__(self) -> tuple[Callable[..., Session], tuple[object, ...]]:
+        """Pickle as the folder and the choices, as a runtime's graph cannot travel."""
+        return _reopen, (self.folder, *self._choices)
 
     @property
     def method(self) -> str:
@@ -136,3 +141,7 @@ class Session:
         return Outputs(
             np.concatenate([one.maps for one in done])[back], np.concatenate([one.scores for one in done])[back]
         )
+
+
+def _reopen(folder: Path, device: str, mode: Mode, threads: int | None, size: tuple[int, int] | None) -> Session:
+    return Session(folder, device=device, mode=mode, threads=threads, size=size)

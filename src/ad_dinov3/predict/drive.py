@@ -147,7 +147,7 @@ def drive(
     counts: dict[Decision, int] = {"anomalous": 0, "normal": 0}
 
     def finish(scored: Scored) -> Outcome:
-        result = _judged(scored, options, times)
+        result = judge(scored, options, times)
         for sink in sinks:
             with times.step(f"write {type(sink).__name__}"):
                 sink.write(result)
@@ -294,7 +294,8 @@ def _score_batch(
     return results
 
 
-def _judged(scored: Scored, options: DriveOptions, times: StepTimes) -> Result:
+def judge(scored: Scored, options: DriveOptions, times: StepTimes) -> Result:
+    """What a run's rule makes of an answer."""
     started = time.perf_counter()
     with times.step("enlarge map"):
         rule = replace(options.rule, min_area_px=options.rule.area_of(scored.grid, scored.size))

@@ -16,7 +16,7 @@ from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
-from ad_dinov3.predict.results import ResultsSink, Row, RunKey, digest
+from ad_dinov3.predict.results import ResultsSink, Row, RunKey, run_key
 from ad_dinov3.predict.tables import TABLES, TableSink
 from ad_dinov3.predict.types import Outcome, Sink, StoredScore
 
@@ -52,11 +52,7 @@ class FolderRun:
     @property
     def key(self) -> RunKey:
         """What decides an image's row, the image aside."""
-        options = self.options
-        return RunKey(
-            scores=digest(self.model_fingerprint, options.class_name, options.class_from_folder),
-            decision=digest(asdict(options.rule), asdict(self.outputs)),
-        )
+        return run_key(self.model_fingerprint, self.options, self.outputs)
 
     @property
     def report_text(self) -> ReportText:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.errors import ImageError
 from ad_dinov3.infer.decide import Region, describe_region
+from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.types import Decision, Failure, Result, StoredScore
@@ -100,6 +102,53 @@ class RunKey:
     scores: str
     decision: str
 
+    def of(self, item: ImageFile) -> str:
+        """Digest of a file's version and of what decides its scores; "" if the file cannot be asked."""
+        try:
+            version = item.version()
+        except (OSError, ImageError):
+            return ""
+        return digest(item.name, *version, self.scores)
+
+
+def run_key(fingerprint: str, options: DriveOptions, outputs: Outputs) -> RunKey:
+    """The key of a model's run; equal on every machine."""
+    return RunKey(
+        scores=digest(fingerprint, options.class_name, options.class_from_folder),
+        decision=digest(asdict(options.rule), asdict(outputs)),
+    )
+
+
+def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
+    """The row of a result whose files are ``outputs``."""
+    prediction, item = result.prediction, result.scored.item
+    height, width = prediction.size
+    return Row(
+        image=item.name,
+        path=item.where,
+        decision="anomalous" if prediction.is_anomalous else "normal",
+        score=round(prediction.score, 6),
+        threshold=prediction.threshold,
+        class_name=prediction.class_name,
+        width=width,
+        height=height,
+        anomalous_area_px=sum(region.area_px for region in prediction.regions),
+        regions=tuple(prediction.regions),
+        grid=result.scored.grid,
+        seconds=round(result.seconds, 4),
+        overlay=outputs.overlay(item.name),
+        map=outputs.map(item.name),
+        mask=outputs.mask(item.name),
+        key=key.of(item),
+        decision_key=key.decision,
+    )
+
+
+def failed_row(failure: Failure) -> Row:
+    """The row of an image that could not be done."""
+    item = failure.item
+    return Row(image=item.name, path=item.where, decision="failed", error=failure.reason)
+
 
 class ResultsSink:
     """The sink of rows.
@@ -122,7 +171,7 @@ class ResultsSink:
     def finished(self, item: ImageFile) -> Row | None:
         """The row of this very file if an earlier run made it with these settings and its files are still there."""
         row = self._journal.get(item.name)
-        if row is None or row.key != self._key(item) or row.decision_key != self._run_key.decision:
+        if row is None or row.key != self._run_key.of(item) or row.decision_key != self._run_key.decision:
             return None
         whole = all((self._folder / name).is_file() for name in self._outputs.files(item.name))
         return row if whole else None
@@ -130,7 +179,7 @@ class ResultsSink:
     def stored(self, item: ImageFile) -> StoredScore | None:
         """The answer of this model to this very file if an earlier run wrote it, whatever was decided then."""
         row = self._journal.get(item.name)
-        if row is None or row.key != self._key(item) or row.score is None or row.map is None:
+        if row is None or row.key != self._run_key.of(item) or row.score is None or row.map is None:
             return None
         path = self._folder / row.map
         same_format = row.map == self._outputs.map(item.name)
@@ -138,34 +187,15 @@ class ResultsSink:
 
     def write(self, result: Result) -> None:
         """Append the row of a result."""
-        prediction, item = result.prediction, result.scored.item
-        height, width = prediction.size
-        self._journal.append(
-            Row(
-                image=item.name,
-                path=str(item.path),
-                decision="anomalous" if prediction.is_anomalous else "normal",
-                score=round(prediction.score, 6),
-                threshold=prediction.threshold,
-                class_name=prediction.class_name,
-                width=width,
-                height=height,
-                anomalous_area_px=sum(region.area_px for region in prediction.regions),
-                regions=tuple(prediction.regions),
-                grid=result.scored.grid,
-                seconds=round(result.seconds, 4),
-                overlay=self._outputs.overlay(item.name),
-                map=self._outputs.map(item.name),
-                mask=self._outputs.mask(item.name),
-                key=self._key(item),
-                decision_key=self._run_key.decision,
-            )
-        )
+        self.append(row_of(result, self._run_key, self._outputs))
 
     def fail(self, failure: Failure) -> None:
         """Append the row of an image that could not be done; the next run tries it again."""
-        item = failure.item
-        self._journal.append(Row(image=item.name, path=str(item.path), decision="failed", error=failure.reason))
+        self.append(failed_row(failure))
+
+    def append(self, row: Row) -> None:
+        """Append a row that was made elsewhere."""
+        self._journal.append(row)
 
     def rows(self) -> Iterator[Row]:
         """The last row of each image in natural order of the names, one at a time; also after ``close``."""
@@ -174,10 +204,3 @@ class ResultsSink:
     def close(self) -> None:
         """Tidy results.jsonl: one row per image, in natural order of the names."""
         self._journal.close()
-
-    def _key(self, item: ImageFile) -> str:
-        try:
-            stat = item.path.stat()
-        except OSError:
-            return ""
-        return digest(item.name, stat.st_size, stat.st_mtime_ns, self._run_key.scores)

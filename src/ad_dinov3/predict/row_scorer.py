@@ -1,0 +1,147 @@
+"""A scorer that travels: settings that pickle, images in, rows out; for worker processes, Ray, Spark and Dask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+
+from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.infer.opening import ModelSpec, look_through
+from ad_dinov3.infer.scorer import Scorer
+from ad_dinov3.predict.drive import DriveOptions, judge, stream
+from ad_dinov3.predict.outputs import FileSink, Outputs
+from ad_dinov3.predict.report import Thumbnail, make_thumbnail
+from ad_dinov3.predict.results import Row, RunKey, failed_row, row_of, run_key
+from ad_dinov3.predict.timing import StepTimes
+from ad_dinov3.predict.types import Failure, Scored, StoredScore
+
+_OUT_OF_MEMORY = {"OutOfMemoryError", "MemoryError"}  # torch's and Python's
+NO_FILES = Outputs(overlays=False, masks=False, maps="none")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one image: its row, and the picture that a report shows of it, None for a failed one."""
+
+    row: Row
+    thumbnail: Thumbnail | None
+
+
+class RowScorer:
+    """Images in, rows of results.jsonl out; one row for each image, whatever happens to it.
+
+    It pickles as its settings alone and opens the model at the first image, so that it can be sent to any process that
+    has this package and sees the model and the images under the same names.
+
+    Args:
+        model: the model and its view.
+        options: how to decide and to drive; None: `DriveOptions` with the model's own threshold.
+        folder: where each image's files go; the same for all processes that share a run.
+        outputs: which files that are; none without a folder.
+    """
+
+    def __init__(
+        self,
+        model: ModelSpec | None = None,
+        options: DriveOptions | None = None,
+        folder: Path | None = None,
+        outputs: Outputs = NO_FILES,
+    ) -> None:
+        self._settings = (model or ModelSpec(), options, folder, outputs if folder else NO_FILES)
+        self._open: _Open | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """The settings, without the opened model."""
+        return {"_settings": self._settings, "_open": None}
+
+    def open(self) -> None:
+        """Open the model now, where a refusal is wanted rather than rows that failed.
+
+        Raises:
+            WeightsError: its files are missing or do not fit.
+            ConfigError: the settings contradict each other.
+        """
+        self._opened()
+
+    def rows(self, images: Iterable[str | Path | bytes | ImageFile]) -> list[Row]:
+        """The rows of images in their order: paths, contents of files, or items with names; never raises.
+
+        A path names its row, a content is called ``image N`` by its place, and a failed row has its reason in ``error``.
+        """
+        return [answer.row for answer in self.answers(map(as_item, images, count()))]
+
+    def answers(self, items: Iterable[ImageFile | StoredScore]) -> Iterator[Answer]:
+        """As `rows`, each with its picture; never raises.
+
+        When a batch ends in an error, its halves are tried, down to the image that is to blame; when it is too large
+        for the memory, later ones are smaller too.
+        """
+        waiting = list(items)
+        done = 0
+        try:
+            for answer in self._stream(waiting):
+                yield answer
+                done += 1
+        except Exception as error:
+            rest = waiting[done:]
+            if len(rest) == 1:
+                yield Answer(failed_row(Failure(_source(rest[0]), str(error) or type(error).__name__, "score")), None)
+                return
+            if self._open and type(error).__name__ in _OUT_OF_MEMORY:
+                smaller = max(1, min(self._open.options.batch_size, len(rest)) // 2)
+                self._open = replace(self._open, options=replace(self._open.options, batch_size=smaller))
+            yield from self.answers(rest[: len(rest) // 2])
+            yield from self.answers(rest[len(rest) // 2 :])
+
+    def _opened(self) -> _Open:
+        if self._open is None:
+            model, options, _, outputs = self._settings
+            detector = model.open()
+            viewed = look_through(detector, model.view)
+            decided = options or DriveOptions(rule=DecisionRule(detector.config.threshold))
+            self._open = _Open(viewed.scorer, decided, run_key(viewed.fingerprint, decided, outputs))
+        return self._open
+
+    def _stream(self, items: Sequence[ImageFile | StoredScore]) -> Iterator[Answer]:
+        opened, times = self._opened(), StepTimes()
+        _, _, folder, outputs = self._settings
+        files = FileSink(folder, outputs) if folder else None
+
+        def finish(scored: Scored) -> Answer:
+            result = judge(scored, opened.options, times)
+            if files:
+                files.write(result)
+            picture = make_thumbnail(scored.item.name, scored.image, scored.raw.patch_map)
+            return Answer(row_of(result, opened.key, outputs), picture)
+
+        for outcome in stream(items, opened.scorer, opened.options, finish, times):
+            if isinstance(outcome, Failure):
+                if files:
+                    files.fail(outcome)
+                yield Answer(failed_row(outcome), None)
+            else:
+                yield outcome
+
+
+@dataclass(frozen=True)
+class _Open:
+    scorer: Scorer
+    options: DriveOptions
+    key: RunKey
+
+
+def as_item(image: str | Path | bytes | ImageFile, place: int) -> ImageFile:
+    """What a program hands over as an item with a relative name."""
+    if isinstance(image, ImageFile):
+        return image
+    if isinstance(image, bytes):
+        return ImageFile(Path(f"image {place}"), f"image {place}", data=image)
+    path = Path(image)
+    return ImageFile(path, "/".join(part for part in path.parts if part not in (path.anchor, "..")))
+
+
+def _source(item: ImageFile | StoredScore) -> ImageFile:
+    return item.item if isinstance(item, StoredScore) else item
