@@ -41,15 +41,15 @@ def test_limit_takes_images_evenly_from_both_ends(data_root: Path, tmp_path: Pat
     }
 
 
-def test_shares_are_scored_apart_and_measured_together(data_root: Path, tmp_path: Path, runner: CliRunner) -> None:
+def test_shards_are_scored_apart_and_measured_together(data_root: Path, tmp_path: Path, runner: CliRunner) -> None:
     base = ["--data", str(data_root), "--out", str(tmp_path / "r"), *QUICK]
-    for share in ("0/2", "1/2"):
-        assert "is scored" in runner.invoke(app, [*base, "--share", share], catch_exceptions=False).output
+    for shard in ("0/2", "1/2"):
+        assert "is scored" in runner.invoke(app, [*base, "--shard", shard], catch_exceptions=False).output
     assert not (tmp_path / "r" / "rows.jsonl").exists()
     runner.invoke(app, base, catch_exceptions=False)
     assert read_metric_rows(tmp_path / "r")[0].images == 8
     with pytest.raises(ConfigError, match="I < N"):
-        runner.invoke(app, [*base, "--share", "2/2"], catch_exceptions=False)
+        runner.invoke(app, [*base, "--shard", "2/2"], catch_exceptions=False)
 
 
 def knowing(folder: Path, sets: list[str], images: list[Path]) -> list[str]:
@@ -68,7 +68,7 @@ def test_what_cannot_be_measured_is_refused_before_torch_is_loaded(
     assert "no protocol 'papper'" in refused("evaluate", *data, *out, "--protocol", "papper")
     assert "expected a folder, a manifest" in refused("evaluate", "--data", "gone", *out)
     assert "no such model" in refused("evaluate", *data, *out, "--model", str(tmp_path / "gone"))
-    assert "I < N" in refused("evaluate", *data, *out, "--share", "2/2")
+    assert "I < N" in refused("evaluate", *data, *out, "--shard", "2/2")
     assert "no such folder of normal images" in refused("evaluate", *data, *out, "--normals", "gone")
     for name in ("metal_nut", "tissue"):
         (tmp_path / "normals" / name).mkdir(parents=True)

@@ -114,7 +114,7 @@ def evaluate(
         tolerance: what is let through.
 
     Raises:
-        DataError: no image; training and test data overlap; an image or mask cannot be used; another process's share
+        DataError: no image; training and test data overlap; an image or mask cannot be used; another process's shard
             of the images is not scored yet.
     """
     pairs = read_pairs(data.samples, protocol)
@@ -129,7 +129,7 @@ def evaluate(
     items, masks = [items[index] for index in kept], pairs.masks.pick(kept)
     waiting = sum(not item.stored.is_file() for item in items)
     if waiting:
-        raise DataError(f"{waiting} of {len(items)} images are not scored yet; run the other shares first")
+        raise DataError(f"{waiting} of {len(items)} images are not scored yet; run the other shards first")
     names = list(dict.fromkeys(item.sample.class_name for item in items))
     classes = {name: _measure_class(items, masks, name, protocol) for name in names}
     pooled = next(iter(classes.values())) if len(classes) == 1 else measure(items, masks, protocol)
@@ -148,10 +148,10 @@ def score(
     options: ScoringOptions | None = None,
     tolerance: Tolerance = STRICT,
 ) -> tuple[list[Item], dict[Path, str]]:
-    """The first half of `evaluate`: score this process's share of the images into the store.
+    """The first half of `evaluate`: score this process's shard of the images into the store.
 
     Returns:
-        all images of the set, and place in the store -> reason for those of the share that could not be decoded.
+        all images of the set, and place in the store -> reason for those of the shard that could not be decoded.
 
     Raises:
         DataError: no image; training and test data overlap; an image cannot be read.

@@ -25,6 +25,7 @@ from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.files import file_hash, replacing
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, stream
+from ad_dinov3.predict.shards import ALL, Shard
 from ad_dinov3.predict.types import Scored
 from ad_dinov3.types import Sample
 
@@ -87,21 +88,18 @@ class ScoringOptions:
 
     Attributes:
         batch_size: images per call of the detector.
-        share: (index, count): this process scores every count-th image, beginning with the index-th; processes that
-            share a folder divide the work, and whoever measures afterwards finds all of it done.
+        shard: the part of the images that this process scores; processes that write to one folder divide the work, and
+            whoever measures afterwards finds all of it done.
         report: told (images done, images in all).
     """
 
     batch_size: int = 8
-    share: tuple[int, int] = (0, 1)
+    shard: Shard = ALL
     report: Callable[[int, int], None] = lambda done, total: None
 
     def __post_init__(self) -> None:
-        index, count = self.share
-        if self.batch_size < 1 or not 0 <= index < count:
-            raise ConfigError(
-                f"expected a batch size of at least 1 and a share (index < count), got {self.batch_size}, {self.share}"
-            )
+        if self.batch_size < 1:
+            raise ConfigError(f"expected a batch size of at least 1, got {self.batch_size}")
 
 
 def image_hash(path: Path) -> str:
@@ -147,8 +145,8 @@ def score_items(detector: Scorer, items: Sequence[Item], options: ScoringOptions
     Raises:
         DataError: the model answered with NaN or outside [0, 1], or the store cannot be written.
     """
-    index, count = options.share
-    missing = {item.stored: item for item in items[index::count] if not _is_stored(item)}
+    mine = (item for item in items if options.shard.holds(item.stored.stem))
+    missing = {item.stored: item for item in mine if not _is_stored(item)}
     broken: dict[Path, str] = {}
     files = (ImageFile(item.sample.image_path, str(item.stored), class_name=item.words) for item in missing.values())
     done = len(items) - len(missing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, Weights, command_app
+from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, ShardText, Weights, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.measure import GroupResult
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ad_dinov3.bench.run import Evaluation, Subject, Tolerance
     from ad_dinov3.bench.scoring import TestSet
     from ad_dinov3.bench.seen import Seen
+    from ad_dinov3.predict.shards import Shard
 
 app = command_app()
 
@@ -52,15 +54,13 @@ def evaluate(
             help="also measure data that the model was trained on; every figure is marked as not zero-shot",
         ),
     ] = False,
-    share: Annotated[
-        str, typer.Option(help="I/N: score every N-th image from the I-th; run all, then once without")
-    ] = "0/1",
+    shard: ShardText = "0/1",
     offline: Offline = False,
 ) -> None:
     """Measure a method on labelled data sets, one row per class and metric.
 
     Scores of every image are kept in OUT/store: a run that was killed goes on where it stopped. Several processes share
-    a set with --share 0/4 ... --share 3/4. Data that the model was trained on are refused, unless --seen-too is given.
+    a set with --shard 0/4 ... --shard 3/4. Data that the model was trained on are refused, unless --seen-too is given.
     """
     from ad_dinov3.bench.checks import check_method, check_model
     from ad_dinov3.bench.protocol import read_protocol
@@ -68,10 +68,11 @@ def evaluate(
     from ad_dinov3.bench.scoring import as_test_set
     from ad_dinov3.bench.seen import seen_on_disk
     from ad_dinov3.data.catalog import open_data
+    from ad_dinov3.predict.shards import read_shard
 
     check_method(method, weights)
     check_model(method, model)
-    rules, parts = read_protocol(protocol), _read_share(share)
+    rules, part = read_protocol(protocol), read_shard(shard, os.environ)
     sets = [as_test_set(open_data(spec), limit) for spec in data]
     words = {} if normals is None else _normals(normals, sets, rules)
     if not seen_too:
@@ -84,8 +85,8 @@ def evaluate(
         subject = with_normals(subject, words)
     run = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
     for test_set in sets:
-        if parts[1] > 1:
-            _score_share(run, test_set, parts)
+        if part.count > 1:
+            _score_shard(run, test_set, part)
             continue
         result = _evaluate(run, test_set)
         if save_maps:
@@ -124,14 +125,14 @@ def _evaluate(run: _Run, test_set: TestSet) -> Evaluation:
     return result
 
 
-def _score_share(run: _Run, test_set: TestSet, parts: tuple[int, int]) -> None:
+def _score_shard(run: _Run, test_set: TestSet, part: Shard) -> None:
     from ad_dinov3.bench.run import score
     from ad_dinov3.bench.scoring import ScoringOptions
 
     with _bar(run.console, test_set.name) as report:
-        options = ScoringOptions(run.batch_size, parts, report)
+        options = ScoringOptions(run.batch_size, part, report)
         _, broken = score(run.subject, test_set, run.protocol, run.store, options, run.tolerance)
-    run.console.print(f"{test_set.name}: share {parts[0]}/{parts[1]} is scored, {len(broken)} images cannot be decoded")
+    run.console.print(f"{test_set.name}: shard {part} is scored, {len(broken)} images cannot be decoded")
 
 
 def _save_maps(run: _Run, name: str, result: Evaluation) -> None:
@@ -148,15 +149,6 @@ def _draw_curves(run: _Run, name: str, result: Evaluation) -> None:
     folder = run.out / "curves" / f"{run.subject.method}-{run.subject.weights_hash}-{name}"
     for path in write_curves(result.pooled, f"{run.subject.method} on {name}", folder):
         run.console.print(f"curve: {path}")
-
-
-def _read_share(text: str) -> tuple[int, int]:
-    from ad_dinov3.errors import ConfigError
-
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise ConfigError(f"--share {text}: expected I/N with I < N, such as 0/4")
-    return int(index), int(count)
 
 
 def _refuse_what_is_seen(seen: Seen, sets: Sequence[TestSet], normals: Mapping[str, Sequence[Path]]) -> None:

@@ -117,6 +117,16 @@ BatchSize = Annotated[
     int,
     typer.Option(min=1, help="The number of images in one call of the model.", metavar="N", rich_help_panel=RUNNING),
 ]
+ShardText = Annotated[
+    str,
+    typer.Option(
+        "--shard",
+        help="I/N does one of N parts of the images, 0/N to (N-1)/N, by the hash of their names. auto, or auto/N, does "
+        "the part of this task of a SLURM array, a Kubernetes Indexed Job or an AWS Batch array.",
+        metavar="I/N",
+        rich_help_panel=RUNNING,
+    ),
+]
 _NAMES = {"features": "encoding images", "train": "training"}
 
 

@@ -69,7 +69,7 @@ class RowScorer:
     def rows(self, images: Iterable[str | Path | bytes | ImageFile]) -> list[Row]:
         """The rows of images in their order: paths, contents of files, or items with names; never raises.
 
-        A path names its row, a content is called ``image N`` by its place, and a failed row has its reason in ``error``.
+        A path names its row, a content is called ``image N`` by its place, and a failed row says why in ``error``.
         """
         return [answer.row for answer in self.answers(map(as_item, images, count()))]
 
