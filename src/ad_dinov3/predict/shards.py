@@ -66,7 +66,7 @@ def read_shard(text: str, environment: Mapping[str, str]) -> Shard:
         raise ConfigError(f"--shard {text}: expected I/N with 0 <= I < N, such as 0/4, or auto, or auto/N")
     if index != "auto":
         return Shard(int(index), int(count))
-    found = [name for name, (variable, _, _) in _SCHEDULERS.items() if variable in environment]
+    found = [name for name, (variable, _) in _SCHEDULERS.items() if variable in environment]
     if len(found) != 1:
         known = ", ".join(variables[0] for variables in _SCHEDULERS.values())
         said = " and ".join(found) or "none"
