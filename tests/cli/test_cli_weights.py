@@ -55,7 +55,7 @@ def test_verify_refuses_a_model_that_computes_nothing_finite(folder: Path) -> No
 
 
 def test_download_refuses_the_embedded_model(tmp_path: Path) -> None:
-    result = RUN.invoke(weights.app, ["download", "nano", "--to", str(tmp_path)])
+    result = RUN.invoke(weights.app, ["download", "nano", "--out", str(tmp_path)])
     assert isinstance(result.exception, WeightsError)
 
 

@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-app = typer.Typer(add_completion=False, no_args_is_help=True)
+from ad_dinov3.cli.options import command_app
+
+app = command_app("List and prune the cache of frozen features.")
 
 
 @app.command("list")
@@ -32,8 +34,10 @@ def list_() -> None:
 
 @app.command()
 def prune(
-    group: Annotated[list[str] | None, typer.Argument(help="groups to delete, as `list` names them")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="delete all groups")] = False,
+    group: Annotated[
+        list[str] | None, typer.Argument(help="The groups to delete, as `list` names them.", metavar="GROUPS")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All groups are deleted.", metavar="")] = False,
 ) -> None:
     """Delete cached features; they are computed again when they are needed."""
     from ad_dinov3.encoders.cache import list_groups

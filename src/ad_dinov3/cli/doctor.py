@@ -14,7 +14,9 @@ from typing import NamedTuple
 
 import typer
 
-app = typer.Typer(help="Check this machine: torch, weights, memory, runtimes.", add_completion=False)
+from ad_dinov3.cli.options import command_app
+
+app = command_app()
 
 _GIB = 1 << 30
 _LOW_BYTES = 2 * _GIB  # memory or disk below this is worth a warning: ViT-L needs about 1.5 GB at 512 px

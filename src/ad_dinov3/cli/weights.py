@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ad_dinov3.cli.options import command_app
+from ad_dinov3.cli.options import OUTPUT, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.types import EncoderSpec
@@ -46,12 +46,14 @@ def list_weights() -> None:
     folder = weights_folder()
     console.print(f"\nAD_DINOV3_WEIGHTS: {folder if folder else 'not set'}", highlight=False)
     console.print(f"DINOv3 License: {DINOV3_LICENCE_URL}", highlight=False)
-    console.print("Get one: ad-dinov3 weights download NAME --to DIR", highlight=False)
+    console.print("Get one: ad-dinov3 weights download NAME -o DIR", highlight=False)
 
 
 @app.command()
 def verify(
-    name_or_path: Annotated[str, typer.Argument(help="A model's name, or a folder or file of weights.")],
+    name_or_path: Annotated[
+        str, typer.Argument(help="A model's name, or a folder or file of weights.", metavar="NAME")
+    ],
 ) -> None:
     """Verify weights on this machine: sha256, layout, shapes, and that they compute; nothing is downloaded."""
     from rich.console import Console
@@ -87,9 +89,19 @@ def verify(
 
 @app.command()
 def download(
-    name: Annotated[str, typer.Argument(help="A public name (see list) or a repository on Hugging Face (owner/name).")],
-    to: Annotated[
-        Path, typer.Option("--to", help="Folder to put the model's folder in; carry it to offline machines.")
+    name: Annotated[
+        str,
+        typer.Argument(help="A public name (see list), or a repository on Hugging Face (owner/name).", metavar="NAME"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder that the model's folder is put in. It can be carried to offline machines.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ],
 ) -> None:
     """Download a model's weights, tokenizer and licence into a folder, with the sha256 of every file beside them."""
@@ -113,7 +125,7 @@ def download(
         raise WeightsError(f"{name} comes with the package; there is nothing to download")
     row = public_row(name)
     repository = hub_repository(name)
-    folder = to / (row.name if row else repository.partition("/")[2])
+    folder = out / (row.name if row else repository.partition("/")[2])
     download_snapshot(repository, ways(row), folder)
     sums = write_sums(folder)
     console = Console(highlight=False, soft_wrap=True)
@@ -121,7 +133,7 @@ def download(
     if isinstance(row, PublicBackbone):
         console.print(f"These weights are under the {DINOV3_LICENCE}: {DINOV3_LICENCE_URL}")
     console.print(f"Check: ad-dinov3 weights verify {folder}")
-    console.print(f"Found by name with AD_DINOV3_WEIGHTS={to}")
+    console.print(f"Found by name with AD_DINOV3_WEIGHTS={out}")
 
 
 def _try_backbone(name_or_path: str) -> tuple[str, EncoderSpec]:

@@ -126,14 +126,14 @@ def ways(row: PublicBackbone | PublicClip | None) -> str:
         lines += [
             f"Legal ways to get it ({DINOV3_LICENCE}):",
             f"- accept the licence at https://huggingface.co/{row.hf_id}, run `hf auth login`, then "
-            f"`ad-dinov3 weights download {row.name} --to DIR`",
+            f"`ad-dinov3 weights download {row.name} -o DIR`",
             f"- Meta's request form (an e-mail brings links): {META_FORM_URL} -> {row.meta_file}",
-            f"- timm's mirror under the same licence: `ad-dinov3 weights download {row.timm_id} --to DIR`",
+            f"- timm's mirror under the same licence: `ad-dinov3 weights download {row.timm_id} -o DIR`",
         ]
     else:
         lines += [
             "Ways to get it (MIT licence):",
-            f"- `ad-dinov3 weights download {row.name} --to DIR` where there is a network (https://huggingface.co/{row.hf_id})",
+            f"- `ad-dinov3 weights download {row.name} -o DIR` where there is a network (https://huggingface.co/{row.hf_id})",
             f"- OpenAI's own file {row.openai_file}, with tokenizer.json or vocab.json and merges.txt beside it",
         ]
     return "\n".join([*lines, f"Then pass DIR/{row.name}, or set {WEIGHTS_VARIABLE}=DIR to have it found by name."])
