@@ -27,7 +27,8 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.model import new_model
-from ad_dinov3.training.loop import LOG, RunOptions, train
+from ad_dinov3.training.loop import RunOptions, train
+from ad_dinov3.training.output import LOG
 from ad_dinov3.types import Sample
 
 EPOCHS = 10

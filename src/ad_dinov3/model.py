@@ -53,7 +53,7 @@ class Model:
         config: every choice behind it.
         encoder: frozen.
         head: scores features.
-        training_images: sha256 of the files that it was trained on, or that it remembers as normal.
+        training_images: sha256 of the files that the head was trained on, or that it remembers as normal.
     """
 
     config: ModelConfig
@@ -225,7 +225,9 @@ def normal_classes(model: Model) -> tuple[str, ...]:
 
 
 def save_model(model: Model, folder: Path, card: str = "") -> None:
-    """Write the model's folder; each file is written beside and then renamed.
+    """Write the model's folder; each file is written beside and then renamed, config.json as the last.
+
+    A folder that is cut short does not load, so none loads without the list of the images that it has seen.
 
     Args:
         model: one with a trained head.
@@ -238,6 +240,8 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     if not isinstance(model.head, nn.Module):
         raise WeightsError(f"{folder}: {model.config.preset} has no trained head to save")
     folder.mkdir(parents=True, exist_ok=True)
+    withdraw_model(folder)
+    write_seen_images(folder, model.training_images)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
     with replacing(folder / _HEAD) as unfinished:
         save_file(state, unfinished)
@@ -247,14 +251,14 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
             save_file(memory, unfinished)
     else:
         (folder / _MEMORY).unlink(missing_ok=True)
-    texts = {
-        _CONFIG: model.config.model_dump_json(indent=2),
-        _CARD: _model_card(model, card),
-        _NOTICE: _notice(model),
-    }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    write_seen_images(folder, model.training_images)
+    write_text(folder / _CARD, _model_card(model, card))
+    write_text(folder / _NOTICE, _notice(model))
+    write_text(folder / _CONFIG, model.config.model_dump_json(indent=2))
+
+
+def withdraw_model(folder: Path) -> None:
+    """Make a folder that does not load until `save_model` has written all of it, whatever it holds."""
+    (folder / _CONFIG).unlink(missing_ok=True)
 
 
 def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Model:

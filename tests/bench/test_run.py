@@ -143,7 +143,7 @@ def test_training_data_of_the_encoder_are_refused_too(toy: TestSet, tmp_path: Pa
 
 def test_one_training_image_under_another_name_is_refused(toy: TestSet, tmp_path: Path) -> None:
     copy = shutil.copy(toy.samples[3].image_path, tmp_path / "renamed.png")
-    subject = subject_with(BrightnessDetector(), training_images=frozenset({file_hash(Path(copy))}))
+    subject = subject_with(BrightnessDetector(), seen_images=frozenset({file_hash(Path(copy))}))
     with pytest.raises(DataError, match="1 images of toy are among the training or normal images"):
         evaluate(subject, toy, SMALL, tmp_path)
 

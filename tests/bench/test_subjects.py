@@ -27,7 +27,7 @@ def test_the_floor_gives_the_methods_own_map() -> None:
 def test_the_untrained_baseline_takes_any_encoder_and_carries_no_training_data(tiny_vit: Path) -> None:
     subject = open_subject("dinov3_plain", "embedded", str(tiny_vit))
     assert (subject.method, subject.trained_on, subject.training_seed) == ("dinov3_plain", (), None)
-    assert subject.training_images == frozenset()
+    assert subject.seen_images == frozenset()
 
 
 def test_what_the_encoder_has_seen_follows_it_into_untrained_and_exported_models(
@@ -40,18 +40,18 @@ def test_what_the_encoder_has_seen_follows_it_into_untrained_and_exported_models
     (encoder / "training_images.txt").write_text("a" * 64 + "\n" + "b" * 64 + "\n")
     subject = open_subject("dinov3_plain", "embedded", str(encoder))
     assert (subject.trained_on, subject.encoder_trained_on) == ((), ("mtd", "busi"))
-    assert subject.training_images == {"a" * 64, "b" * 64}
+    assert subject.seen_images == {"a" * 64, "b" * 64}
     assert isinstance(subject.detector, Detector)
     export_model(subject.detector, "plain", tmp_path / "line", ExportOptions("pt2", size=(32, 32)))
     exported = open_subject(None, str(tmp_path / "line"))
     assert exported.encoder_trained_on == subject.encoder_trained_on
-    assert exported.training_images == subject.training_images
+    assert exported.seen_images == subject.seen_images
 
 
 def test_the_embedded_backbone_says_what_it_has_seen() -> None:
     subject = open_subject("dinov3_plain", "embedded", "nano")
     assert "mtd" in subject.encoder_trained_on
-    assert len(subject.training_images) > 5000
+    assert len(subject.seen_images) > 5000
 
 
 def test_unknown_methods_and_useless_weights_are_refused() -> None:

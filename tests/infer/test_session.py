@@ -174,7 +174,7 @@ def test_folders_that_are_no_export_are_told_apart(tmp_path: Path) -> None:
 
 def test_training_data_travel_with_the_export(tmp_path: Path) -> None:
     session = Session(exported(tmp_path, "onnx"), threads=1)
-    assert session.training_images == {"a" * 64, "b" * 64}
+    assert session.seen_images == {"a" * 64, "b" * 64}
     assert (session.config.trained_on, session.config.training_seed) == (("made",), 3)
 
 

@@ -3,6 +3,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
+import pytest
+
 from ad_dinov3.report.chart import line_chart, scatter_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -29,3 +31,11 @@ def test_points_that_are_not_finite_are_left_out_and_names_are_escaped() -> None
     line = next(ElementTree.fromstring(svg).iter(f"{SVG}polyline"))
     assert len(re.findall(r"[\d.]+,[\d.]+", line.attrib["points"])) == 2
     assert "&lt;loss&gt;" in svg
+
+
+@pytest.mark.parametrize(("epochs", "shown"), [(1, "1 2"), (3, "1 2 3"), (10, "0 2 4 6 8 10")])
+def test_epochs_on_the_axis_are_whole_numbers(epochs: int, shown: str) -> None:
+    series = {"total": [(float(epoch), 1 / epoch) for epoch in range(1, epochs + 1)]}
+    chart = ElementTree.fromstring(line_chart(series, "Loss", "epoch", "mean", whole_x=True))
+    middle = [text.text or "" for text in chart.iter(f"{SVG}text") if text.attrib.get("text-anchor") == "middle"]
+    assert [text for text in middle if text.replace(".", "").isdigit()] == shown.split()

@@ -20,7 +20,8 @@ from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import Model, load_model, new_model
 from ad_dinov3.training.augment import augment, mosaics
-from ad_dinov3.training.loop import LOG, Progress, RunOptions, learning_rate, read_training_set, train
+from ad_dinov3.training.loop import Progress, RunOptions, learning_rate, read_training_set, train
+from ad_dinov3.training.output import LOG
 
 QUICK = {
     "input.height": 32,

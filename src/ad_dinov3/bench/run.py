@@ -34,7 +34,7 @@ class Subject:
         interpolation: filter of the resize to it.
         trained_on: names of the training data.
         encoder_trained_on: names of the data sets that the encoder has seen, as far as it says.
-        training_images: sha256 of all these images' files.
+        seen_images: sha256 of all these images' files.
         training_seed: of the training; None for untrained methods.
         device: where it runs.
     """
@@ -47,14 +47,14 @@ class Subject:
     interpolation: str
     trained_on: tuple[str, ...] = ()
     encoder_trained_on: tuple[str, ...] = ()
-    training_images: frozenset[str] = field(default=frozenset(), repr=False)
+    seen_images: frozenset[str] = field(default=frozenset(), repr=False)
     training_seed: int | None = None
     device: str = "cpu"
 
     @property
     def seen(self) -> Seen:
         """What it has seen."""
-        return Seen(self.model, self.trained_on, self.encoder_trained_on, self.training_images)
+        return Seen(self.model, self.trained_on, self.encoder_trained_on, self.seen_images)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def detector_subject(detector: Detector, model: str, device: str) -> Subject:
         interpolation=config.input.interpolation,
         trained_on=config.trained_on if is_trained else (),
         encoder_trained_on=detector.model.encoder.spec.trained_on,
-        training_images=detector.model.seen_images,
+        seen_images=detector.model.seen_images,
         training_seed=config.train.seed if is_trained else None,
         device=device,
     )
@@ -92,7 +92,7 @@ def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Sub
         subject,
         model=f"{subject.model} + {count} normal images",
         weights_hash=subject.detector.fingerprint,
-        training_images=subject.detector.model.seen_images,
+        seen_images=subject.detector.model.seen_images,
     )
 
 
@@ -108,7 +108,7 @@ def session_subject(session: Session, model: str, device: str) -> Subject:
         interpolation=config.input.interpolation,
         trained_on=config.trained_on,
         encoder_trained_on=config.encoder_trained_on,
-        training_images=session.training_images,
+        seen_images=session.seen_images,
         training_seed=config.training_seed,
         device=f"{config.runtime} {config.precision} on {device}",
     )

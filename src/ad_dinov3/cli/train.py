@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,10 +12,14 @@ from rich.console import Console
 
 from ad_dinov3.cli.options import Offline, command_app, read_changes, training_progress
 from ad_dinov3.data.listing import spread
+from ad_dinov3.training.output import CHART, LOG, check_output
 
 if TYPE_CHECKING:
     from ad_dinov3.config import ModelConfig
+    from ad_dinov3.model import Model
     from ad_dinov3.types import Sample
+
+EpochMeans = dict[int, dict[str, float]]  # epoch from 0 -> term of the loss -> its mean
 
 app = command_app()
 
@@ -35,7 +40,8 @@ def train(
     changes: Annotated[list[str] | None, typer.Option("--set", help="one setting: train.epochs=5")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
     cache: Annotated[bool, typer.Option(help="keep frozen features on disk, or encode at every step")] = True,
-    resume: Annotated[bool, typer.Option(help="go on from the last complete epoch in --out")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last complete epoch in --out")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the model or run in --out")] = False,
     offline: Offline = False,
     tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events to --out")] = False,
     limit: Annotated[int | None, typer.Option(help="at most this many images of each set, evenly spread")] = None,
@@ -48,9 +54,6 @@ def train(
     With torchrun --nproc-per-node N -m ad_dinov3 train ... several processes share every batch.
     """
     from ad_dinov3.data.catalog import open_data
-    from ad_dinov3.model import new_model
-    from ad_dinov3.training.loop import RunOptions
-    from ad_dinov3.training.loop import train as run
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
     console = Console(quiet=not first)
@@ -59,6 +62,10 @@ def train(
     names = tuple(item.name for item in sets)
     config = _config(preset, weights, read_changes(settings, changes or []), names)
     _check_method(config, method)
+    if first:
+        check_output(out, resume=resume, overwrite=overwrite)
+    if tensorboard:
+        _check_tensorboard()
     samples: list[Sample] = []
     words: dict[str, str] = {}
     for item in sets:
@@ -66,18 +73,26 @@ def train(
         console.print(f"{item.name}: {len(chosen)} images, {sum(s.is_anomalous for s in chosen)} anomalous")
         samples += chosen
         words |= item.words
+
+    from ad_dinov3.model import new_model  # loads torch: all that can be refused without it was refused above
+    from ad_dinov3.training.loop import RunOptions
+    from ad_dinov3.training.loop import train as run
+
     model = new_model(config, words, offline=offline)
 
     def announce(needed: int, present: int) -> None:
         console.print(f"feature cache: {needed / 1e6:,.0f} MB to write, {present / 1e6:,.0f} MB there")
 
     with training_progress(console) as report:
-        run(model, samples, out, RunOptions(device, cache, resume, announce, report))
-    if first:
-        _draw_losses(out)
-    if first and tensorboard:
-        _write_events(out)
-    console.print(f"model, log and loss.svg are in {out}; measure it: ad-dinov3 evaluate --model {out} --data ...")
+        trained = run(model, samples, out, RunOptions(device, cache, resume, overwrite, announce, report))
+    if not first:
+        return
+    epochs = _epoch_means(out)
+    if epochs:
+        _draw_losses(epochs, out)
+    if tensorboard:
+        _write_events(epochs, out)
+    console.print("\n".join(_outcome(trained, epochs, out)), highlight=False, soft_wrap=True)
 
 
 def _usual_preset(method: str, weights: str | None) -> str:
@@ -108,44 +123,65 @@ def _check_method(config: ModelConfig, method: str) -> None:
         raise ConfigError(f"preset {config.preset} is one of {found}: add --method {found}, or choose another preset")
 
 
-def _draw_losses(out: Path) -> None:
+def _outcome(model: Model, epochs: EpochMeans, out: Path) -> list[str]:
+    """What the run came to, and what can be done with it next."""
+    from ad_dinov3.data.catalog import names_here
+
+    lines = []
+    if epochs:
+        first, last = epochs[min(epochs)], epochs[max(epochs)]
+        terms = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name != "total")
+        loss = f"loss {last['total']:.4g} in epoch {max(epochs) + 1} ({first['total']:.4g} in epoch {min(epochs) + 1})"
+        lines.append(f"{loss}{f': {terms}' if terms else ''}")
+    threshold = model.config.threshold
+    lines.append(f"threshold {threshold:g}: the setting's value, fitted to no image; predict --threshold changes it")
+    seen = {*model.config.trained_on, *model.encoder.spec.trained_on}
+    unseen = [name for name in names_here() if name not in seen]
+    lines.append(
+        f"{out} holds the model, {LOG} and {CHART}; measure it on data that no part of it has seen "
+        f"({'found here: ' + ', '.join(unseen) if unseen else 'none of the known sets is found here'}):"
+    )
+    return [*lines, f"  ad-dinov3 evaluate --model {out} --data {unseen[0] if unseen else 'DIR'}"]
+
+
+def _draw_losses(epochs: EpochMeans, out: Path) -> None:
     """Write loss.svg: the mean of each term over every epoch."""
     from ad_dinov3.files import write_text
     from ad_dinov3.report.chart import line_chart
 
-    epochs = _epoch_means(out)
     series = {
         name: [(epoch + 1.0, terms[name]) for epoch, terms in epochs.items()] for name in next(iter(epochs.values()))
     }
-    write_text(out / "loss.svg", line_chart(series, "Training loss", "epoch", "mean over the epoch"))
+    write_text(out / CHART, line_chart(series, "Training loss", "epoch", "mean over the epoch", whole_x=True))
 
 
-def _epoch_means(out: Path) -> dict[int, dict[str, float]]:
-    import json
-
+def _epoch_means(out: Path) -> EpochMeans:
+    """The mean of each loss over every epoch that the log holds."""
     import numpy as np
 
-    from ad_dinov3.training.loop import LOG
+    from ad_dinov3.training.loop import read_log
 
-    rows = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
-    terms = [name for name in rows[0] if name not in {"epoch", "step", "lr", "seconds"}]
     by_epoch: dict[int, list[dict[str, float]]] = {}
-    for row in rows:
-        by_epoch.setdefault(row["epoch"], []).append(row)
+    for row in read_log(out):
+        by_epoch.setdefault(int(row["epoch"]), []).append(row)
+    terms = [name for name in next(iter(by_epoch.values()), [{}])[0] if name not in {"epoch", "step", "lr", "seconds"}]
     return {
         epoch: {term: float(np.mean([row[term] for row in steps])) for term in terms}
         for epoch, steps in by_epoch.items()
     }
 
 
-def _write_events(out: Path) -> None:
+def _check_tensorboard() -> None:
     from ad_dinov3.errors import MissingExtraError
 
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("tensorboard", "tensorboard") from None
+    if importlib.util.find_spec("tensorboard") is None:
+        raise MissingExtraError("tensorboard", "tensorboard")
+
+
+def _write_events(epochs: EpochMeans, out: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
     with SummaryWriter(str(out)) as writer:
-        for epoch, terms in _epoch_means(out).items():
+        for epoch, terms in epochs.items():
             for name, value in terms.items():
                 writer.add_scalar(f"loss/{name}", value, epoch + 1)

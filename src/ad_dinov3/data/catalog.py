@@ -22,6 +22,7 @@ __all__ = [
     "class_words",
     "find_data_set",
     "locate",
+    "names_here",
     "open_data",
     "read_data",
     "search_roots",
@@ -108,6 +109,12 @@ def search_roots(environment: Mapping[str, str], working_folder: Path) -> list[P
     """Where data sets are looked for: the folders in AD_DINOV3_DATA, then ``data`` and ``datasets`` here."""
     named = [Path(part) for part in environment.get(DATA_VARIABLE, "").split(os.pathsep) if part]
     return [*named, working_folder / "data", working_folder / "datasets"]
+
+
+def names_here() -> list[str]:
+    """Names of the data sets of which a folder lies where this process looks for them; the folders are not opened."""
+    roots = search_roots(os.environ, Path.cwd())
+    return [name for name, data_set in CATALOG.items() if next(_candidates(data_set, roots), None) is not None]
 
 
 def find_data_set(name: str) -> DataSet:

@@ -4,7 +4,7 @@ model.onnx, model.xml + .bin, model.pt2   the graph: uint8 images in, raw patch 
 config.json                              everything else that scoring needs (`SessionConfig`)
 parity.json                              how far it is from the model that it was made from
 NOTICE.md                                the licence that the backbone's weights put on the file
-training_images.txt                      sha256 of every training image, for the zero-shot rule
+training_images.txt                      sha256 of all images that head and encoder have seen, for the zero-shot rule
 """
 
 from __future__ import annotations
@@ -118,11 +118,11 @@ def read_session_config(folder: Path) -> SessionConfig:
         raise WeightsError(f"{file}: does not fit this version ({error}); export the model again") from None
 
 
-def write_session_config(folder: Path, config: SessionConfig, training_images: frozenset[str]) -> None:
+def write_session_config(folder: Path, config: SessionConfig, seen_images: frozenset[str]) -> None:
     """Write config.json and training_images.txt of an exported folder."""
     tree = {"kind": _KIND, "format_version": _FORMAT_VERSION, **asdict(config)}
     write_text(folder / _CONFIG, json.dumps(tree, indent=2))
-    write_seen_images(folder, training_images)
+    write_seen_images(folder, seen_images)
 
 
 def at_size(config: SessionConfig, size: tuple[int, int] | None) -> SessionConfig:

@@ -68,8 +68,8 @@ class Session:
         return self.config.fingerprint
 
     @property
-    def training_images(self) -> frozenset[str]:
-        """sha256 of the files that the model was trained on."""
+    def seen_images(self) -> frozenset[str]:
+        """sha256 of the files that head and encoder have seen, as far as they say."""
         return read_seen_images(self.folder)
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

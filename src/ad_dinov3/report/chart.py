@@ -13,7 +13,9 @@ _WIDTH, _HEIGHT = 720, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 150, 44, 52
 
 
-def line_chart(series: Mapping[str, Sequence[Point]], title: str, x_label: str, y_label: str) -> str:
+def line_chart(
+    series: Mapping[str, Sequence[Point]], title: str, x_label: str, y_label: str, *, whole_x: bool = False
+) -> str:
     """An SVG document with one line per series.
 
     Args:
@@ -21,10 +23,11 @@ def line_chart(series: Mapping[str, Sequence[Point]], title: str, x_label: str, 
         title: above the chart.
         x_label: below the horizontal axis, with its unit.
         y_label: beside the vertical axis, with its unit.
+        whole_x: the horizontal axis counts things, such as epochs: whole numbers alone stand on it.
     """
     finite = {name: [p for p in points if all(map(math.isfinite, p))] for name, points in series.items()}
     points = [point for line in finite.values() for point in line] or [(0.0, 0.0)]
-    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points))
+    x_ticks = ticks(min(x for x, _ in points), max(x for x, _ in points), whole=whole_x)
     y_ticks = ticks(min(y for _, y in points), max(y for _, y in points))
     place = _Frame(x_ticks[0], x_ticks[-1], y_ticks[0], y_ticks[-1])
     parts = [_grid(place, x_ticks, y_ticks)]
@@ -74,11 +77,12 @@ class _Frame:
         return _HEIGHT - _BOTTOM - (value - self.y_min) / (self.y_max - self.y_min) * (_HEIGHT - _TOP - _BOTTOM)
 
 
-def ticks(low: float, high: float, count: int = 6) -> list[float]:
+def ticks(low: float, high: float, count: int = 6, *, whole: bool = False) -> list[float]:
     """About ``count`` round numbers that reach from at most ``low`` to at least ``high``; at least two."""
     span = (high - low) or max(abs(low), 1.0)
     magnitude = 10 ** math.floor(math.log10(span / count))
-    step = next(m * magnitude for m in (1, 2, 2.5, 5, 10) if span / (m * magnitude) <= count)
+    steps = (m * magnitude for m in (1, 2, 2.5, 5, 10))
+    step = next(s for s in steps if span / s <= count and not (whole and s % 1))
     first = math.floor(low / step)
     last = max(math.ceil(high / step - 1e-9), first + 1)
     return [round(index * step, 12) for index in range(first, last + 1)]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ad_dinov3.errors import TrainingError
 from ad_dinov3.files import replacing
+from ad_dinov3.training.output import CHECKPOINT
 
-FILE = "checkpoint.safetensors"
 _HEAD, _OPTIMISER = "head/", "optimiser/"
 
 
@@ -37,7 +37,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, head: nn.Module, opti
         tensors |= {f"{_OPTIMISER}{index}/{name}": value for name, value in state.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"epochs": str(checkpoint.epochs), "identity": checkpoint.identity}
-    with replacing(folder / FILE) as unfinished:
+    with replacing(folder / CHECKPOINT) as unfinished:
         save_file(tensors, unfinished, metadata)
 
 
@@ -47,7 +47,7 @@ def read_checkpoint(folder: Path, head: nn.Module, optimiser: torch.optim.Optimi
     Raises:
         TrainingError: the file is damaged or of another head.
     """
-    path = folder / FILE
+    path = folder / CHECKPOINT
     if not path.is_file():
         return None
     try:
@@ -56,7 +56,9 @@ def read_checkpoint(folder: Path, head: nn.Module, optimiser: torch.optim.Optimi
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         head.load_state_dict({k.removeprefix(_HEAD): v for k, v in tensors.items() if k.startswith(_HEAD)})
     except (SafetensorError, RuntimeError, OSError) as error:
-        raise TrainingError(f"{path}: cannot be resumed ({error}); leave --resume away to start anew") from None
+        raise TrainingError(
+            f"{path}: cannot be resumed ({error}); give --overwrite in place of --resume to start anew"
+        ) from None
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith(_OPTIMISER):

@@ -25,13 +25,13 @@ from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, 
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.files import file_hash
 from ad_dinov3.methods.head import Head
-from ad_dinov3.model import Model, save_model
+from ad_dinov3.model import Model, save_model, withdraw_model
 from ad_dinov3.training.augment import augment, mosaics
 from ad_dinov3.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from ad_dinov3.training.distributed import Ranks, average_gradients, join
+from ad_dinov3.training.output import LOG, check_output, clear_run
 from ad_dinov3.types import Features, ImageEncoder, Sample
 
-LOG = "train.jsonl"
 _ENCODE_BATCH = 8
 
 
@@ -53,6 +53,7 @@ class RunOptions:
         device: a torch device.
         cache: read features from disk, made first where missing; else encode at every step.
         resume: go on from the last checkpoint in the output folder, if there is one.
+        overwrite: replace the model or run in the output folder.
         announce: told the bytes that the cache will take and those already there, before anything is written.
         report: told of progress.
     """
@@ -60,6 +61,7 @@ class RunOptions:
     device: str = "cpu"
     cache: bool = True
     resume: bool = False
+    overwrite: bool = False
     announce: Callable[[int, int], None] = lambda needed, present: None
     report: Callable[[Progress], None] = lambda progress: None
 
@@ -136,9 +138,10 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
         The trained model of the last epoch.
 
     Raises:
-        ConfigError: augmentation together with the cache, or a model without a trainable head.
+        ConfigError: augmentation together with the cache, a model without a trainable head, or ``out`` is a file.
         DataError: samples that cannot be read.
-        TrainingError: a loss is NaN, the disk is too small, or the checkpoint belongs to another run.
+        TrainingError: ``out`` holds a model or run that is neither resumed nor overwritten, a loss is NaN, the disk is
+            too small, or the checkpoint belongs to another run.
     """
     options = options or RunOptions()
     config = model.config
@@ -148,6 +151,8 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
     if (config.train.augment or config.train.mosaic_share) and options.cache:
         raise ConfigError("augmentation changes the images, cached features do not: add --no-cache, or do not augment")
     ranks = join(options.device)
+    if ranks.first:
+        check_output(out, resume=options.resume, overwrite=options.overwrite)
     data = read_training_set(samples, config.input.size, config.train.mask_rule)
     model = model.to(options.device)
     source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data)
@@ -177,7 +182,8 @@ def _loop(head: Head, data: TrainingSet, source: Source, run: _Run) -> None:
     first = _resume(head, optimiser, data, run) if run.options.resume else 0
     if first == 0 and ranks.first:
         run.out.mkdir(parents=True, exist_ok=True)
-        (run.out / LOG).unlink(missing_ok=True)
+        withdraw_model(run.out)
+        clear_run(run.out)
     for epoch in range(first, settings.epochs):
         for step, batch in enumerate(_batches(data, source, epoch, run)):
             done = epoch * steps + step
@@ -312,12 +318,24 @@ def _resume(head: Head, optimiser: torch.optim.Optimizer, data: TrainingSet, run
     if checkpoint.identity != _identity(run.config, data):
         raise TrainingError(
             f"{run.out}: the checkpoint belongs to a run with other settings or data; "
-            "give the same ones, another --out, or leave --resume away to start anew"
+            "give the same ones, another --out, or --overwrite in place of --resume to start anew"
         )
-    lines = (run.out / LOG).read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if line.endswith("}") and json.loads(line)["epoch"] < checkpoint.epochs]
-    (run.out / LOG).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    if run.ranks.first:
+        kept = [json.dumps(row) for row in read_log(run.out) if row["epoch"] < checkpoint.epochs]
+        (run.out / LOG).write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     return checkpoint.epochs
+
+
+def read_log(out: Path) -> list[dict[str, float]]:
+    """The steps in a run's log, up to a line that a kill cut short; empty without a log."""
+    steps: list[dict[str, float]] = []
+    path = out / LOG
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            steps.append(json.loads(line))
+        except ValueError:
+            break
+    return steps
 
 
 def _log(path: Path, row: dict[str, float]) -> None:
