@@ -30,7 +30,7 @@ def test_folders_say_what_the_opened_model_says(tiny_vit: Path, tmp_path: Path) 
         opened = open_subject(method, "embedded", weights, offline=True)
         told = seen_on_disk(method, "embedded", weights)
         assert (told.trained_on, told.encoder_trained_on) == (opened.trained_on, opened.encoder_trained_on)
-        assert told.images == opened.training_images
+        assert told.images == opened.seen_images
 
 
 def test_nothing_is_known_of_what_is_not_here_and_of_the_classical_floor(tmp_path: Path) -> None:
