@@ -13,8 +13,8 @@ from hypothesis import settings
 from PIL import Image
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
-# plain_clip, toy_detector, bench_toys, official_trees
-sys.path += [str(Path(__file__).parent / room) for room in ("methods", "infer", "bench", "data")]
+# plain_clip, toy_detector, bench_toys, official_trees, images
+sys.path += [str(Path(__file__).parent / room) for room in ("methods", "infer", "bench", "data", "attack")]
 import plain_clip
 
 torch.set_num_threads(1)

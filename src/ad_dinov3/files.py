@@ -31,6 +31,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def utf8(name: str) -> str:
+    """A file name as text that every format can hold: bytes that are not UTF-8 are written as ``\\xff``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace") if not name.isascii() else name
+
+
 def user_cache(name: str) -> Path:
     """ad-dinov3/NAME in the user's cache folder (XDG_CACHE_HOME, else ~/.cache); not made here."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ad-dinov3" / name

@@ -99,14 +99,14 @@ def test_an_unreadable_folder_is_reported_and_its_neighbours_are_read(
     picture(tmp_path / "z.png")
     (tmp_path / "locked").chmod(0)
     if os.geteuid() == 0:  # permissions do not bind root
-        real = Path.iterdir
+        real = os.scandir
 
-        def refuse(self: Path) -> object:
-            if self.name == "locked":
+        def refuse(folder: Path) -> object:
+            if folder.name == "locked":
                 raise PermissionError(13, "Permission denied")
-            return real(self)
+            return real(folder)
 
-        monkeypatch.setattr(Path, "iterdir", refuse)
+        monkeypatch.setattr(os, "scandir", refuse)
     items = list(find_images([str(tmp_path)], io.StringIO()))
     (tmp_path / "locked").chmod(0o755)
     assert [item.name for item in items] == ["a/1.png", "locked", "z.png"]
@@ -150,3 +150,70 @@ def test_a_video_gives_its_frames_and_a_broken_one_a_bad_item(tmp_path: Path) ->
     (tmp_path / "text.mp4").write_text("not a video")
     (bad,) = find_images([str(tmp_path / "text.mp4")], io.StringIO())
     assert "cannot be decoded" in reason(bad)
+
+
+def test_folders_of_links_to_the_next_are_each_visited_once(tmp_path: Path) -> None:
+    for level in range(25):  # 2 to the 24 ways lead to the last one
+        picture(tmp_path / str(level) / "1.png")
+        for name in ("x", "y"):
+            if level < 24:
+                (tmp_path / str(level) / name).symlink_to(tmp_path / str(level + 1))
+    assert names(tmp_path) == [f"{level}/1.png" for level in range(25)]
+    assert len(names(tmp_path / "0")) == 25
+
+
+def test_a_tree_deeper_than_pythons_stack_is_read(tmp_path: Path) -> None:
+    folder = tmp_path
+    for _ in range(1200):
+        folder = folder / "d"
+        folder.mkdir()
+    picture(folder / "1.png")
+    found = names(tmp_path)
+    (folder / "1.png").unlink()
+    while folder != tmp_path:  # pytest's own cleaning is recursive
+        folder.rmdir()
+        folder = folder.parent
+    assert found == ["d/" * 1200 + "1.png"]
+
+
+def test_an_entry_that_cannot_be_looked_at_is_named_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(tmp_path / "a.png")
+    picture(tmp_path / "sub" / "b.png")
+    picture(tmp_path / "z.png")
+
+    class Entry:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def is_dir(self) -> bool:
+            raise PermissionError(13, "Permission denied")
+
+    class Listed(list[object]):
+        def __enter__(self) -> Listed:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    real = os.scandir
+    listed = Listed([Entry("b.png")])
+    monkeypatch.setattr(os, "scandir", lambda folder: listed if folder.name == "sub" else real(folder))
+    items = list(find_images([str(tmp_path)], io.StringIO()))
+    assert [item.name for item in items] == ["a.png", "sub/b.png", "z.png"]
+    assert "no permission" in reason(items[1])
+
+
+def test_a_name_that_is_not_utf8_gets_a_stated_form_and_is_read(tmp_path: Path) -> None:
+    picture(tmp_path / "x.png").rename(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.png"))
+    (item,) = find_images([str(tmp_path)], io.StringIO())
+    assert item.name == "bad\\xff.png"
+    assert item.load().shape == (3, 4, 3)
+
+
+def test_pipes_and_impossible_names_are_reported_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.mp4")
+    os.mkfifo(tmp_path / "y.png")
+    sources = [str(tmp_path / "x.mp4"), str(tmp_path / "y.png"), "n" * 300 + ".png", "zero\0byte.png"]
+    assert [bool(reason(item)) for item in find_images(sources, io.StringIO())] == [True] * 4

@@ -7,7 +7,7 @@ applied; of several pages or frames the first counts.
 from __future__ import annotations
 
 import io
-import struct
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +17,19 @@ from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import JpegImagePlugin, PngImagePlugin
+from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 
-from ad_dinov3.data.levels import Pixels, to_levels, to_rgb, upright
-from ad_dinov3.data.tiff import is_tiff, tiff_header, tiff_pixels
+from ad_dinov3.data.header import (
+    SNIFF_BYTES,
+    ImageHeader,
+    has_sixteen_bit_colours,
+    open_with_pillow,
+    read_header,
+)
+from ad_dinov3.data.levels import Pixels, has_finite, looked_up, to_levels, to_rgb, upright
+from ad_dinov3.data.tiff import is_tiff, tiff_pixels
 from ad_dinov3.errors import ImageError
 
 try:
@@ -32,9 +40,11 @@ except ImportError:  # the extra "image" is not installed
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 200_000_000
 """Largest image that is decoded, in px (0.6 GB as RGB); Pillow warns at 89 and refuses at 179 million."""
+MAX_MEMORY = 1_300_000_000
+"""What decoding one image may take, in bytes: its file, the decoder's copies, the RGB image."""
 
-_EXIF_ORIENTATION = 0x0112
-_SNIFF_BYTES = 16
+_MAX_SCANS = 100  # a progressive JPEG has about ten; each takes as long as the whole image
+_LARGE_PX, _BAND_PX = 1 << 22, 1 << 20  # large images leave Pillow in bands: two more copies would be made on the way
 
 
 @dataclass(frozen=True)
@@ -46,25 +56,35 @@ class _Stored:
     orientation: int
 
 
-def decode_image(path: Path) -> NDArray[np.uint8]:
+def decode_image(path: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
     """RGB image (H, W, 3) uint8 of a file, upright by its EXIF orientation.
 
     Grey is repeated, palettes are looked up, transparency shows white, CMYK is converted without a profile, and deeper
     data are windowed by ``levels.to_levels``.
 
+    Args:
+        path: an image file.
+        max_memory: what decoding may take, in bytes; the header tells, so that nothing more is read of what is refused.
+
     Raises:
         ImageError: for whatever is wrong with the file.
     """
-    with _refusals(path):
-        return decode_bytes(_read(path), path)
+    with _refusals(path), _opened(path) as file:
+        return _decoded(path, file, max_memory)
 
 
-def decode_bytes(data: bytes, name: Path) -> NDArray[np.uint8]:
+def decode_bytes(data: bytes, name: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
     """As `decode_image`, of a file's content; ``name`` is what errors call it."""
     with _refusals(name):
-        stored = _stored(name, data)
-        values = stored.values if stored.palette is None else stored.palette[stored.values[:, :, 0]]
-        return np.require(upright(to_rgb(_levels(values)), stored.orientation), np.uint8, ["C", "W"])
+        return _decoded(name, io.BytesIO(data), max_memory)
+
+
+def _decoded(name: Path, file: BinaryIO, max_memory: int) -> NDArray[np.uint8]:
+    stored = _stored(name, file, max_memory)
+    values = stored.values if stored.palette is None else looked_up(stored.palette, stored.values[:, :, 0])
+    if not has_finite(values):
+        raise ImageError(name, "no pixel has a finite value, all are NaN or infinity")
+    return np.require(upright(to_rgb(_levels(values)), stored.orientation), np.uint8, ["C", "W"])
 
 
 def decode_mask(path: Path, above: int | None = None) -> NDArray[np.bool_]:
@@ -79,11 +99,11 @@ def decode_mask(path: Path, above: int | None = None) -> NDArray[np.bool_]:
     Raises:
         ImageError: for whatever is wrong with the file.
     """
-    with _refusals(path):
-        data = _read(path)
+    with _refusals(path), _opened(path) as file:
         if above is None:
-            above = 127 if data.startswith(b"\xff\xd8") else 0
-        stored = _stored(path, data)
+            above = 127 if file.read(2) == b"\xff\xd8" else 0
+            file.seek(0)
+        stored = _stored(path, file, MAX_MEMORY)
         return np.ascontiguousarray(upright(_brightness(stored) > above, stored.orientation))
 
 
@@ -93,19 +113,18 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         ImageError: for whatever is wrong with the header.
     """
+    return image_header(path).size
+
+
+def image_header(path: Path) -> ImageHeader:
+    """The header of an image file.
+
+    Raises:
+        ImageError: for whatever is wrong with it.
+    """
     with _refusals(path), _opened(path) as file:
-        head = file.read(_SNIFF_BYTES)
-        file.seek(0)
-        if not head:
-            raise ImageError(path, "the file is empty (0 bytes)")
-        if is_tiff(head):
-            header = tiff_header(file)
-            height, width, orientation = header.height, header.width, header.orientation
-        else:
-            image = _open_with_pillow(file, head)
-            width, height = image.size
-            orientation = _orientation(image, file)
-        return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
+        _check_file_size(path, file, MAX_MEMORY)
+        return read_header(file)
 
 
 @contextmanager
@@ -148,72 +167,47 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _read(path: Path) -> bytes:
-    with _opened(path) as file:
-        return file.read()
+def _check_file_size(path: Path, file: BinaryIO, max_memory: int) -> int:
+    """The size of a file that is neither empty nor larger than what may be in memory, in bytes."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if not size:
+        raise ImageError(path, "the file is empty (0 bytes)")
+    if size > max_memory:
+        raise ImageError(path, f"is a file of {size / 1e9:.1f} GB, more than the limit of {max_memory / 1e9:.1f} GB")
+    return size
 
 
-def _check_size(path: Path, height: int, width: int) -> None:
-    if height * width > MAX_PIXELS:
+def _check_size(path: Path, header: ImageHeader, file_bytes: int, max_memory: int) -> None:
+    height, width = header.size
+    if header.pixels > MAX_PIXELS:
         raise ImageError(
             path,
-            f"{width} x {height} = {height * width:,} px is more than the limit of {MAX_PIXELS:,} px; "
+            f"{width} x {height} = {header.pixels:,} px is more than the limit of {MAX_PIXELS:,} px; "
             "a decompression bomb, or an image to cut into tiles first",
+        )
+    needed = header.decoding_bytes + file_bytes
+    if needed > max_memory:
+        raise ImageError(
+            path,
+            f"{width} x {height} px in a file of {file_bytes / 1e6:,.1f} MB take {needed / 1e9:.1f} GB to decode, more "
+            f"than the limit of {max_memory / 1e9:.1f} GB; a decompression bomb, or an image to cut into tiles first",
         )
 
 
-def _open_with_pillow(file: BinaryIO, head: bytes) -> ImageFile:
-    """Open by signature, without Pillow's search over all of its formats and its own, lower size limit."""
-    if head.startswith(b"\xff\xd8"):
-        return JpegImagePlugin.JpegImageFile(file)
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return PngImagePlugin.PngImageFile(file)
-    if head.startswith(b"BM"):
-        return BmpImagePlugin.BmpImageFile(file)
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return WebPImagePlugin.WebPImageFile(file)
-    if is_tiff(head):
-        return TiffImagePlugin.TiffImageFile(file)
-    raise NotImplementedError("its content is not JPEG, PNG, BMP, TIFF or WebP, whatever its name says")
-
-
-def _pillow(data: bytes) -> ImageFile:
-    return _open_with_pillow(io.BytesIO(data), data[:_SNIFF_BYTES])
-
-
-def _orientation(image: ImageFile, file: BinaryIO) -> int:
-    if isinstance(image, PngImagePlugin.PngImageFile) and not _png_may_have_exif(file):
-        return 1
-    try:
-        value = image.getexif().get(_EXIF_ORIENTATION, 1)
-    except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
-        return 1  # broken EXIF is no EXIF, as in every viewer; the pixels are whole
-    return value if isinstance(value, int) else 1
-
-
-def _png_may_have_exif(file: BinaryIO) -> bool:
-    """Whether a PNG has a chunk that can hold EXIF; asking Pillow would decode the whole image."""
-    position = file.tell()
-    file.seek(8)
-    while len(head := file.read(8)) == 8 and head[4:] not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
-        file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
-    file.seek(position)
-    return len(head) == 8
-
-
-def _stored(path: Path, data: bytes) -> _Stored:
+def _stored(path: Path, file: BinaryIO, max_memory: int) -> _Stored:
     """Decode a file's first page or frame, after its header has told that it is not too large."""
-    if not data:
-        raise ImageError(path, "the file is empty (0 bytes)")
-    if is_tiff(data):
-        header = tiff_header(io.BytesIO(data))
-        _check_size(path, header.height, header.width)
-        tiff = tiff_pixels(io.BytesIO(data))
+    file_bytes = _check_file_size(path, file, max_memory)
+    header = read_header(file)
+    _check_size(path, header, file_bytes, max_memory)
+    head = file.read(SNIFF_BYTES)
+    file.seek(0)
+    if is_tiff(head):
+        tiff = tiff_pixels(file)
         if tiff is not None:
             return _Stored(tiff.values, tiff.palette, header.orientation)
-    file = io.BytesIO(data)
-    image = _open_with_pillow(file, data[:_SNIFF_BYTES])
-    _check_size(path, image.height, image.width)
+        file.seek(0)
+    image = open_with_pillow(file, head)
     palette = None
     if image.mode == "P":
         image.load()
@@ -221,10 +215,10 @@ def _stored(path: Path, data: bytes) -> _Stored:
         palette = np.zeros((256, 4), np.uint8)
         colours = np.array(image.getpalette("RGBA"), np.uint8).reshape(-1, 4)
         palette[: len(colours)] = colours
-        values: Pixels = np.asarray(image)[:, :, np.newaxis]
+        values = _array(image)
     else:
-        values = _pillow_values(image, data)
-    return _Stored(values, palette, header.orientation if is_tiff(data) else _orientation(image, file))
+        values = _pillow_values(path, image, file)
+    return _Stored(values, palette, header.orientation)
 
 
 def _levels(values: Pixels) -> NDArray[np.uint8]:
@@ -235,23 +229,49 @@ def _levels(values: Pixels) -> NDArray[np.uint8]:
     return to_levels(values)
 
 
-def _pillow_values(image: ImageFile, data: bytes) -> Pixels:
+def _pillow_values(path: Path, image: ImageFile, file: BinaryIO) -> Pixels:
     """Stored values (H, W, C) with C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
-    if isinstance(image, PngImagePlugin.PngImageFile) and image.tile and image.tile[0].args in ("RGB;16B", "RGBA;16B"):
-        return _sixteen_bit_colours(image, data)
-    fast = _fast_jpeg(image, data)
-    if fast is not None:
-        return fast
+    if isinstance(image, PngImagePlugin.PngImageFile) and has_sixteen_bit_colours(image):
+        return _sixteen_bit_colours(image, file)
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        fast = _fast_jpeg(path, image, file)
+        if fast is not None:
+            return fast
     if "transparency" in image.info:
-        return np.asarray(image.convert("RGBA"))
-    if image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F"):
-        return np.asarray(image)[:, :, np.newaxis]
-    return np.asarray(image if image.mode in ("LA", "RGB", "RGBA") else image.convert("RGB"))
+        return _array(image.convert("RGBA"))
+    if image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F", "LA", "RGB", "RGBA"):
+        return _array(image)
+    return _array(image.convert("RGB"))
 
 
-def _fast_jpeg(image: ImageFile, data: bytes) -> Pixels | None:
+def _array(image: Image) -> Pixels:
+    """The values (H, W, C) of a Pillow image."""
+    if image.width * image.height <= _LARGE_PX:
+        return np.atleast_3d(np.asarray(image))
+    corner = np.atleast_3d(np.asarray(image.crop((0, 0, 1, 1))))
+    values: Pixels = np.empty((image.height, image.width, corner.shape[2]), corner.dtype)
+    for rows, band in _bands(image):
+        values[rows] = band
+    return values
+
+
+def _bands(image: Image) -> Iterator[tuple[slice, Pixels]]:
+    """Rows and values (h, W, C) of a Pillow image, part by part."""
+    step = max(1, _BAND_PX // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        yield slice(top, bottom), np.atleast_3d(np.asarray(image.crop((0, top, image.width, bottom))))
+
+
+def _fast_jpeg(path: Path, image: ImageFile, file: BinaryIO) -> Pixels | None:
     """Values of a JPEG by simplejpeg, the same pixels in half of Pillow's time; None where Pillow must decide."""
-    if _simplejpeg is None or not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode not in ("L", "RGB"):
+    position = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(position)
+    if image.width * image.height > _BAND_PX and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise ImageError(path, f"a JPEG of more than {_MAX_SCANS} scans, which would take minutes; a bomb")
+    if _simplejpeg is None or image.mode not in ("L", "RGB"):
         return None
     try:
         values: Pixels = _simplejpeg.decode_jpeg(data, "GRAY" if image.mode == "L" else "RGB")
@@ -260,16 +280,21 @@ def _fast_jpeg(image: ImageFile, data: bytes) -> Pixels | None:
     return values
 
 
-def _sixteen_bit_colours(image: PngImagePlugin.PngImageFile, data: bytes) -> NDArray[np.uint16]:
+def _sixteen_bit_colours(image: PngImagePlugin.PngImageFile, file: BinaryIO) -> NDArray[np.uint16]:
     """All sixteen bits of a colour PNG, of which Pillow keeps only the high bytes.
 
     Decoding the same data once more as if they were little-endian gives the low bytes.
     """
-    twin = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    joined = np.empty((image.height, image.width, len(image.getbands())), np.uint16)
+    for rows, band in _bands(image):
+        joined[rows] = band
+    joined <<= 8
+    file.seek(0)
+    twin = PngImagePlugin.PngImageFile(file)
     tile = twin.tile[0]
     twin.tile = [tile._replace(args=str(tile.args).replace("16B", "16L"))]
-    high, low = np.asarray(image, np.uint16), np.asarray(twin, np.uint16)
-    joined: NDArray[np.uint16] = np.bitwise_or(high << 8, low)
+    for rows, band in _bands(twin):
+        joined[rows] |= band.astype(np.uint16)
     return joined
 
 
@@ -277,7 +302,7 @@ def _brightness(stored: _Stored) -> Pixels:
     """Values (H, W) of a mask: indices of a palette whose first colour is black, else the brightest colour."""
     values = stored.values
     if stored.palette is not None and stored.palette[0, :3].any():
-        values = stored.palette[values[:, :, 0]]
+        values = looked_up(stored.palette, values[:, :, 0])
     if values.dtype == np.bool_:
         values = to_levels(values)
     brightest: Pixels = values[:, :, : 3 if values.shape[2] >= 3 else 1].max(axis=2)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_bytes, decode_image
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import ImageError, MissingExtraError
+from ad_dinov3.files import utf8
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 
@@ -30,7 +33,8 @@ class ImageFile:
 
     Attributes:
         path: the file, or what the user named.
-        name: unique in the stream, relative, with forward slashes and the suffix; outputs are named after it.
+        name: unique in the stream, relative, with forward slashes and the suffix; outputs are named after it. Bytes
+            that are not UTF-8 are written as ``\\xff``.
         problem: why there is no image, if that is known without opening it.
         frame: the pixels (H, W, 3) uint8 of a video's frame.
         class_name: what it shows, for the prompts; None: what the run says.
@@ -97,10 +101,10 @@ def find_images(sources: Sequence[str], stdin: TextIO | None = None) -> Iterator
 
 
 def _unique(item: ImageFile, names: set[str]) -> str:
-    """The item's name, with its folder's name in front or a number behind if another item has it."""
-    plain = Path(item.name)
+    """The item's name in UTF-8, with its folder's name in front or a number behind if another item has it."""
+    plain = Path(utf8(item.name))
     candidates = chain(
-        [item.name, f"{item.path.absolute().parent.name}/{item.name}"],
+        [str(plain), utf8(f"{item.path.absolute().parent.name}/{item.name}")],
         (plain.with_name(f"{plain.stem}~{number}{plain.suffix}").as_posix() for number in count(2)),
     )
     return next(name for name in candidates if name not in names)
@@ -114,7 +118,7 @@ def _expand(sources: Sequence[str], stdin: TextIO | None) -> Iterator[ImageFile]
                     yield from _expand([line.rstrip("\r\n")], None)
             continue
         path = Path(source)
-        if not path.exists() and not path.is_symlink() and glob.has_magic(source):
+        if glob.has_magic(source) and not os.path.lexists(source):
             matches = sorted(glob.glob(source, recursive=True), key=natural_key)
             if not matches:
                 yield ImageFile(path, path.name, "no file matches this pattern")
@@ -127,33 +131,67 @@ def _expand(sources: Sequence[str], stdin: TextIO | None) -> Iterator[ImageFile]
 def _one(path: Path) -> Iterator[ImageFile]:
     try:
         if path.is_dir():
-            yield from _walk(path, path, frozenset())
-        elif path.suffix.lower() in VIDEO_SUFFIXES and path.exists():
+            yield from _walk(path)
+        elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():  # a pipe would be waited for
             yield from _frames(path)
         else:
             yield ImageFile(path, path.name)
-    except PermissionError:
-        yield ImageFile(path, path.name, "no permission to read it")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        yield ImageFile(path, path.name, _unreadable(error))
 
 
-def _walk(root: Path, folder: Path, above: frozenset[Path]) -> Iterator[ImageFile]:
-    """Images below a folder; ``above`` holds the real folders on the way, so that links cannot lead round."""
+def _walk(root: Path) -> Iterator[ImageFile]:
+    """Images below a folder in natural order; linked folders come last, and each real folder is visited once."""
+    seen: set[tuple[int, int]] = set()
+    linked = deque([root])
+    while linked:
+        stack = [_contents(root, linked.popleft(), seen, linked)]  # not Python's own, for very deep trees
+        while stack:
+            found = next(stack[-1], None)
+            if found is None:
+                stack.pop()
+            elif isinstance(found, ImageFile):
+                yield found
+            else:
+                stack.append(_contents(root, found, seen, linked))
+
+
+def _contents(root: Path, folder: Path, seen: set[tuple[int, int]], linked: deque[Path]) -> Iterator[ImageFile | Path]:
+    """The images and the folders in a folder that is not in ``seen``; links to folders go to ``linked``."""
     try:
-        real = folder.resolve()
-        entries = sorted(folder.iterdir(), key=lambda entry: natural_key(entry.name))
+        place = folder.stat()
+        if (place.st_dev, place.st_ino) in seen:
+            return
+        seen.add((place.st_dev, place.st_ino))
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: natural_key(entry.name))
     except OSError as error:
         yield ImageFile(folder, _relative(folder, root), f"cannot list this folder ({error.strerror or error})")
         return
     for entry in entries:
+        path = folder / entry.name
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            if entry.name == "ground_truth" and (folder / "test").is_dir():
-                continue
-            if entry.resolve() not in above | {real}:
-                yield from _walk(root, entry, above | {real})
-        elif entry.suffix.lower() in IMAGE_SUFFIXES:
-            yield ImageFile(entry, _relative(entry, root))
+        try:
+            is_folder, is_linked = entry.is_dir(), entry.is_symlink()
+        except OSError as error:
+            yield ImageFile(path, _relative(path, root), _unreadable(error))
+            continue
+        if not is_folder:
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                yield ImageFile(path, _relative(path, root))
+        elif is_linked and path.resolve().is_relative_to("/proc"):
+            yield ImageFile(path, _relative(path, root), "a link into /proc, which has no end, is not followed")
+        elif entry.name == "ground_truth" and (folder / "test").is_dir():
+            continue
+        elif is_linked:
+            linked.append(path)
+        else:
+            yield path
+
+
+def _unreadable(error: Exception) -> str:
+    return "no permission to read it" if isinstance(error, PermissionError) else str(error)
 
 
 def _relative(path: Path, root: Path) -> str:

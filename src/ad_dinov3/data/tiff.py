@@ -6,7 +6,9 @@ colour; tifffile reads the numbers. Files that need a codec which is not install
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import BinaryIO
 
 import numpy as np
@@ -16,17 +18,29 @@ from PIL import Image
 
 from ad_dinov3.data.levels import Pixels, to_levels
 
+_has_imagecodecs = find_spec("imagecodecs") is not None
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_RGB_BYTES = 3
+_DEFLATE_RATIO = 1032  # the most that deflate packs
+_HARMLESS_BYTES = 1 << 28
 _UNCOMPRESSED_BY_TIFFFILE = {1, 8, 32773, 32946}  # none, deflate (two codes), PackBits: no further package needed
 
 
 @dataclass(frozen=True)
 class TiffHeader:
-    """What the first page of a TIFF says of itself: height and width in px as stored, orientation 1..8."""
+    """What the first page of a TIFF says of itself.
+
+    Attributes:
+        height: in px, as stored.
+        width: in px, as stored.
+        orientation: 1..8.
+        bytes_per_px: of the stored values, their levels and RGB; of floats and wide integers a copy for percentiles.
+    """
 
     height: int
     width: int
     orientation: int
+    bytes_per_px: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +66,15 @@ def tiff_header(file: BinaryIO) -> TiffHeader:
     with tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         tag = page.tags.get(274)
-        return TiffHeader(int(page.imagelength), int(page.imagewidth), int(tag.value) if tag is not None else 1)
+        orientation = int(tag.value) if tag is not None else 1
+        return TiffHeader(int(page.imagelength), int(page.imagewidth), orientation, _bytes_per_px(page))
+
+
+def _bytes_per_px(page: tifffile.TiffPage) -> int:
+    samples = int(page.samplesperpixel) * int(page.imagedepth)
+    depth = -(-int(np.max(page.bitspersample)) // 8)  # samples of several depths come as a tuple
+    stored = depth if depth <= 2 else 2 * depth
+    return samples * (stored + 2) + _RGB_BYTES
 
 
 def tiff_pixels(file: BinaryIO) -> TiffPixels | None:
@@ -66,6 +88,7 @@ def tiff_pixels(file: BinaryIO) -> TiffPixels | None:
         photometric = int(page.photometric)
         if photometric in (6, 8) and page.samplesperpixel == 3:
             return None  # YCbCr and CIELab: Pillow knows the conversion
+        _check_deflated(page, file)
         try:
             stored = page.asarray()
         except (ValueError, ImportError):
@@ -83,6 +106,21 @@ def tiff_pixels(file: BinaryIO) -> TiffPixels | None:
         elif page.samplesperpixel == 4 and 2 not in page.extrasamples:
             values = values[:, :, :3]  # the fourth sample is not plain alpha (near infrared, premultiplied cover)
         return TiffPixels(values, palette)
+
+
+def _check_deflated(page: tifffile.TiffPage, file: BinaryIO) -> None:
+    """Refuse a strip that unpacks to more than its image; imagecodecs stops there, Python's zlib would go on."""
+    if _has_imagecodecs or int(page.compression) not in (8, 32946):
+        return
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        if count * _DEFLATE_RATIO > _HARMLESS_BYTES:
+            file.seek(offset)
+            unpacker = zlib.decompressobj()
+            unpacker.decompress(file.read(count), page.nbytes + _HARMLESS_BYTES)
+            if unpacker.unconsumed_tail:
+                raise ValueError(
+                    f"a strip unpacks to more than the image's {page.nbytes:,} bytes; a decompression bomb"
+                )
 
 
 def _channels_last(stored: Pixels, page: tifffile.TiffPage) -> Pixels:

@@ -1,0 +1,163 @@
+"""What a file says of its image before it is decoded: kind, size, orientation, and the memory that decoding takes.
+
+Nothing here reads more of a file than its metadata, so that a file is refused before it costs anything.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL.ImageFile import ImageFile
+
+from ad_dinov3.data.tiff import is_tiff, tiff_header
+
+SNIFF_BYTES = 16
+_MAX_READS, _BYTES_PER_READ = 50_000, 64
+_EXIF_ORIENTATION = 0x0112
+_RGB_BYTES = 3
+_PILLOW_BYTES = 4  # how Pillow keeps the colours of a pixel; grey takes one
+_WEBP_CANVASES = 4  # libwebp's two, Pillow's copy of the bytes, and its own
+_PROGRESSIVE_BYTES = 6  # libjpeg keeps the coefficients of all components until the last scan
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What a file says of its image.
+
+    Attributes:
+        height: in px, as stored.
+        width: in px, as stored.
+        orientation: 1..8, what is due to turn it upright.
+        decoding_bytes_per_px: what decoding it to RGB takes at most, beside the file itself.
+    """
+
+    height: int
+    width: int
+    orientation: int
+    decoding_bytes_per_px: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in px of the upright image."""
+        is_turned = self.orientation in (5, 6, 7, 8)
+        return (self.width, self.height) if is_turned else (self.height, self.width)
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels."""
+        return self.height * self.width
+
+    @property
+    def decoding_bytes(self) -> int:
+        """What decoding takes at most, in bytes, beside the file itself."""
+        return self.pixels * self.decoding_bytes_per_px
+
+
+def read_header(file: BinaryIO) -> ImageHeader:
+    """The header of an open image file, which is left at its start; decoders' errors come through.
+
+    Raises:
+        NotImplementedError: the content is of no kind that is decoded here.
+    """
+    head = file.read(SNIFF_BYTES)
+    file.seek(0)
+    if is_tiff(head):
+        tiff = tiff_header(file)
+        header = ImageHeader(tiff.height, tiff.width, tiff.orientation, tiff.bytes_per_px + _RGB_BYTES)
+    else:
+        image = open_with_pillow(file, head)
+        header = ImageHeader(image.height, image.width, orientation_of(image, file), _pillow_bytes_per_px(image))
+    file.seek(0)
+    return header
+
+
+def open_with_pillow(file: BinaryIO, head: bytes) -> ImageFile:
+    """Open by signature, without Pillow's search over all of its formats and its own, lower size limit.
+
+    Raises:
+        NotImplementedError: the content is of no kind that is decoded here.
+    """
+    patient = cast("BinaryIO", _Patient(file))
+    if head.startswith(b"\xff\xd8"):
+        return _from_now_on(JpegImagePlugin.JpegImageFile(patient), file)
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _from_now_on(PngImagePlugin.PngImageFile(patient), file)
+    if head.startswith(b"BM"):
+        return BmpImagePlugin.BmpImageFile(file)
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return WebPImagePlugin.WebPImageFile(file)
+    if is_tiff(head):
+        return TiffImagePlugin.TiffImageFile(file)
+    raise NotImplementedError("its content is not JPEG, PNG, BMP, TIFF or WebP, whatever its name says")
+
+
+class _Patient:
+    """A file that ends when a header is read byte by byte for ever, as Pillow reads what stands between markers."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._calls = self._bytes = 0
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file's."""
+        data = self._file.read(size)
+        self._calls, self._bytes = self._calls + 1, self._bytes + len(data)
+        if self._calls > _MAX_READS + self._bytes // _BYTES_PER_READ:
+            raise ValueError("no image begins where its header should end")
+        return data
+
+
+def _from_now_on(image: ImageFile, file: BinaryIO) -> ImageFile:
+    """The image, reading from the file itself: the header is behind it."""
+    image.fp = file
+    if isinstance(image, PngImagePlugin.PngImageFile) and image.png is not None:
+        image.png.fp = file
+    return image
+
+
+def orientation_of(image: ImageFile, file: BinaryIO) -> int:
+    """The EXIF orientation 1..8 of an image that is not a TIFF."""
+    if isinstance(image, PngImagePlugin.PngImageFile) and not _png_may_have_exif(file):
+        return 1
+    try:
+        value = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
+        return 1  # broken EXIF is no EXIF, as in every viewer; the pixels are whole
+    return value if isinstance(value, int) else 1
+
+
+def has_sixteen_bit_colours(image: ImageFile) -> bool:
+    """Whether this is a colour PNG of which Pillow alone would keep half of the bits."""
+    is_png = isinstance(image, PngImagePlugin.PngImageFile) and bool(image.tile)
+    return is_png and image.tile[0].args in ("RGB;16B", "RGBA;16B")
+
+
+def _png_may_have_exif(file: BinaryIO) -> bool:
+    """Whether a PNG has a chunk that can hold EXIF; asking Pillow would decode the whole image."""
+    position = file.tell()
+    file.seek(8)
+    while len(head := file.read(8)) == 8 and head[4:] not in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+        file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+    file.seek(position)
+    return len(head) == 8
+
+
+def _pillow_bytes_per_px(image: ImageFile) -> int:
+    """Decoder's copies, stored values, grey levels and RGB of what Pillow or simplejpeg decodes."""
+    samples = len(image.getbands())
+    if has_sixteen_bit_colours(image):
+        return 2 * _PILLOW_BYTES + 3 * samples + _RGB_BYTES
+    if isinstance(image, WebPImagePlugin.WebPImageFile):
+        return _WEBP_CANVASES * _PILLOW_BYTES + samples + _RGB_BYTES
+    depth = {"I": 4, "F": 4}.get(image.mode, 2 if image.mode.startswith("I;16") else 1)
+    if depth > 1:
+        return samples * (3 * depth + 2) + _RGB_BYTES
+    progressive = _PROGRESSIVE_BYTES if image.info.get("progressive") else 0
+    converted = 0 if image.mode in ("1", "L", "LA", "RGB", "RGBA") else _PILLOW_BYTES
+    own = {"L": 1, "P": 1, "1": 2}.get(image.mode, _PILLOW_BYTES)
+    return own + converted + samples + _RGB_BYTES + progressive
