@@ -16,7 +16,7 @@ from rich.console import Console
 from toy_detector import ToyDetector, draw_part
 from typer.testing import CliRunner
 
-from ad_dinov3.cli import demo, predict
+from ad_dinov3.cli import demo, merge, predict
 from ad_dinov3.cli.demo import compare
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.predict.results import read_rows
@@ -232,3 +232,15 @@ def test_rows_on_disk_are_plain_json(parts: Path, tmp_path: Path) -> None:
         ("nut/1.png", "anomalous", 0.25),
         ("tile/2.png", "normal", 0.25),
     ]
+
+
+def test_shards_are_predicted_apart_and_merged(parts: Path, tmp_path: Path) -> None:
+    draw_part(parts / "nut" / "3.png")
+    out = str(tmp_path / "out")
+    for part in ("0/2", "1/2"):
+        assert run(str(parts), "-o", out, "--shard", part)[0] == 0
+    merged = CliRunner().invoke(merge.app, [out, "--coco"])
+    assert merged.exit_code == 0, merged.output
+    assert "1 anomalous, 2 normal" in merged.output
+    assert [row.image for row in read_rows(tmp_path / "out")] == ["nut/1.png", "nut/3.png", "tile/2.png"]
+    assert run(str(parts), "-o", out, "--shard", "0/9999")[0] == 0  # a shard may be empty

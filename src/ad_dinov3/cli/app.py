@@ -16,6 +16,7 @@ from ad_dinov3.errors import AdDinoError
 COMMANDS = {
     "demo": ("demo", "Find the defects in the embedded sample images; needs nothing else."),
     "predict": ("predict", "Score images: maps, masks, regions, overlays and a report."),
+    "merge": ("merge", "Join the results of predict --shard."),
     "train": ("train", "Train adapters on labelled images of other products."),
     "remember": ("remember", "Give a few-shot method normal images, and save it with them."),
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import heapq
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from ad_dinov3.cli.options import (
     Normals,
     Offline,
     Overlap,
+    ShardText,
     Threshold,
     Tile,
     Weights,
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
     from ad_dinov3.predict.drive import RunSummary
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
+    from ad_dinov3.predict.shards import Shard
     from ad_dinov3.predict.types import Failure, Outcome
 
 app = command_app()
@@ -153,6 +156,7 @@ def predict(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
+    shard: ShardText = "0/1",
     offline: Offline = False,
     profile: Annotated[
         bool,
@@ -168,10 +172,12 @@ def predict(
     """
     from ad_dinov3.data.normals import find_normals
     from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title
+    from ad_dinov3.predict.shards import read_shard
 
     console = Console()
     check_method(method)
-    items, total = _list_images(sources)
+    part = read_shard(shard, os.environ)
+    items, total = _list_images(sources, part)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     with console.status("loading the model"):
         from ad_dinov3.infer.decide import DecisionRule
@@ -185,7 +191,7 @@ def predict(
         viewed = look_through(detector, View(tile, overlap, keep_aspect))
     rule = DecisionRule(detector.config.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
-        folder=out,
+        folder=part.folder(out) if part.count > 1 else out,
         model_name=model,
         model_fingerprint=viewed.fingerprint,
         options=DriveOptions(class_name, rule, batch_size, class_from_folder=class_from_folder),
@@ -193,6 +199,7 @@ def predict(
         tables=("csv", *["coco"] * coco, *["parquet"] * parquet),
         overwrite=overwrite,
         method=method_title(detector),
+        shard=part,
     )
     with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
         summary = score_into_folder(items, viewed.scorer, run, on_outcome, should_stop)
@@ -202,8 +209,8 @@ def predict(
     raise typer.Exit(summary.run.exit_code)
 
 
-def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | None]:
-    """The images to come, and their number if it can be told without opening a video or waiting for stdin.
+def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFile], int | None]:
+    """A shard's images to come, and their number if it can be told without opening a video or waiting for stdin.
 
     Raises:
         ConfigError: none of the sources is there.
@@ -217,7 +224,7 @@ def _list_images(sources: Sequence[str]) -> tuple[Iterable[ImageFile], int | Non
 
     if not any(source == "-" or glob.has_magic(source) or Path(source).exists() for source in sources):
         raise ConfigError(f"there is nothing to score: no such file or folder: {', '.join(sources)}")
-    found = find_images(sources)
+    found = (item for item in find_images(sources) if part.holds(item.name))
     if not all(map(countable, sources)):
         return found, None
     listed = list(found)
@@ -263,7 +270,7 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
     from ad_dinov3.predict.results import by_folder_names, read_rows
 
     done = summary.run
-    if not (done.scored or done.failures or summary.skipped):
+    if not (done.scored or done.failures or summary.skipped or run.shard.count > 1):
         raise ConfigError(f"no images in {', '.join(sources)}; expected files such as .jpg, .png, .bmp, .tiff, .webp")
     console.print(_what_was_done(summary, run.options.rule.threshold))
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -17,6 +17,7 @@ from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
 from ad_dinov3.predict.results import ResultsSink, Row, RunKey, run_key
+from ad_dinov3.predict.shards import ALL, Shard
 from ad_dinov3.predict.tables import TABLES, TableSink
 from ad_dinov3.predict.types import Outcome, Sink, StoredScore
 
@@ -35,6 +36,7 @@ class FolderRun:
         overwrite: forget what earlier runs did.
         method: what the method is called; empty: not said.
         title: the report's heading; None: the folder's name.
+        shard: which part of the images this is.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
     """
 
@@ -47,6 +49,7 @@ class FolderRun:
     overwrite: bool = False
     method: str = ""
     title: str | None = None
+    shard: Shard = ALL
     truth: Callable[[Row], str | None] = lambda row: None
 
     @property
@@ -109,12 +112,15 @@ def score_into_folder(
         for name in ("results.jsonl", ".thumbnails.jsonl"):
             (run.folder / name).unlink(missing_ok=True)
     results, thumbnails = ResultsSink(run.folder, run.key, run.outputs), ThumbnailSink(run.folder)
+    (run.folder / "run.json").unlink(missing_ok=True)  # it stands for a run that came to its end
+    home = run.folder.absolute() if run.shard.count == 1 else run.folder.absolute().parent
     earlier: Counter[str] = Counter()
 
     def to_do() -> Iterator[ImageFile | StoredScore]:
         for item in items:
-            if run.folder.absolute() in item.path.absolute().parents:
+            if home in item.path.absolute().parents:
                 continue
+            earlier["images"] += 1
             row = results.finished(item)
             if row is not None:
                 earlier[row.decision] += 1
@@ -128,11 +134,11 @@ def score_into_folder(
     sinks += [TableSink(run.folder, table, results.rows) for table in run.tables]
     sinks.append(ReportSink(run.folder, results.rows, thumbnails.get, run.report_text))
     summary = drive(to_do(), detector, sinks, run.options, on_outcome, should_stop)
-    write_text(run.folder / "run.json", json.dumps(_provenance(run, summary), indent=2))
+    write_text(run.folder / "run.json", json.dumps(_provenance(run, summary, earlier["images"]), indent=2))
     return FolderSummary(summary, earlier["anomalous"], earlier["normal"], earlier["stored"])
 
 
-def _provenance(run: FolderRun, summary: RunSummary) -> dict[str, object]:
+def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, object]:
     return {
         "format_version": 1,
         "ad_dinov3": __version__,
@@ -142,6 +148,8 @@ def _provenance(run: FolderRun, summary: RunSummary) -> dict[str, object]:
         "options": asdict(run.options),
         "outputs": asdict(run.outputs),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "shard": str(run.shard),
+        "images": images,
         "seconds": round(summary.seconds, 3),
         "anomalous": summary.anomalous,
         "normal": summary.normal,

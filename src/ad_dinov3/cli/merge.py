@@ -1,0 +1,63 @@
+"""ad-dinov3 merge: the results of shards as one folder's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ad_dinov3.cli.options import OUTPUT, command_app
+from ad_dinov3.errors import ConfigError
+
+app = command_app()
+
+
+@app.command()
+def merge(
+    folders: Annotated[
+        list[Path], typer.Argument(help="The folder that the shards were written below, or several.", metavar="OUT...")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder for the joint results; by default the one that was named.",
+            metavar="FOLDER",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    coco: Annotated[
+        bool, typer.Option("--coco", help="Also write coco.json.", metavar="", rich_help_panel=OUTPUT)
+    ] = False,
+    parquet: Annotated[
+        bool,
+        typer.Option("--parquet", help="Also write results.parquet.", metavar="", rich_help_panel=OUTPUT),
+    ] = False,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Shards that are missing or unfinished are left out.", metavar="")
+    ] = False,
+) -> None:
+    """Join the rows, tables and reports of predict --shard 0/N to (N-1)/N.
+
+    The images' files stay in the shards' folders, and the joint rows and report point to them.
+
+    Exit codes: 0 done, 2 a shard is missing, unfinished or of another run, 3 done, and some images had failed.
+    """
+    from ad_dinov3.cli.predict import print_worst
+    from ad_dinov3.predict.merge import merge_shards
+
+    if out is None and len(folders) > 1:
+        raise ConfigError("several folders are merged: say with --out where the joint results go")
+    target, console = out or folders[0], Console()
+    tables = ("csv", *["coco"] * coco, *["parquet"] * parquet)
+    summary = merge_shards(folders, target, tables, allow_missing)
+    failed = f", {summary.failed:,} failed" if summary.failed else ""
+    console.print(f"{summary.anomalous:,} anomalous, {summary.normal:,} normal{failed}", highlight=False)
+    if summary.missing:
+        console.print(f"{len(summary.missing)} shards are left out", style="yellow")
+    print_worst(console, target)
+    console.print(f"report: {target / 'report.html'}", highlight=False, soft_wrap=True)
+    raise typer.Exit(3 if summary.failed else 0)
