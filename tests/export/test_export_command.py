@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from tiny_models import learned_model, vit_folder
 from typer.testing import CliRunner
 
 from ad_dinov3.bench.subjects import open_subject
-from ad_dinov3.cli import benchmark, export
+from ad_dinov3.cli import export
 from ad_dinov3.cli.export import read_size
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.export.speed import Contender, PeakMemory, energy_joules, race
@@ -21,7 +20,7 @@ pytest.importorskip("openvino")
 RUN = CliRunner(env={"COLUMNS": "200"})
 
 
-def test_export_then_benchmark_and_evaluate_take_the_folder(tmp_path: Path) -> None:
+def test_evaluate_takes_an_exported_folder(tmp_path: Path) -> None:
     save_model(learned_model(vit_folder(tmp_path / "vit"), method__rarity=0), tmp_path / "model")
     photo = np.random.default_rng(0).integers(0, 256, (50, 60, 3)).astype(np.uint8)
     (tmp_path / "photos").mkdir()
@@ -34,45 +33,6 @@ def test_export_then_benchmark_and_evaluate_take_the_folder(tmp_path: Path) -> N
     assert subject.device == "openvino fp32 on cpu"
     with pytest.raises(ConfigError, match="export of ad_dinov3, not of dinov3_plain"):
         open_subject("dinov3_plain", str(tmp_path / "line"))
-    rows = tmp_path / "speed.jsonl"
-    arguments = [str(tmp_path / "model"), str(tmp_path / "line"), "--rounds", "2", "--threads", "1", "-o", str(rows)]
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(benchmark.app, arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    assert "line (openvino" in result.output
-    assert "wall x" in result.output
-    assert "CPU x" in result.output
-    assert "…" not in result.output
-    measured = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert [row["calls"] for row in measured] == [2, 2]
-    assert all(row["memory_mb"] is None or row["memory_mb"] >= 0 for row in measured)
-    with pytest.raises(ConfigError, match="no model takes"):
-        RUN.invoke(benchmark.app, [str(tmp_path / "line"), "--size", "64"], catch_exceptions=False)
-
-
-def test_benchmark_with_data_draws_accuracy_against_time(tmp_path: Path) -> None:
-    write_set(tmp_path / "parts")
-    model = learned_model(vit_folder(tmp_path / "vit"), method__rarity=0)
-    save_model(model, tmp_path / "model")
-    rows = tmp_path / "speed.jsonl"
-    arguments = [str(tmp_path / "model"), "--rounds", "1", "--threads", "1", "-o", str(rows), "--size", "32"]
-    result = RUN.invoke(benchmark.app, [*arguments, "--data", str(tmp_path / "parts")], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    (row,) = [json.loads(line) for line in rows.read_text().splitlines()]
-    assert 0 <= row["pixel_auroc"] <= 1
-    assert "ms per image" in (tmp_path / "speed-32x32-1.svg").read_text()
-
-
-def write_set(folder: Path) -> None:
-    """Four grey plates in MVTec's layout, two of them with a bright square."""
-    plate = np.random.default_rng(0).integers(90, 110, (48, 48, 3)).astype(np.uint8)
-    marked, mask = plate.copy(), np.zeros((48, 48), np.uint8)
-    marked[8:20, 8:20], mask[8:20, 8:20] = 255, 255
-    for index in range(2):
-        for kind, image in (("good", plate), ("hole", marked)):
-            (folder / "plate" / "test" / kind).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(folder / "plate" / "test" / kind / f"{index}.png")
-        (folder / "plate" / "ground_truth" / "hole").mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(folder / "plate" / "ground_truth" / "hole" / f"{index}_mask.png")
 
 
 def test_energy_counters_are_summed_and_their_absence_is_said(tmp_path: Path) -> None:
@@ -120,7 +80,7 @@ class _Counting:
 
 def test_contenders_take_turns_and_the_warm_up_does_not_count() -> None:
     log: list[str] = []
-    contenders = [Contender(name, _Counting(name, log), (8, 8)) for name in "ab"]
+    contenders = [Contender(name, "model", _Counting(name, log), (8, 8)) for name in "ab"]
     speeds = race(contenders, batch_size=4, rounds=3, warm_up=2)
     assert log == ["a", "b"] * 6
     assert [(speed.name, speed.calls, speed.batch_size) for speed in speeds] == [("a", 3, 4), ("b", 3, 4)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ad_dinov3.assets import EMBEDDED
+from ad_dinov3.bench.scoring import TestSet, image_hash
+from ad_dinov3.bench.seen import Seen, refuse_seen
 from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.data.decode import image_size
 from ad_dinov3.errors import ConfigError, WeightsError
@@ -42,6 +45,22 @@ def check_model(method: str | None, model: str) -> None:
             f"{model}: no such model: expected embedded, a model's or exported folder, a checkpoint with --method, or "
             "a repository of the Hugging Face hub"
         )
+
+
+def refuse_seen_sets(seen: Seen, sets: Sequence[TestSet], normals: Iterable[Path] = ()) -> None:
+    """Refuse test data that a model's folders name, or of which they or its normal images hold an image.
+
+    Raises:
+        DataError: it was seen.
+    """
+    everything = replace(seen, images=seen.images | {image_hash(path) for path in normals})
+    for test_set in sets:
+        if overlap := seen.overlap(test_set.name, ()):  # names first: they cost nothing
+            refuse_seen(overlap)
+    for test_set in sets if everything.images else ():
+        pairs = ((sample.image_path, image_hash(sample.image_path)) for sample in test_set.samples)
+        if overlap := everything.overlap(test_set.name, pairs):
+            refuse_seen(overlap)
 
 
 def check_images(paths: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from ad_dinov3.cli.options import Offline, command_app
 
 if TYPE_CHECKING:
+    from ad_dinov3.bench.scoring import TestSet
     from ad_dinov3.export.speed import Contender, Speed
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.session import Session
@@ -56,18 +57,25 @@ def benchmark(
     Ratios of processor time are what a busy machine still measures well; wall-clock times there are not. With --data
     the pixel AUROC is measured too, and OUT gets a picture beside it: accuracy against milliseconds.
     """
-    console = Console()
+    from ad_dinov3.bench.checks import check_model
     from ad_dinov3.cli.export import read_size
     from ad_dinov3.errors import ConfigError
-    from ad_dinov3.export.speed import race
 
+    console = Console()
     if data is not None and out is None:
         raise ConfigError("--data needs --out: the picture lies beside the figures")
+    sizes = [read_size(text) for text in size] if size else [None]
+    for model in models:
+        check_model(None, model)
+    test_set = _test_set(data, limit, models) if data else None
     where = _Where(device, threads, compiled, offline)
-    accuracy = _accuracy(console, models, data, limit, where) if data else {}
-    for pixels in [read_size(text) for text in size] if size else [None]:
+    accuracy = _accuracy(console, models, test_set, where) if test_set else {}
+
+    from ad_dinov3.export.speed import race
+
+    for pixels in sizes:
         with console.status("loading the models"):
-            contenders = [one for model in models for one in _contenders(model, pixels, where)]
+            contenders = [one for model in models for one in _contenders(model, _label(model, models), pixels, where)]
         if not contenders:
             raise ConfigError(f"no model takes {pixels} px: an exported graph has one size, unless --size was dynamic")
         for count in batch_size or [1]:
@@ -79,7 +87,15 @@ def benchmark(
                 _draw(out.with_name(f"{out.stem}-{speeds[0].height}x{speeds[0].width}-{count}.svg"), speeds, accuracy)
 
 
-def _contenders(model: str, pixels: tuple[int, int] | None, where: _Where) -> Iterator[Contender]:
+def _label(model: str, models: Sequence[str]) -> str:
+    """What the table calls a model: an exported folder by its name, unless another one has the same."""
+    from ad_dinov3.infer.exported import is_exported
+
+    name = Path(model).name
+    return name if is_exported(model) and [Path(other).name for other in models].count(name) == 1 else model
+
+
+def _contenders(model: str, label: str, pixels: tuple[int, int] | None, where: _Where) -> Iterator[Contender]:
     """The ways to run one model; none for an exported one that does not take the size."""
     from ad_dinov3.export.speed import Contender, PeakMemory
     from ad_dinov3.infer.exported import is_exported
@@ -90,8 +106,8 @@ def _contenders(model: str, pixels: tuple[int, int] | None, where: _Where) -> It
             session = _session(model, pixels, where)
         if session is not None:
             config = session.config
-            name = f"{Path(model).name} ({config.runtime} {config.precision})"
-            yield Contender(name, session, config.input.size, memory=memory)
+            name = f"{label} ({config.runtime} {config.precision})"
+            yield Contender(name, model, session, config.input.size, memory=memory)
         return
     import torch
 
@@ -103,7 +119,7 @@ def _contenders(model: str, pixels: tuple[int, int] | None, where: _Where) -> It
         with memory.watch():
             detector = _twin(model, words, where)
         wait = torch.cuda.synchronize if on_gpu else lambda: None
-        yield Contender(f"{model} ({words})", detector, pixels or detector.config.input.size, wait, memory)
+        yield Contender(f"{label} ({words})", model, detector, pixels or detector.config.input.size, wait, memory)
 
 
 def _session(model: str, pixels: tuple[int, int] | None, where: _Where) -> Session | None:
@@ -134,27 +150,34 @@ def _twin(model: str, words: str, where: _Where) -> Detector:
     return detector
 
 
-def _accuracy(
-    console: Console, models: Sequence[str], data: Path, limit: int | None, where: _Where
-) -> dict[str, float | None]:
+def _test_set(data: Path, limit: int | None, models: Sequence[str]) -> TestSet:
+    """The labelled set, if every image has its mask and none of the models has seen it."""
+    from ad_dinov3.bench.checks import refuse_seen_sets
+    from ad_dinov3.bench.scoring import as_test_set
+    from ad_dinov3.bench.seen import seen_on_disk
+    from ad_dinov3.data.catalog import open_data
+
+    labelled = open_data(str(data))
+    labelled.listing.complete()
+    test_set = as_test_set(labelled, limit)
+    for model in models:
+        refuse_seen_sets(seen_on_disk(None, model, None), [test_set])
+    return test_set
+
+
+def _accuracy(console: Console, models: Sequence[str], test_set: TestSet, where: _Where) -> dict[str, float | None]:
     """Pixel AUROC of each model over all classes pooled, by the model's name, protocol ``native``."""
     import tempfile
 
-    from ad_dinov3.bench.protocol import read_protocol
+    from ad_dinov3.bench.protocol import PROTOCOLS
     from ad_dinov3.bench.run import evaluate
-    from ad_dinov3.bench.scoring import TestSet
     from ad_dinov3.bench.subjects import open_subject
-    from ad_dinov3.data.catalog import open_data
-    from ad_dinov3.data.listing import spread
 
-    labelled = open_data(str(data))
-    samples = tuple(spread(labelled.listing.complete(), limit))
     found: dict[str, float | None] = {}
     for model in models:
-        with console.status(f"{model} on {len(samples)} images"), tempfile.TemporaryDirectory() as store:
+        with console.status(f"{model} on {len(test_set.samples)} images"), tempfile.TemporaryDirectory() as store:
             subject = open_subject(None, model, device=where.device, offline=where.offline)
-            test_set = TestSet(labelled.name, samples)
-            result = evaluate(subject, test_set, read_protocol("native"), Path(store))
+            result = evaluate(subject, test_set, PROTOCOLS["native"], Path(store))
         found[model] = result.pooled.estimates["pixel_auroc"].value
     return found
 
@@ -185,18 +208,6 @@ def _table(speeds: Sequence[Speed], batch_size: int) -> Table:
     return table
 
 
-def _of(speed: Speed, accuracy: Mapping[str, float | None]) -> float | None:
-    """The accuracy of the model that a contender runs."""
-    matches = [value for model, value in accuracy.items() if speed.name.startswith(f"{_short(model)} (")]
-    return matches[0] if matches else None
-
-
-def _short(model: str) -> str:
-    from ad_dinov3.infer.exported import is_exported
-
-    return Path(model).name if is_exported(model) else model
-
-
 def _append(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | None], where: _Where) -> None:
     from ad_dinov3.bench.rows import installed_versions
 
@@ -204,7 +215,7 @@ def _append(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | 
     facts = {"device": where.device, "threads": where.threads, "versions": installed_versions()}
     with file.open("a", encoding="utf-8") as rows:
         for speed in speeds:
-            rows.write(json.dumps({**asdict(speed), "pixel_auroc": _of(speed, accuracy), **facts}) + "\n")
+            rows.write(json.dumps({**asdict(speed), "pixel_auroc": accuracy.get(speed.model), **facts}) + "\n")
 
 
 def _draw(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | None]) -> None:
@@ -212,7 +223,7 @@ def _draw(file: Path, speeds: Sequence[Speed], accuracy: Mapping[str, float | No
     from ad_dinov3.files import write_text
     from ad_dinov3.report.chart import scatter_chart
 
-    known = {speed.name: (1e3 / speed.images_per_second, _of(speed, accuracy)) for speed in speeds}
+    known = {speed.name: (1e3 / speed.images_per_second, accuracy.get(speed.model)) for speed in speeds}
     points = {name: (ms, 100 * value) for name, (ms, value) in known.items() if value is not None}
     if points:
         write_text(file, scatter_chart(points, "Accuracy against time", "ms per image", "pixel AUROC, %"))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from ad_dinov3.bench.protocol import Protocol
     from ad_dinov3.bench.run import Evaluation, Subject, Tolerance
     from ad_dinov3.bench.scoring import TestSet
-    from ad_dinov3.bench.seen import Seen
     from ad_dinov3.predict.shards import Shard
 
 app = command_app()
@@ -62,7 +62,7 @@ def evaluate(
     Scores of every image are kept in OUT/store: a run that was killed goes on where it stopped. Several processes share
     a set with --shard 0/4 ... --shard 3/4. Data that the model was trained on are refused, unless --seen-too is given.
     """
-    from ad_dinov3.bench.checks import check_method, check_model
+    from ad_dinov3.bench.checks import check_method, check_model, refuse_seen_sets
     from ad_dinov3.bench.protocol import read_protocol
     from ad_dinov3.bench.run import Tolerance
     from ad_dinov3.bench.scoring import as_test_set
@@ -76,7 +76,7 @@ def evaluate(
     sets = [as_test_set(open_data(spec), limit) for spec in data]
     words = {} if normals is None else _normals(normals, sets, rules)
     if not seen_too:
-        _refuse_what_is_seen(seen_on_disk(method, model, weights), sets, words)
+        refuse_seen_sets(seen_on_disk(method, model, weights), sets, chain.from_iterable(words.values()))
 
     from ad_dinov3.bench.subjects import open_subject, with_normals  # loads torch: after all that can be refused
 
@@ -149,22 +149,6 @@ def _draw_curves(run: _Run, name: str, result: Evaluation) -> None:
     folder = run.out / "curves" / f"{run.subject.method}-{run.subject.weights_hash}-{name}"
     for path in write_curves(result.pooled, f"{run.subject.method} on {name}", folder):
         run.console.print(f"curve: {path}")
-
-
-def _refuse_what_is_seen(seen: Seen, sets: Sequence[TestSet], normals: Mapping[str, Sequence[Path]]) -> None:
-    """Refuse test data that the model's folders name, or of which they or the normal images hold an image."""
-    from ad_dinov3.bench.scoring import image_hash
-    from ad_dinov3.bench.seen import refuse_seen
-
-    remembered = {image_hash(path) for paths in normals.values() for path in paths}
-    everything = replace(seen, images=seen.images | remembered)
-    for test_set in sets:
-        if overlap := seen.overlap(test_set.name, ()):
-            refuse_seen(overlap)
-    for test_set in sets if everything.images else ():
-        pairs = ((sample.image_path, image_hash(sample.image_path)) for sample in test_set.samples)
-        if overlap := everything.overlap(test_set.name, pairs):
-            refuse_seen(overlap)
 
 
 def _normals(folder: Path, sets: list[TestSet], protocol: Protocol) -> dict[str, list[Path]]:

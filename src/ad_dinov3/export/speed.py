@@ -60,6 +60,7 @@ class Contender:
 
     Attributes:
         name: what the table calls it.
+        model: the model that it runs, as the user named it.
         scorer: scores inputs.
         size: (H, W) of its input in px.
         wait: ends what the scorer has begun, where its work goes on after its answer (a GPU).
@@ -67,6 +68,7 @@ class Contender:
     """
 
     name: str
+    model: str
     scorer: Scorer
     size: tuple[int, int]
     wait: Callable[[], None] = lambda: None
@@ -79,6 +81,7 @@ class Speed:
 
     Attributes:
         name: the contender's.
+        model: the contender's.
         height, width: of its input in px.
         batch_size: images per call.
         calls: that were timed.
@@ -91,6 +94,7 @@ class Speed:
     """
 
     name: str
+    model: str
     height: int
     width: int
     batch_size: int
@@ -144,6 +148,7 @@ def _speed(contender: Contender, batch_size: int, turns: Sequence[_Turn]) -> Spe
     energies = [turn.energy_j for turn in turns if turn.energy_j is not None]
     return Speed(
         name=contender.name,
+        model=contender.model,
         height=contender.size[0],
         width=contender.size[1],
         batch_size=batch_size,
