@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ def test_reproduce_says_what_is_missing_before_it_refuses(tmp_path: Path, runner
     assert "https://github.com/amazon-science/spot-diff" in shown.output
     with pytest.raises(DataError, match="no training data"):
         runner.invoke(app, options, catch_exceptions=False)
+
+
+def test_reproduce_refuses_before_torch_is_loaded(tmp_path: Path, refused: Callable[..., str]) -> None:
+    out = ("--out", str(tmp_path / "o"), "--data-root", str(tmp_path))
+    assert "no training data together with test data" in refused("reproduce", "table2", *out)
+    assert "no preset 'papper'" in refused("reproduce", "table2", *out, "--preset", "papper")
+    assert "no protocol 'papper'" in refused("reproduce", "table2", *out, "--protocol", "papper")
+    assert "go together" in refused("reproduce", "table2", *out, "--train", str(tmp_path))
+    assert "KEY=VALUE" in refused("reproduce", "table2", *out, "--set", "epochs")
+    assert not (tmp_path / "o").exists()
 
 
 def test_reproduce_writes_a_table_that_says_whose_data_it_is_of(
