@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from ad_dinov3.cli import cache as cache_command
 from ad_dinov3.encoders.cache import (
     FeatureStore,
     bytes_per_image,
@@ -82,20 +86,82 @@ def test_key_follows_the_bytes_and_not_the_name(tmp_path: Path) -> None:
         file_hash(tmp_path / "missing")
 
 
-def test_damaged_shard_is_named(tmp_path: Path, tiny_vit: Path) -> None:
-    store, _ = filled(tmp_path, tiny_vit, 4)
-    shard = store.group.shards[0]
-    shard.write_bytes(shard.read_bytes()[:100])
+def cut(content: bytes) -> bytes:
+    return content[:100]
 
-    with pytest.raises(TrainingError, match=shard.name):
-        FeatureStore(store.group)
+
+def scribble(content: bytes) -> bytes:
+    """2000 random bytes amid the tensors; the header stays."""
+    start = len(content) - 4000
+    return content[:start] + np.random.default_rng(0).bytes(2000) + content[start + 2000 :]
+
+
+def without_checksum(content: bytes) -> bytes:
+    return content.replace(b'"sha256"', b'"sha25x"')
+
+
+@pytest.mark.parametrize("damage", [cut, scribble, without_checksum])
+def test_damaged_shard_is_told_deleted_and_computed_again(
+    tmp_path: Path, tiny_vit: Path, damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    store, inputs = filled(tmp_path, tiny_vit, 40)
+    expected = store.load(list(inputs))
+    holder = next(shard for shard in store.group.shards if b"key3." in shard.read_bytes())
+    holder.write_bytes(damage(holder.read_bytes()))
+    again, encoder = FeatureStore(store.group), load_dinov3(str(tiny_vit))
+
+    assert again.discard_damaged(inputs) == [holder]
+
+    assert f"{holder}: damaged" in caplog.text
+    missing = [key for key in inputs if key not in again]
+    assert "key3" in missing
+    assert 0 < len(missing) < 40
+    for _ in again.fill(encoder, [(key, lambda key=key: inputs[key]) for key in missing], 8):
+        pass
+    assert again.discard_damaged(inputs) == []
+    loaded = FeatureStore(store.group).load(list(inputs))
+    assert all(
+        torch.allclose(*pair, atol=1e-2) for pair in zip(loaded.patch_tokens, expected.patch_tokens, strict=True)
+    )
+
+
+def test_shards_of_other_images_are_not_looked_at(tmp_path: Path, tiny_vit: Path) -> None:
+    store, inputs = filled(tmp_path, tiny_vit, 40)
+    shards = store.group.shards
+    for shard in shards:
+        if b"key3." in shard.read_bytes():
+            shard.write_bytes(scribble(shard.read_bytes()))
+    other = next(key for key in inputs if store.group.shards and store._homes[key] != store._homes["key3"])
+    assert FeatureStore(store.group).discard_damaged([other]) == []
+    assert store.group.shards == shards
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1, 2]", '{"encoder": "x"}'])
+def test_damaged_description_of_a_group_is_named_with_the_remedy(
+    tmp_path: Path, tiny_vit: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AD_DINOV3_CACHE", str(tmp_path))
+    store, _ = filled(tmp_path, tiny_vit, 4)
+    whole = open_group(load_dinov3(str(tiny_vit)).spec, (32, 32), "bilinear", tmp_path)
+    damaged = store.group.folder
+    (damaged / "group.json").write_text(content)
+    with pytest.raises(DataError, match=rf"group\.json: not the description of a group .* cache prune {damaged.name}"):
+        list_groups(tmp_path)
+
+    run = CliRunner(env={"COLUMNS": "200"})
+    shown = run.invoke(cache_command.app, ["list"])
+    assert shown.exit_code == 0
+    assert whole.folder.name in shown.output
+    assert f"cache prune {damaged.name}" in shown.output
+    assert run.invoke(cache_command.app, ["prune", damaged.name]).exit_code == 0
+    assert list_groups(tmp_path) == [whole]
 
 
 def test_pruned_group_is_gone(tmp_path: Path, tiny_vit: Path) -> None:
     store, _ = filled(tmp_path, tiny_vit, 4)
     expected = store.group.bytes_on_disk
 
-    assert prune(store.group) == expected
+    assert prune(store.group.folder) == expected
     assert list_groups(tmp_path) == []
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
+from typing import Literal
 
+import plain_clip
 import pytest
 import torch
 from clip_models import HEADS, POSITIONS, tiny_clip
@@ -140,6 +142,29 @@ def test_open_clips_names_give_the_same_embeddings(tmp_path: Path, prefix: str) 
     save_file(tensors, tmp_path / "open_clip_model.safetensors")
     with_heads(tmp_path)
     torch.testing.assert_close(load_clip_text(str(tmp_path)).encode_sentences(SENTENCES), expected)
+
+
+@pytest.mark.parametrize("towers", ["text", "both"])
+def test_training_checkpoint_of_open_clip_is_the_plain_file_with_more_around_it(
+    tmp_path: Path, towers: Literal["text", "both"]
+) -> None:
+    state = plain_clip.save_clip(tmp_path)
+    training = {
+        "epoch": 3,
+        "name": "run",
+        "state_dict": {f"module.{name}": tensor for name, tensor in state.items()},
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": 1e-3}]},
+    }
+    torch.save(training, tmp_path / "epoch_3.pt")
+
+    expected = load_clip_weights(resolve_weights(str(tmp_path / "clip.pt")), towers)
+    found = load_clip_weights(resolve_weights(str(tmp_path / "epoch_3.pt")), towers)
+
+    assert is_clip(tensor_names(tmp_path / "epoch_3.pt"))
+    assert found.state.keys() == expected.state.keys()
+    assert all(torch.equal(found.state[name], tensor) for name, tensor in expected.state.items())
+    assert (found.text_config, found.vision_config) == (expected.text_config, expected.vision_config)
+    assert any(name.startswith("vision_model.") for name in found.state) == (towers == "both")
 
 
 def test_openais_torchscript_file_is_read_as_data(tmp_path: Path) -> None:

@@ -18,18 +18,27 @@ def list_() -> None:
     """List what is cached: one group for each encoder and input size."""
     from datetime import datetime
 
-    from ad_dinov3.encoders.cache import FeatureStore, cache_root, list_groups
+    from ad_dinov3.encoders.cache import FeatureStore, cache_root, group_folders, read_group
+    from ad_dinov3.errors import DataError
 
     table = Table(title=f"Feature cache in {cache_root()}")
     for name, side in (("group", "left"), ("encoder", "left"), ("input", "left"), ("images", "right"), ("MB", "right")):
         table.add_column(name, justify="right" if side == "right" else "left")
     table.add_column("last written")
-    for group in list_groups():
+    damaged = []
+    for folder in group_folders():
+        try:
+            group = read_group(folder)
+        except DataError as error:
+            damaged.append(str(error))
+            continue
         size = f"{group.size[0]}x{group.size[1]} {group.interpolation}"
         written = datetime.fromtimestamp(group.folder.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         images, megabytes = len(FeatureStore(group)), group.bytes_on_disk / 1e6
         table.add_row(group.folder.name, group.encoder, size, f"{images:,}", f"{megabytes:,.0f}", written)
     Console().print(table)
+    for message in damaged:
+        Console(stderr=True).print(message, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -40,11 +49,11 @@ def prune(
     everything: Annotated[bool, typer.Option("--all", help="All groups are deleted.", metavar="")] = False,
 ) -> None:
     """Delete cached features; they are computed again when they are needed."""
-    from ad_dinov3.encoders.cache import list_groups
+    from ad_dinov3.encoders.cache import group_folders
     from ad_dinov3.encoders.cache import prune as delete
     from ad_dinov3.errors import ConfigError
 
-    groups = {item.folder.name: item for item in list_groups()}
+    groups = {folder.name: folder for folder in group_folders()}
     chosen = list(groups) if everything else group or []
     unknown = sorted(set(chosen) - set(groups))
     if unknown or not (chosen or everything):

@@ -1,14 +1,15 @@
 """Frozen features on disk: computed once, read at every epoch of every run that uses the same encoder and input.
 
 A group is a folder for one encoder and one transform; its shards are safetensors files that hold, per image, the patch
-tokens and CLS tokens of each stage as float16. The key of an image is the sha256 of its file, so copies and renamed
-files are found again, and an edited image is not.
+tokens and CLS tokens of each stage as float16, and the sha256 of all that in its header. The key of an image is the
+sha256 of its file, so copies and renamed files are found again, and an edited image is not.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,13 +21,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ad_dinov3.errors import TrainingError
+from ad_dinov3.errors import DataError, TrainingError
 from ad_dinov3.files import replacing, user_cache, write_text
 from ad_dinov3.types import EncoderSpec, Features, ImageEncoder
 
-FORMAT_VERSION = 1
+_LOG = logging.getLogger(__name__)
+
+FORMAT_VERSION = 2  # 1 had no checksums
 _SHARD_IMAGES = 32
 _META = "group.json"
+_DIGEST = "sha256"
 _DISK_MARGIN_BYTES = 1 << 30
 
 
@@ -66,7 +70,7 @@ class Group:
 
     @property
     def bytes_on_disk(self) -> int:
-        return sum(shard.stat().st_size for shard in self.shards)
+        return _size(self.folder)
 
 
 def open_group(spec: EncoderSpec, size: tuple[int, int], interpolation: str, root: Path | None = None) -> Group:
@@ -82,18 +86,17 @@ def bytes_per_image(spec: EncoderSpec, size: tuple[int, int]) -> int:
 
 
 class FeatureStore:
-    """Features of a group by image key.
+    """Features of a group by image key; a shard that cannot be opened counts as absent.
 
     Args:
         group: as `open_group` gives it.
-
-    Raises:
-        TrainingError: a shard is damaged; the message says which to delete.
     """
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self._homes: dict[str, safe_open] = {}  # the open shard of each image; shards are memory-mapped
+        self._homes: dict[str, Path] = {}  # the shard of each image
+        self._files: dict[Path, safe_open] = {}  # shards are memory-mapped
+        self._unreadable: list[Path] = []
         self._index(group.shards)
 
     def __contains__(self, key: str) -> bool:
@@ -109,6 +112,23 @@ class FeatureStore:
             KeyError: an image is not in the store.
         """
         return Features(self._stack(keys, "patch"), self._stack(keys, "cls"), self.group.size)
+
+    def discard_damaged(self, keys: Iterable[str]) -> list[Path]:
+        """Delete what cannot be opened, and the shards of these images that do not hold the bytes that were written.
+
+        Reads those shards whole. Their images count as absent from then on, and `fill` computes them anew.
+
+        Returns:
+            The deleted shards.
+        """
+        asked = sorted({self._homes[key] for key in keys if key in self})
+        damaged = [*self._unreadable, *(shard for shard in asked if not _is_whole(self._files[shard]))]
+        for shard in damaged:
+            _LOG.warning("%s: damaged; its features are computed again", shard)
+            shard.unlink()
+        self._homes = {key: shard for key, shard in self._homes.items() if shard not in damaged}
+        self._unreadable = []
+        return damaged
 
     def fill(
         self, encoder: ImageEncoder, images: Iterable[tuple[str, Callable[[], Tensor]]], batch_size: int
@@ -154,18 +174,18 @@ class FeatureStore:
         name = hashlib.sha256("".join(sorted(shard)).encode()).hexdigest()[:16]
         path = self.group.folder / f"{name}.safetensors"
         with replacing(path) as unfinished:
-            save_file(shard, unfinished)
+            save_file(shard, unfinished, {_DIGEST: _digest((key, shard[key]) for key in sorted(shard))})
         self._index([path])
 
     def _index(self, shards: Iterable[Path]) -> None:
         for shard in shards:
             try:
                 file = safe_open(shard, framework="pt")
-            except (SafetensorError, OSError) as error:
-                raise TrainingError(
-                    f"{shard}: damaged cache shard ({error}); delete it, it will be made anew"
-                ) from None
-            self._homes |= {name.partition(".")[0]: file for name in _names(file)}
+            except (SafetensorError, OSError):
+                self._unreadable.append(shard)
+                continue
+            self._files[shard] = file
+            self._homes |= {name.partition(".")[0]: shard for name in _names(file)}
 
     def _stack(self, keys: Sequence[str], part: str) -> tuple[Tensor, ...]:
         return tuple(
@@ -174,13 +194,27 @@ class FeatureStore:
         )
 
     def _tensor(self, key: str, name: str) -> Tensor:
-        tensor: Tensor = self._homes[key].get_tensor(name)  # type: ignore[no-untyped-call]
+        tensor: Tensor = self._files[self._homes[key]].get_tensor(name)  # type: ignore[no-untyped-call]
         return tensor
 
 
 def _names(shard: safe_open) -> list[str]:
     names: list[str] = shard.keys()  # type: ignore[no-untyped-call]
     return names
+
+
+def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Hex sha256 over names and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors:
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _is_whole(shard: safe_open) -> bool:
+    written = (shard.metadata() or {}).get(_DIGEST)  # type: ignore[no-untyped-call]
+    return bool(written == _digest((name, shard.get_tensor(name)) for name in sorted(_names(shard))))  # type: ignore[no-untyped-call]
 
 
 def check_disk(folder: Path, needed_bytes: int) -> None:
@@ -198,26 +232,50 @@ def check_disk(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def list_groups(root: Path | None = None) -> list[Group]:
-    """All groups below the cache folder, oldest use first."""
-    groups = []
-    for meta in (root or cache_root()).glob(f"*/{_META}"):
-        tree = json.loads(meta.read_text(encoding="utf-8"))
-        groups.append(
-            Group(
-                meta.parent,
-                tree["encoder"],
-                tree["fingerprint"],
-                tuple(tree["size"]),
-                tree["interpolation"],
-                tree["stages"],
-            )
+def group_folders(root: Path | None = None) -> list[Path]:
+    """The folders of all groups below the cache folder, oldest use first."""
+    folders = [meta.parent for meta in (root or cache_root()).glob(f"*/{_META}")]
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime)
+
+
+def read_group(folder: Path) -> Group:
+    """The group in a folder.
+
+    Raises:
+        DataError: its description is damaged.
+    """
+    try:
+        tree = json.loads((folder / _META).read_text(encoding="utf-8"))
+        return Group(
+            folder,
+            tree["encoder"],
+            tree["fingerprint"],
+            tuple(tree["size"]),
+            tree["interpolation"],
+            tree["stages"],
         )
-    return sorted(groups, key=lambda group: group.folder.stat().st_mtime)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{folder / _META}: not the description of a group ({error!r}); delete the group with "
+            f"`ad-dinov3 cache prune {folder.name}`, its features are computed again when they are needed"
+        ) from None
 
 
-def prune(group: Group) -> int:
-    """Delete a group; the bytes that this frees."""
-    freed = group.bytes_on_disk
-    shutil.rmtree(group.folder)
+def list_groups(root: Path | None = None) -> list[Group]:
+    """All groups below the cache folder, oldest use first.
+
+    Raises:
+        DataError: a group's description is damaged.
+    """
+    return [read_group(folder) for folder in group_folders(root)]
+
+
+def prune(folder: Path) -> int:
+    """Delete a group's folder; the bytes that this frees."""
+    freed = _size(folder)
+    shutil.rmtree(folder)
     return freed
+
+
+def _size(folder: Path) -> int:
+    return sum(shard.stat().st_size for shard in folder.glob("*.safetensors"))

@@ -271,6 +271,7 @@ def fill_cache(
     size = config.input.size
     group = open_group(encoder.spec, size, config.input.interpolation)
     store = FeatureStore(group)
+    store.discard_damaged(keys)
     missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in store}
     needed = len(missing) * bytes_per_image(encoder.spec, size)
     check_disk(group.folder, needed)

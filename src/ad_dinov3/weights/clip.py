@@ -42,6 +42,7 @@ _VISION = {
     "visual.ln_post.bias": "vision_model.post_layernorm.bias",
 }
 _TRANSPOSED = {"text_projection": "text_projection.weight", "visual.proj": "visual_projection.weight"}
+_TRAINING = "state_dict."  # OpenCLIP's training checkpoints hold optimiser and epoch beside it
 _BLOCK = re.compile(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)")
 _UNUSED = ("input_resolution", "context_length", "vocab_size", "attn_mask")  # OpenAI's scalars, OpenCLIP's buffer
 _NOT_IN_SHAPES = ("num_attention_heads", "layer_norm_eps", "bos_token_id", "eos_token_id", "pad_token_id")
@@ -82,7 +83,7 @@ def load_clip_weights(source: WeightSource, towers: Towers = "text") -> ClipWeig
     folder, file = checkpoint_file(source)
     config = read_json(folder / "config.json")
     open_clip = read_json(folder / "open_clip_config.json")
-    raw = read_tensors(file, _wanted(towers))
+    raw = _of_model(read_tensors(file, _wanted(towers)))
     state = _to_hugging_face(file, raw)
     if "text_model.embeddings.token_embedding.weight" not in state:
         raise WeightsError(f"{file}: expected a CLIP with a text tower, found tensors such as {_examples(raw)}")
@@ -104,7 +105,7 @@ def load_clip_weights(source: WeightSource, towers: Towers = "text") -> ClipWeig
 
 def is_clip(names: Iterable[str]) -> bool:
     """Whether tensors of these names are a CLIP's, in any of its layouts."""
-    bare = {name.removeprefix("module.").removeprefix("text.") for name in names}
+    bare = {_bare(name).removeprefix("text.") for name in names}
     return not bare.isdisjoint({"token_embedding.weight", "text_model.embeddings.token_embedding.weight"})
 
 
@@ -112,10 +113,21 @@ def _wanted(towers: Towers) -> Callable[[str], bool]:
     """Which names to read: the text tower alone is a third of the file."""
 
     def keep(name: str) -> bool:
-        vision = name.startswith(("visual", "vision_model."))
+        vision = _bare(name).startswith(("visual", "vision_model."))
         return not name.endswith("position_ids") and (towers == "both" or not vision)
 
     return keep
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without what a training checkpoint and training on several GPUs put before it."""
+    return name.removeprefix(_TRAINING).removeprefix("module.")
+
+
+def _of_model(raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model's own tensors by their bare names."""
+    in_training = any(name.startswith(_TRAINING) for name in raw)
+    return {_bare(name): tensor for name, tensor in raw.items() if name.startswith(_TRAINING) or not in_training}
 
 
 def _to_hugging_face(file: Path, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,7 +135,7 @@ def _to_hugging_face(file: Path, raw: Mapping[str, Tensor]) -> dict[str, Tensor]
         return {name: tensor for name, tensor in raw.items() if name.startswith(_HF_PREFIXES)}
     state: dict[str, Tensor] = {}
     for raw_name, tensor in raw.items():
-        name = raw_name.removeprefix("module.").removeprefix("text.")  # OpenCLIP's two-tower class says "text."
+        name = raw_name.removeprefix("text.")  # OpenCLIP's two-tower class says "text."
         block = _BLOCK.fullmatch(name)
         if block:
             tower = "vision_model" if block[1] else "text_model"
