@@ -14,8 +14,7 @@ from PIL import Image
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
 # plain_clip, toy_detector, tiny_models, bench_toys, official_trees, images
-ROOMS = ("methods", "infer", "export", "bench", "data", "attack")
-sys.path += [str(Path(__file__).parent / room) for room in ROOMS]
+sys.path += [str(Path(__file__).parent / room) for room in ("methods", "infer", "export", "bench", "data", "attack")]
 import plain_clip
 
 torch.set_num_threads(1)

@@ -184,9 +184,9 @@ def _weights_apart(rows: Sequence[MetricRow]) -> set[str]:
     for group in dict.fromkeys((r.method, r.model, r.protocol_hash) for r in rows):
         mine = [r for r in rows if (r.method, r.model, r.protocol_hash) == group]
         weights = dict.fromkeys(r.weights_hash for r in mine)
-        lent = {(r.weights_hash, r.trained_on) for r in mine}
+        trainings = {(r.weights_hash, r.trained_on) for r in mine}
         measured = {(r.weights_hash, r.data) for r in mine}
-        is_one_line = len({names for _, names in lent}) == len(weights) and len({d for _, d in measured}) == len(
+        is_one_line = len({names for _, names in trainings}) == len(weights) and len({d for _, d in measured}) == len(
             measured
         )
         apart |= set() if is_one_line else set(weights)
@@ -200,7 +200,7 @@ def _trainings(rows: Sequence[MetricRow]) -> str:
         measured.setdefault(", ".join(row.trained_on) or "nothing", []).append(row.data)
     if len(measured) < 2:
         return ""
-    return "; ".join(f"trained on {lent} for {', '.join(dict.fromkeys(data))}" for lent, data in measured.items())
+    return "; ".join(f"trained on {names} for {', '.join(dict.fromkeys(data))}" for names, data in measured.items())
 
 
 def _from_published(result: Published) -> _Entry:
