@@ -31,11 +31,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ad_dinov3.assets import SAMPLES
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.infer.session import Session
 
-SAMPLES = Path(__file__).parents[1] / "src" / "ad_dinov3" / "data" / "samples"
 TORCH = "import sys, ad_dinov3; ad_dinov3.load(sys.argv[1], offline=True).predict(sys.argv[2])"
 EXPORTED = "import sys; from ad_dinov3.infer.session import Session; Session(sys.argv[1]).predict(sys.argv[2])"
 HELP = "from ad_dinov3.cli import main; main()"

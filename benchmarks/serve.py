@@ -18,8 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from pathlib import Path
 
+from ad_dinov3.assets import SAMPLES
 from ad_dinov3.data.streams import find_images
-from export import SAMPLES, bare_speed
+from export import bare_speed
 
 SERVE = "from ad_dinov3.cli import main; main()"
 KIND = {"Content-Type": "multipart/form-data; boundary=edge"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
@@ -17,9 +18,21 @@ class Answer:
 
 
 def post_image(url: str, path: Path) -> Answer:
-    head = f'--edge\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n\r\n'.encode()
-    kind = {"Content-Type": "multipart/form-data; boundary=edge"}
-    return ask(urllib.request.Request(url, head + path.read_bytes() + b"\r\n--edge--\r\n", kind))
+    return post_images(url, [path])
+
+
+def post_images(url: str, paths: Sequence[Path]) -> Answer:
+    parts = [
+        f'--edge\r\nContent-Disposition: form-data; name="image"; filename="{path.name}"\r\n\r\n'.encode()
+        + path.read_bytes()
+        + b"\r\n"
+        for path in paths
+    ]
+    return send(url, b"".join(parts) + b"--edge--\r\n", "multipart/form-data; boundary=edge")
+
+
+def send(url: str, body: bytes, kind: str) -> Answer:
+    return ask(urllib.request.Request(url, body, {"Content-Type": kind}))
 
 
 def ask(request: urllib.request.Request | str) -> Answer:

@@ -8,17 +8,16 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-import uvicorn
-from http_client import Answer, ask, post_image
+from http_client import Answer, ask, post_image, post_images, send
+from live_service import THRESHOLD, service
 from numpy.typing import NDArray
 from PIL import Image
 from toy_detector import ToyDetector, draw_part
@@ -28,10 +27,18 @@ from ad_dinov3.data.decode import decode_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.prediction import Prediction
-from ad_dinov3.serve.app import ServeOptions, create_app
+from ad_dinov3.infer.scorer import RawScores
+from ad_dinov3.serve.app import ServeOptions
 
-OPTIONS = ServeOptions(threshold=0.3, class_name="part", upload_mb=1)
-ABOUT = {"model": "toy <1>", "fingerprint": "f" * 16}
+OPTIONS = ServeOptions(class_name="part", upload_mb=1)
+
+
+class Other(ToyDetector):
+    """Another model: what it finds is half as strange."""
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        raw = super().score(batch, class_names)
+        return RawScores(raw.maps / 2, raw.scores / 2)
 
 
 class HeldDetector(ToyDetector):
@@ -47,22 +54,9 @@ class HeldDetector(ToyDetector):
         return super().prepare(image)
 
 
-@contextmanager
-def service(scorer: ToyDetector, options: ServeOptions) -> Iterator[str]:
-    """The address of a service that runs inside the block."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(scorer, ABOUT, options), log_level="error"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    server.should_exit = True
-    thread.join(60)
-    assert not thread.is_alive()
-
-
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    with service(ToyDetector(nan_above=250), OPTIONS) as running:
+    with service({"line": ToyDetector(nan_above=250), "other": Other()}, OPTIONS) as running:
         yield running
 
 
@@ -71,7 +65,7 @@ def part(tmp_path: Path) -> Path:
     return draw_part(tmp_path / "part.png", blemish=True)
 
 
-def expected(path: Path, threshold: float = OPTIONS.threshold, min_area: int = 1) -> Prediction:
+def expected(path: Path, threshold: float = THRESHOLD, min_area: int = 1) -> Prediction:
     detector, image = ToyDetector(), decode_image(path)
     raw = detector.score(detector.prepare(image)[None], ["part"])
     anomaly_map = upsample(raw.maps[0], image.shape[:2])
@@ -84,7 +78,8 @@ def detail(answer: Answer) -> str:
 
 def test_predict_says_what_the_detector_says(address: str, part: Path) -> None:
     answer = json.loads(post_image(f"{address}/predict", part).body)
-    findings = answer.pop("findings")
+    findings, model, overlay = answer.pop("findings"), answer.pop("model"), answer.pop("overlay")
+    assert (model, overlay) == ("line", None)
     assert answer == json.loads(json.dumps(expected(part).summary()))
     assert re.fullmatch(r"clear patch-like region, [\d,]+ px², lower right, peak 0\.\d\d", findings[0])
 
@@ -106,13 +101,21 @@ def test_pictures_are_those_of_the_prediction(address: str, part: Path) -> None:
     assert drawn.size == wanted.overlay(decode_image(part)).size
 
 
-def test_health_names_the_model(address: str) -> None:
-    assert json.loads(ask(f"{address}/health").body) == {"status": "ok", "threshold": 0.3, **ABOUT}
+def test_health_names_the_models(address: str) -> None:
+    answer = json.loads(ask(f"{address}/health").body)
+    assert [model["name"] for model in answer["models"]] == ["line", "other"]
+    assert answer["models"][0] | {"name": "line"} == {
+        "name": "line",
+        "source": "toy <1>",
+        "method": "toy",
+        "fingerprint": "f" * 16,
+        "threshold": 0.3,
+    }
 
 
 def test_page_needs_nothing_from_elsewhere_and_escapes_names(address: str) -> None:
     page = ask(f"{address}/").body.decode()
-    assert "toy &lt;1&gt;" in page
+    assert "<dd>toy" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
 
 
@@ -157,7 +160,7 @@ def test_a_model_that_answers_nan_is_the_services_error(address: str, tmp_path: 
 
 def test_more_images_than_may_be_in_hand_are_told_to_come_again(part: Path) -> None:
     scorer = HeldDetector()
-    with service(scorer, replace(OPTIONS, at_once=2)) as address, ThreadPoolExecutor(2) as pool:
+    with service({"line": scorer}, replace(OPTIONS, at_once=2)) as address, ThreadPoolExecutor(2) as pool:
         held = [pool.submit(post_image, f"{address}/predict", part) for _ in range(2)]
         assert scorer.in_prepare.acquire(timeout=60)
         assert scorer.in_prepare.acquire(timeout=60)
@@ -171,4 +174,70 @@ def test_more_images_than_may_be_in_hand_are_told_to_come_again(part: Path) -> N
 
 def test_a_port_in_use_is_refused_before_the_model_is_loaded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigError, match="--port"):
-        serve.serve(model="nowhere", port=taken.getsockname()[1])
+        serve.serve(model=["nowhere"], port=taken.getsockname()[1])
+
+
+def test_a_request_names_the_model_that_it_asks(address: str, part: Path) -> None:
+    first, other = (json.loads(post_image(f"{address}/predict?model={name}", part).body) for name in ("line", "other"))
+    assert (first["model"], other["model"]) == ("line", "other")
+    assert other["score"] == pytest.approx(first["score"] / 2, abs=1e-6)
+    unknown = post_image(f"{address}/predict?model=line2", part)
+    assert (unknown.status, detail(unknown)) == (404, "there is no model 'line2'; there are line, other")
+
+
+def test_an_image_can_be_the_body_itself(address: str, part: Path) -> None:
+    for kind in ("image/png", "image/jpeg", "application/octet-stream"):  # the bytes decide
+        answer = send(f"{address}/predict", part.read_bytes(), kind)
+        found = json.loads(answer.body)
+        assert (answer.status, found["score"]) == (200, round(expected(part).score, 6))
+    refused = send(f"{address}/predict", part.read_bytes(), "text/plain")
+    assert (refused.status, detail(refused)) == (415, "expected multipart/form-data or image/*, got text/plain")
+
+
+def test_two_images_where_one_is_expected_are_refused_and_shown_the_way(address: str, part: Path) -> None:
+    for name in ("predict", "overlay", "map", "mask"):
+        answer = post_images(f"{address}/{name}", [part, part])
+        assert (answer.status, detail(answer)) == (422, "expected one image, got 2; send several to /predict/batch")
+
+
+def test_a_batch_answers_every_image_in_order_and_a_bad_one_ends_none(address: str, part: Path, tmp_path: Path) -> None:
+    good = draw_part(tmp_path / "good.png")
+    broken, white = tmp_path / "broken.png", tmp_path / "white.png"
+    broken.write_bytes(part.read_bytes()[:60])
+    Image.new("RGB", (64, 64), "white").save(white)
+    paths = [part, broken, good, white] * 6  # more than one batch of the model
+    answer = json.loads(post_images(f"{address}/predict/batch", paths).body)
+    assert [one["image"] for one in answer["results"]] == [path.name for path in paths]
+    assert ["error" if "error" in one else one["decision"] for one in answer["results"]] == [
+        "anomalous",
+        "error",
+        "normal",
+        "error",
+    ] * 6
+    assert (answer["anomalous"], answer["normal"], answer["failed"]) == (6, 6, 12)
+    assert answer["results"][0] == json.loads(post_image(f"{address}/predict", part).body)
+    assert "NaN" in answer["results"][3]["error"]
+
+
+def test_form_fields_that_mean_nothing_are_refused(address: str, part: Path) -> None:
+    body = part.read_bytes()
+    form = b'--e\r\nContent-Disposition: form-data; name="%s"; filename="a.png"\r\n\r\n' + body + b"\r\n--e--\r\n"
+    answer = send(f"{address}/predict", form.replace(b"%s", b"file"), "multipart/form-data; boundary=e")
+    assert (answer.status, "file" in detail(answer)) == (422, True)
+
+
+def test_docs_and_their_scripts_come_from_the_service_alone(address: str) -> None:
+    page = ask(f"{address}/docs").body.decode()
+    links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert len(links) >= 2
+    assert all(link.startswith("/") for link in links)
+    assert [ask(address + link).status for link in links] == [200] * len(links)
+
+
+def test_openapi_declares_the_fields_that_answers_have(address: str, part: Path) -> None:
+    tree = json.loads(ask(f"{address}/openapi.json").body)
+    answer = json.loads(post_image(f"{address}/predict", part).body)
+    declared = tree["components"]["schemas"]["PredictionAnswer"]["properties"]
+    assert set(answer) == set(declared)
+    assert set(answer["regions"][0]) == set(tree["components"]["schemas"]["RegionAnswer"]["properties"])
+    assert {"404", "422", "503"} <= set(tree["paths"]["/predict"]["post"]["responses"])

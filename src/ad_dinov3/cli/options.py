@@ -24,7 +24,7 @@ def command_app(help_text: str | None = None) -> typer.Typer:
 
 
 # The panels of every command's help.
-IMAGES, MODEL, DECISION, OUTPUT, RUNNING = "Images", "Model", "Decision", "Output", "Running"
+IMAGES, MODEL, DECISION, OUTPUT, SERVICE, RUNNING = "Images", "Model", "Decision", "Output", "Service", "Running"
 
 METHOD_HELP = (
     "The method: ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip. By default it is "

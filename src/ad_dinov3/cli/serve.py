@@ -2,44 +2,92 @@
 
 from __future__ import annotations
 
+import signal
 import socket
-from typing import Annotated
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from ad_dinov3.cli.options import (
+    IMAGES,
+    MODEL,
+    SERVICE,
     AnyDevice,
-    AnyModel,
+    BatchSize,
     KeepAspect,
     Method,
     Normals,
     Offline,
     Overlap,
+    Threshold,
     Tile,
     Weights,
     command_app,
 )
-from ad_dinov3.errors import ConfigError, MissingExtraError
+from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from ad_dinov3.infer.opening import View
+    from ad_dinov3.serve.models import Models, OpenedModel
 
 app = command_app()
 
 
 @app.command()
 def serve(
-    model: AnyModel = "embedded",
+    model: Annotated[
+        list[str],
+        typer.Option(
+            help="The model: embedded, a model's folder, an exported folder, or a Hugging Face id. The option may be "
+            "repeated, and NAME=MODEL says what requests call a model; the first one answers those that name none.",
+            metavar="[NAME=]MODEL",
+            rich_help_panel=MODEL,
+        ),
+    ] = ["embedded"],  # noqa: B006
     method: Method = None,
     weights: Weights = None,
     normals: Normals = None,
-    class_name: Annotated[str, typer.Option(help="what images show where a request does not say")] = "object",
-    threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="where a request names none; default: the model's own")
-    ] = None,
-    host: Annotated[str, typer.Option(help="address to listen on; 0.0.0.0 for all of this machine's")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8000,
-    batch_size: Annotated[int, typer.Option(min=1, help="most images per call of the model")] = 8,
-    at_once: Annotated[int, typer.Option(min=1, help="most images in hand; more are refused with 503")] = 16,
-    upload_mb: Annotated[int, typer.Option(min=1, help="largest request in MiB; more is refused with 413")] = 64,
+    class_name: Annotated[
+        str,
+        typer.Option(help="What images show where a request does not say.", metavar="NAME", rich_help_panel=IMAGES),
+    ] = "object",
+    threshold: Threshold = None,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="The address to listen on; 0.0.0.0 is all of this machine's.", metavar="HOST", rich_help_panel=SERVICE
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="The port to listen on; 0 takes a free one.", metavar="N", rich_help_panel=SERVICE
+        ),
+    ] = 8000,
+    batch_size: BatchSize = 8,
+    at_once: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="The most images in hand, which bounds the memory. More are refused with 503.",
+            metavar="N",
+            rich_help_panel=SERVICE,
+        ),
+    ] = 16,
+    upload_mb: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="The largest request in MiB. Larger ones are refused with 413.",
+            metavar="N",
+            rich_help_panel=SERVICE,
+        ),
+    ] = 64,
     device: AnyDevice = "cpu",
     tile: Tile = None,
     overlap: Overlap = 0.25,
@@ -53,8 +101,7 @@ def serve(
     The address itself shows a page to drop images on. There is no password: listen beyond this machine only behind
     something that asks for one.
     """
-    from ad_dinov3.data.normals import find_normals
-    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title
+    from ad_dinov3.infer.opening import View, check_method
 
     console = Console()
     check_method(method)
@@ -62,22 +109,61 @@ def serve(
         import uvicorn
 
         from ad_dinov3.serve.app import ServeOptions, create_app
+        from ad_dinov3.serve.models import Models, name_models
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
-    found = find_normals(normals, [class_name]) if normals else {}
+    named = name_models(model)
+    opening = _Opening(
+        method, weights, normals, class_name, threshold, device, View(tile, overlap, keep_aspect), offline
+    )
     listening = _listen(host, port)
-    with console.status("loading the model"):
-        detector = load(model, method=method, weights=weights, device=device, offline=offline)
+    with console.status("loading the model" if len(named) == 1 else "loading the models"):
+        models = Models({name: partial(opening.open, source) for name, source in named.items()}, batch_size)
+    address, port = listening.getsockname()[:2]
+    levels = ", ".join(f"{models.model(name).threshold:.3f}" for name in models.names)
+    words = f"serving {', '.join(models.names)} at http://{address}:{port}, threshold {levels}; Ctrl-C stops"
+    console.print(words, highlight=False)
+    signal.signal(signal.SIGHUP, lambda *_: Thread(target=_reload, args=(models, console)).start())
+    options = ServeOptions(class_name, at_once, upload_mb)
+    config = uvicorn.Config(create_app(models, options), log_level="warning")
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """How the service opens each of its models, again whenever it is reloaded."""
+
+    method: str | None
+    weights: str | None
+    normals: Path | None
+    class_name: str
+    threshold: float | None
+    device: str
+    view: View
+    offline: bool
+
+    def open(self, source: str) -> OpenedModel:
+        """The model of a folder or name, with its normal images, seen through the view."""
+        from ad_dinov3.data.normals import find_normals
+        from ad_dinov3.infer.opening import load, look_through, method_title
+        from ad_dinov3.serve.models import OpenedModel
+
+        found = find_normals(self.normals, [self.class_name]) if self.normals else {}
+        detector = load(source, method=self.method, weights=self.weights, device=self.device, offline=self.offline)
         for name, paths in found.items():
             detector.remember(paths, name)
-        viewed = look_through(detector, View(tile, overlap, keep_aspect))
-    about = {"model": model, "method": method_title(detector), "fingerprint": viewed.fingerprint}
-    level = detector.config.threshold if threshold is None else threshold
-    options = ServeOptions(level, class_name, batch_size, at_once, upload_mb)
-    address, port = listening.getsockname()[:2]
-    console.print(f"serving {model} at http://{address}:{port}, threshold {level:.3f}; Ctrl-C stops", highlight=False)
-    config = uvicorn.Config(create_app(viewed.scorer, about, options), log_level="warning")
-    uvicorn.Server(config).run(sockets=[listening])
+        viewed = look_through(detector, self.view)
+        threshold = detector.config.threshold if self.threshold is None else self.threshold
+        return OpenedModel(viewed.scorer, threshold, source, method_title(detector), viewed.fingerprint)
+
+
+def _reload(models: Models, console: Console) -> None:
+    """Open every model anew, and say of each how it went."""
+    for name in models.names:
+        try:
+            console.print(f"reloaded {name}, fingerprint {models.reload(name).fingerprint}", highlight=False)
+        except AdDinoError as error:
+            console.print(f"{name} goes on as it was: {error}", highlight=False)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -5,7 +5,8 @@ No request waits for company: a batch is what has arrived while the one before i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,15 @@ class _Request:
     pixels: NDArray[np.uint8]
     class_name: str
     answer: Future[RawScore] = field(default_factory=Future)
+    arrived: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class BatchTimes:
+    """Seconds that each image of a call of the model had waited, and that the call took."""
+
+    waited: tuple[float, ...]
+    seconds: float
 
 
 class Batcher:
@@ -32,11 +42,15 @@ class Batcher:
     Args:
         scorer: called from one thread only.
         batch_size: most images per call of it.
+        on_batch: told of every call.
     """
 
-    def __init__(self, scorer: Scorer, batch_size: int) -> None:
+    def __init__(
+        self, scorer: Scorer, batch_size: int, on_batch: Callable[[BatchTimes], None] = lambda times: None
+    ) -> None:
         self._scorer = scorer
         self._batch_size = batch_size
+        self._on_batch = on_batch
         self._queue: Queue[_Request | None] = Queue()  # None: no more will come
         self._thread = Thread(target=self._work, name="score", daemon=True)
         self._thread.start()
@@ -48,9 +62,13 @@ class Batcher:
             AdDinoError: whatever the scorer refuses.
             ScoreError: the answer holds NaN, infinity or a value outside [0, 1].
         """
+        return self.submit(pixels, class_name).result()
+
+    def submit(self, pixels: NDArray[np.uint8], class_name: str) -> Future[RawScore]:
+        """The answer of `score`, some time; several that are submitted together are scored together."""
         request = _Request(pixels, class_name)
         self._queue.put(request)
-        return request.answer.result()
+        return request.answer
 
     def close(self) -> None:
         """Answer those that wait, and stop."""
@@ -77,6 +95,7 @@ class Batcher:
         return arrived
 
     def _answer(self, group: Sequence[_Request]) -> None:
+        started = time.perf_counter()
         try:
             pixels = np.stack([request.pixels for request in group])
             raw = self._scorer.score(pixels, [request.class_name for request in group])
@@ -84,6 +103,7 @@ class Batcher:
             for request in group:
                 request.answer.set_exception(error)
             return
+        self._on_batch(BatchTimes(tuple(started - one.arrived for one in group), time.perf_counter() - started))
         for row, request in enumerate(group):
             try:
                 request.answer.set_result(raw.row(row))
