@@ -1,6 +1,6 @@
 """DINOv3 ViT backbones at 512 px: OpenVINO fp32 and int8 against plain transformers, in one run and in turns.
 
-    python benchmarks/backbone.py [S B L] [--rounds 5] [--threads 1] [--size 512]
+    python -m benchmarks.backbone [S B L] [--rounds 5] [--threads 1] [--size 512]
 
 Weights are random where there are no others: speed does not depend on them. Ratios are of processor time (which other
 programs hardly move) and of wall-clock time, medians of interleaved rounds. The 8-bit ranges are set by rendered
@@ -29,13 +29,13 @@ from transformers import DINOv3ViTConfig, DINOv3ViTModel
 from ad_dinov3.config import MethodConfig, ModelConfig
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
-from ad_dinov3.data.synthetic import render
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.export.build import SAMPLES, quantize
 from ad_dinov3.export.graph import ScoreGraph
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import plain_model
 from ad_dinov3.types import Features
+from recipes.synthetic import render
 
 SHAPES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}  # width, blocks, heads
 REGISTERS = 4

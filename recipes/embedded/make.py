@@ -1,4 +1,4 @@
-"""Makes the embedded model and everything that is said of it: `python make.py --data ROOT --runs DIR --results DIR`.
+"""Makes the embedded model and everything that is said of it.
 
 Rendered images first, then three runs that go on from them: fold A and fold B, each measured on the sets that it holds
 out, and all seven sets, which is what the package ships. Beside each fold, on the same images: the untrained baseline
@@ -15,10 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain import FOLDS
-from samples import SETS
+from recipes.embedded.pretrain import FOLDS
+from recipes.embedded.samples import SETS
 
-HERE = Path(__file__).parent
 RENDERED_STEPS, FOLD_STEPS, FROZEN_STEPS = 6_200, 2_500, 1_000
 
 
@@ -33,22 +32,22 @@ class Places:
 
 def script(name: str, *arguments: str | Path) -> None:
     """Run one of this folder's scripts to its end."""
-    subprocess.run([sys.executable, str(HERE / name), *map(str, arguments)], check=True)
+    subprocess.run([sys.executable, "-m", f"recipes.embedded.{name}", *map(str, arguments)], check=True)
 
 
 def pretrain(places: Places, name: str, fold: str, *more: str | Path) -> Path:
     """A finished run in RUNS/name; its head is written last."""
     run = places.runs / name
     if not (run / "head.safetensors").exists():
-        script("pretrain.py", "--fold", fold, "--data", places.data, "--out", run, *more)
+        script("pretrain", "--fold", fold, "--data", places.data, "--out", run, *more)
     return run
 
 
 def package(places: Places, run: Path, calibrated_on: tuple[str, ...]) -> None:
     """RUN/nano and RUN/model, their threshold set on images that the model may see."""
     if not (run / "model" / "config.json").exists():
-        script("package.py", "--run", run, "--data", places.data, "--backbone", run / "nano", "--model", run / "model")
-        script("calibrate.py", "--model", run / "model", "--data", *(places.data / name for name in calibrated_on))
+        script("package", "--run", run, "--data", places.data, "--backbone", run / "nano", "--model", run / "model")
+        script("calibrate", "--model", run / "model", "--data", *(places.data / name for name in calibrated_on))
 
 
 def evaluate(places: Places, name: str, held_out: tuple[str, ...], *subject: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""Makes a model of the package from a training run: `python package.py --run fold_a --data ROOT --model DIR ...`.
+"""Makes a model of the package from a training run.
 
 The backbone's folder gets config.json and model.safetensors (fp16); the model's folder gets what
 `ad_dinov3.model.save_model` writes. With the package's own `assets/nano` and `assets/embedded` this makes the
@@ -12,16 +12,16 @@ import json
 import shutil
 from pathlib import Path
 
-from network import GRID_STRIDE, HEAD
-from pretrain import FOLDS
 from safetensors.torch import load_file
-from samples import list_items
 
 from ad_dinov3.config import InputConfig, ModelConfig, PromptConfig
 from ad_dinov3.encoders import dinov3
 from ad_dinov3.files import file_hash, write_seen_images, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.model import Model, save_model
+from recipes.embedded.network import GRID_STRIDE, HEAD
+from recipes.embedded.pretrain import FOLDS
+from recipes.embedded.samples import list_items
 
 _OWN_FOLDER = Path(dinov3.__file__).parent / "nano"
 

@@ -1,4 +1,4 @@
-"""Trains the embedded model from scratch: `python pretrain.py --data ROOT --fold A --start rendered --out fold_a`.
+"""Trains the embedded model from scratch.
 
 Two stages by one command: `--fold none` sees rendered images alone and is shared by all folds; a fold goes on from it
 with its data sets. Stopped at any time, the same command goes on from the last checkpoint to the same result.
@@ -21,14 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from network import HEAD, Network
 from safetensors.torch import save_file
-from samples import SETS, Source, list_items
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3, StageOutputs
 from ad_dinov3.ops import top_mean
+from recipes.embedded.network import HEAD, Network
+from recipes.embedded.samples import SETS, Source, list_items
 
 FOLDS = {
     "none": (),

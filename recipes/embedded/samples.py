@@ -9,13 +9,13 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from defects import add_defect
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from textures import Floats, Rng, scene, texture, value_noise
 
-from ad_dinov3.data.synthetic import paste_defect, render
+from recipes.synthetic import paste_defect, render
+from recipes.synthetic.drawn import add_defect
+from recipes.synthetic.plain import Floats, Rng, scene, texture, value_noise
 
 Bytes = NDArray[np.uint8]
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
@@ -155,8 +155,8 @@ class Source:
         items: the images of each training set; empty for rendered images only.
         size: pixels per side.
         mix: shares of real defects, drawn defects on real images, and rendered images.
-        materials: share of the rendered images that come from the package's own renderer of materials, objects and
-            tissues; the others are this recipe's plain textures.
+        materials: share of the rendered images that are materials, objects and tissues; the others are plain
+            textures.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Source:
         return augmented(rng, image, mask)
 
     def _pasted(self, rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
-        """One of the package's own defects, which know relief and light."""
+        """One of the renderer's defects, which know relief and light."""
         pixels, donor = ((x * 255).astype(np.uint8) for x in (image, self._donor(rng)))
         spoilt, new = paste_defect(pixels, rng, donor=donor)
         return spoilt.astype(np.float32) / 255, np.maximum(mask, new.astype(np.float32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -17,17 +16,11 @@ from ad_dinov3.encoders.context import FILTER_WIDTH
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.errors import ConfigError, WeightsError
 
-RECIPE = Path(__file__).parents[2] / "recipes" / "embedded"
-
 
 @pytest.fixture(scope="module")
 def convert() -> ModuleType:
-    if not RECIPE.is_dir():
-        pytest.skip("the recipes are not part of an installed package")
-    sys.path.append(str(RECIPE))
-    import convert_lite
-
-    return convert_lite
+    module: ModuleType = pytest.importorskip("recipes.embedded.convert_lite")  # not part of an installed package
+    return module
 
 
 @pytest.fixture(scope="module")

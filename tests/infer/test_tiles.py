@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from toy_detector import GRID, SIDE, ToyDetector
 
-from ad_dinov3.data.synthetic import render
+from ad_dinov3.assets import SAMPLES
+from ad_dinov3.data.decode import decode_image
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.infer.decide import find_regions, upsample
 from ad_dinov3.infer.opening import load
@@ -55,7 +56,7 @@ def test_small_defect_in_a_large_image_is_found_with_tiles_and_lost_without() ->
 
 
 def test_the_embedded_model_finds_a_pit_in_a_large_sheet_with_tiles_and_calls_it_normal_without() -> None:
-    piece = render(3, 512, material="leather", defect="good").image
+    piece = decode_image(SAMPLES / "weave" / "test" / "good" / "000.jpg")
     row = np.concatenate([piece, piece[:, ::-1]], axis=1)
     sheet = np.tile(np.concatenate([row, row[::-1]]), (2, 8, 1))[:2000, :8000]
     y, x = np.ogrid[:2000, :8000]

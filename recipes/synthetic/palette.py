@@ -7,8 +7,8 @@ import colorsys
 import numpy as np
 from numpy.random import Generator
 
-from ad_dinov3.data.synthetic.noise import Plane, Shape
-from ad_dinov3.data.synthetic.surface import Colours, Light, Surface
+from recipes.synthetic.noise import Plane, Shape
+from recipes.synthetic.surface import Colours, Light, Surface
 
 
 def hsv(hue: float, saturation: float, value: float) -> Colours:

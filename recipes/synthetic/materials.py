@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from numpy.random import Generator
 
-from ad_dinov3.data.synthetic import boards, metals, minerals, objects, textiles, tissues
-from ad_dinov3.data.synthetic.surface import Surface
+from recipes.synthetic import boards, metals, minerals, objects, textiles, tissues
+from recipes.synthetic.surface import Surface
 
 Material = Callable[[Generator, int], Surface]
 

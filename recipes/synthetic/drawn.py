@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
-from textures import Floats, Rng, blob, fractal_noise, log_uniform, value_noise
+
+from recipes.synthetic.plain import Floats, Rng, blob, fractal_noise, log_uniform, value_noise
 
 _LARGEST_SHARE = 0.3  # of the image; beyond that it is unclear which part is the anomaly
 _LEAST_CHANGE = 0.025  # mean absolute change inside the mask; what nobody sees is no defect

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ad_dinov3.data.synthetic.noise import Plane, Shape, noise
-from ad_dinov3.data.synthetic.objects import put
-from ad_dinov3.data.synthetic.palette import hsv, mix
-from ad_dinov3.data.synthetic.shapes import Stroke, draw, fill
-from ad_dinov3.data.synthetic.surface import Colours, Surface, random_light
+from recipes.synthetic.noise import Plane, Shape, noise
+from recipes.synthetic.objects import put
+from recipes.synthetic.palette import hsv, mix
+from recipes.synthetic.shapes import Stroke, draw, fill
+from recipes.synthetic.surface import Colours, Surface, random_light
 
 Outline = NDArray[np.float64]
 Box = tuple[float, float, float, float]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ad_dinov3.data.synthetic.noise import cells, noise
-from ad_dinov3.data.synthetic.palette import hsv, maybe_transposed, mix, texture, tinted, turned
-from ad_dinov3.data.synthetic.shapes import smoothstep
-from ad_dinov3.data.synthetic.surface import Surface, random_light
+from recipes.synthetic.noise import cells, noise
+from recipes.synthetic.palette import hsv, maybe_transposed, mix, texture, tinted, turned
+from recipes.synthetic.shapes import smoothstep
+from recipes.synthetic.surface import Surface, random_light
 
 
 def ceramic_tile(rng: Generator, size: int) -> Surface:

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ad_dinov3.data.synthetic.defects import DEFECTS
-from ad_dinov3.data.synthetic.materials import MATERIALS, SUITED
-from ad_dinov3.data.synthetic.noise import Plane
-from ad_dinov3.data.synthetic.surface import Colours, Mask, Surface, is_coloured, photograph, without_colour
 from ad_dinov3.errors import ConfigError
+from recipes.synthetic.defects import DEFECTS
+from recipes.synthetic.materials import MATERIALS, SUITED
+from recipes.synthetic.noise import Plane
+from recipes.synthetic.surface import Colours, Mask, Surface, is_coloured, photograph, without_colour
 
 GOOD = "good"
 _GOOD_SHARE = 0.25

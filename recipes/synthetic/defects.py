@@ -11,9 +11,9 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from ad_dinov3.data.synthetic.lesions import cyst, deposits, mole, polyp, tumour
-from ad_dinov3.data.synthetic.noise import Plane, Shape, noise
-from ad_dinov3.data.synthetic.place import (
+from recipes.synthetic.lesions import cyst, deposits, mole, polyp, tumour
+from recipes.synthetic.noise import Plane, Shape, noise
+from recipes.synthetic.place import (
     colours_in,
     contrasting,
     foreign_texture,
@@ -25,7 +25,7 @@ from ad_dinov3.data.synthetic.place import (
     visible,
     window_at,
 )
-from ad_dinov3.data.synthetic.shapes import (
+from recipes.synthetic.shapes import (
     Stroke,
     blob,
     clouds,
@@ -36,7 +36,7 @@ from ad_dinov3.data.synthetic.shapes import (
     smoothstep,
     walk,
 )
-from ad_dinov3.data.synthetic.surface import Mask, Surface
+from recipes.synthetic.surface import Mask, Surface
 
 Defect = Callable[[Surface, Generator], Mask]
 

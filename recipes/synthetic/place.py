@@ -8,9 +8,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ad_dinov3.data.synthetic.noise import Plane, Shape, noise
-from ad_dinov3.data.synthetic.shapes import smoothstep
-from ad_dinov3.data.synthetic.surface import Colours, Mask, Surface
+from recipes.synthetic.noise import Plane, Shape, noise
+from recipes.synthetic.shapes import smoothstep
+from recipes.synthetic.surface import Colours, Mask, Surface
 
 _TRIES = 24
 

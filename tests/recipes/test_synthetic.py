@@ -1,14 +1,12 @@
 """The rendered pictures: deterministic, exactly labelled, varied, quick, and free of torch."""
 
 import hashlib
-import importlib.util
 import subprocess
 import sys
 import time
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,25 +16,15 @@ from scipy import ndimage
 
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.data.masks import decode_mask
-from ad_dinov3.data.synthetic import DEFECTS, MATERIALS, paste_defect, render
-from ad_dinov3.data.synthetic.materials import SUITED
-from ad_dinov3.data.synthetic.noise import cells, noise
-from ad_dinov3.data.synthetic.surface import Light, shade
 from ad_dinov3.errors import ConfigError, ShapeError
+from recipes.render_samples import RECIPES, jpeg
+from recipes.synthetic import DEFECTS, MATERIALS, paste_defect, render
+from recipes.synthetic.materials import SUITED
+from recipes.synthetic.noise import cells, noise
+from recipes.synthetic.surface import Light, shade
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "src/ad_dinov3/assets/samples"
-
-
-@pytest.fixture(scope="module")
-def recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("render_samples", ROOT / "recipes/render_samples.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["render_samples"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +62,12 @@ def test_a_defect_changes_the_picture_inside_its_mask_and_hardly_outside(materia
 
 def test_render_is_equal_in_another_process_and_differs_between_seeds() -> None:
     code = (
-        "import hashlib, sys; from ad_dinov3.data.synthetic import render;"
+        "import hashlib, sys; from recipes.synthetic import render;"
         "assert 'torch' not in sys.modules;"
         "print(*[hashlib.sha256(r.image.tobytes() + r.mask.tobytes()).hexdigest()"
         " for r in (render(seed, 80) for seed in range(6))])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     here = [render(seed, 80) for seed in range(6)]
     digests = [hashlib.sha256(r.image.tobytes() + r.mask.tobytes()).hexdigest() for r in here]
     assert run.stdout.split() == digests
@@ -227,11 +215,11 @@ def test_shading_brightens_slopes_that_face_the_light_and_keeps_flat_ground() ->
     assert shade(albedo, np.broadcast_to(0.3 * rows, (32, 32)).astype(np.float32), light)[16, 16, 0] < 0.45
 
 
-def test_committed_samples_are_what_their_recorded_seeds_render(recipe: ModuleType) -> None:
-    for entry in recipe.RECIPES:
+def test_committed_samples_are_what_their_recorded_seeds_render() -> None:
+    for entry in RECIPES:
         rendered = entry.render()
         committed = np.asarray(Image.open(entry.image_path(SAMPLES)).convert("RGB")).astype(int)
-        again = np.asarray(Image.open(BytesIO(recipe.jpeg(rendered))).convert("RGB")).astype(int)
+        again = np.asarray(Image.open(BytesIO(jpeg(rendered))).convert("RGB")).astype(int)
         # Another processor's sine may round a pixel otherwise; another scene would differ everywhere.
         assert np.abs(again - committed).mean() < 0.5, entry
         if entry.defect == "good":
@@ -242,9 +230,9 @@ def test_committed_samples_are_what_their_recorded_seeds_render(recipe: ModuleTy
             assert (mask != rendered.mask).mean() < 0.0005, entry
 
 
-def test_committed_samples_read_as_a_data_set_of_several_kinds(recipe: ModuleType) -> None:
+def test_committed_samples_read_as_a_data_set_of_several_kinds() -> None:
     samples = read_folder(SAMPLES)
-    assert len(samples) == len(recipe.RECIPES)
+    assert len(samples) == len(RECIPES)
     assert sum(not sample.is_anomalous for sample in samples) in (2, 3)
     assert len({sample.class_name for sample in samples}) >= 8
     files = [path for path in SAMPLES.rglob("*") if path.is_file()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,17 +12,10 @@ import torch
 
 from ad_dinov3.model import load_model
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "embedded"
-
 
 @pytest.fixture
-def pretrain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not RECIPE.is_dir():
-        pytest.skip("the recipes are not part of an installed package")
-    monkeypatch.syspath_prepend(str(RECIPE))
-    import pretrain
-
-    return pretrain
+def pretrain() -> ModuleType:
+    return importlib.import_module("recipes.embedded.pretrain")
 
 
 def trained(pretrain: ModuleType, out: Path, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -63,7 +57,7 @@ def test_a_frozen_backbone_stays_as_it_started(pretrain: ModuleType) -> None:
 def test_the_packaged_model_gives_the_map_that_was_trained(
     pretrain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import package
+    package = importlib.import_module("recipes.embedded.package")
 
     trained(pretrain, tmp_path / "run", ())
     places = ["--backbone", tmp_path / "nano", "--model", tmp_path / "model"]

@@ -7,8 +7,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ad_dinov3.data.synthetic.defects import DEFECTS
-from ad_dinov3.data.synthetic.surface import (
+from ad_dinov3.errors import ShapeError
+from recipes.synthetic.defects import DEFECTS
+from recipes.synthetic.surface import (
     Colours,
     Mask,
     Surface,
@@ -18,7 +19,6 @@ from ad_dinov3.data.synthetic.surface import (
     to_pixels,
     without_colour,
 )
-from ad_dinov3.errors import ShapeError
 
 _DARK = 0.08  # grey level under which a region counts as empty background
 _BLACK = 16  # grey level, of 255

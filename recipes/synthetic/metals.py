@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ad_dinov3.data.synthetic.noise import Plane, noise, profile
-from ad_dinov3.data.synthetic.palette import hsv, maybe_transposed, metal_colour, mix, texture, tinted, turned
-from ad_dinov3.data.synthetic.shapes import grid, smoothstep
-from ad_dinov3.data.synthetic.surface import Colours, Surface, random_light
+from recipes.synthetic.noise import Plane, noise, profile
+from recipes.synthetic.palette import hsv, maybe_transposed, metal_colour, mix, texture, tinted, turned
+from recipes.synthetic.shapes import grid, smoothstep
+from recipes.synthetic.surface import Colours, Surface, random_light
 
 
 def _sheen(rng: Generator, length: int, strength: float) -> Plane:

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ad_dinov3.data.synthetic.noise import Plane, Shape, noise, profile
+from recipes.synthetic.noise import Plane, Shape, noise, profile
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ad_dinov3.data.synthetic.noise import noise
-from ad_dinov3.data.synthetic.place import colours_in, marked, mean_colour, paint, place, press, visible
-from ad_dinov3.data.synthetic.shapes import blob, ellipse, smoothstep
-from ad_dinov3.data.synthetic.surface import Mask, Surface
+from recipes.synthetic.noise import noise
+from recipes.synthetic.place import colours_in, marked, mean_colour, paint, place, press, visible
+from recipes.synthetic.shapes import blob, ellipse, smoothstep
+from recipes.synthetic.surface import Mask, Surface
 
 _SEEN = 0.3
 

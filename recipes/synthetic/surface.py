@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from ad_dinov3.data.synthetic.noise import Plane, Shape, noise
+from recipes.synthetic.noise import Plane, Shape, noise
 
 Colours = NDArray[np.floating]
 Mask = NDArray[np.bool_]

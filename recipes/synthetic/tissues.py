@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from ad_dinov3.data.synthetic.noise import Plane, Shape, cells, noise
-from ad_dinov3.data.synthetic.palette import hsv, mix, tinted
-from ad_dinov3.data.synthetic.shapes import Stroke, draw, grid, smoothstep, walk
-from ad_dinov3.data.synthetic.surface import Light, Surface, random_light
+from recipes.synthetic.noise import Plane, Shape, cells, noise
+from recipes.synthetic.palette import hsv, mix, tinted
+from recipes.synthetic.shapes import Stroke, draw, grid, smoothstep, walk
+from recipes.synthetic.surface import Light, Surface, random_light
 
 
 def _unlit(grey: Plane, area: Plane) -> Surface:

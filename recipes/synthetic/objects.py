@@ -8,11 +8,11 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage
 
-from ad_dinov3.data.synthetic import metals, minerals, textiles
-from ad_dinov3.data.synthetic.noise import Plane, cells, noise, profile
-from ad_dinov3.data.synthetic.palette import hsv, metal_colour, mix, tinted
-from ad_dinov3.data.synthetic.shapes import smoothstep
-from ad_dinov3.data.synthetic.surface import Colours, Light, Surface, random_light
+from recipes.synthetic import metals, minerals, textiles
+from recipes.synthetic.noise import Plane, cells, noise, profile
+from recipes.synthetic.palette import hsv, metal_colour, mix, tinted
+from recipes.synthetic.shapes import smoothstep
+from recipes.synthetic.surface import Colours, Light, Surface, random_light
 
 
 @dataclass(frozen=True)
