@@ -58,7 +58,7 @@ def test_small_defect_in_a_large_image_is_found_with_tiles_and_lost_without() ->
 def test_the_embedded_model_finds_a_pit_in_a_large_sheet_with_tiles_and_calls_it_normal_without() -> None:
     piece = decode_image(SAMPLES / "weave" / "test" / "good" / "000.jpg")
     row = np.concatenate([piece, piece[:, ::-1]], axis=1)
-    sheet = np.tile(np.concatenate([row, row[::-1]]), (2, 8, 1))[:2000, :8000]
+    sheet = np.tile(np.concatenate([row, row[::-1]]), (3, 10, 1))[:2000, :8000]
     y, x = np.ogrid[:2000, :8000]
     pit = (y - 1218) ** 2 + (x - 5725) ** 2 < 16**2
     sheet[pit] //= 4
