@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ad_dinov3.config import PRESETS, LossConfig, MethodConfig
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
-from ad_dinov3.methods.ad_dinov3 import AdDinoV3, rarity
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3, enlarged, pooled, rarity
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.losses import dice, focal
 from ad_dinov3.methods.released_format import load_released, to_released
@@ -274,11 +274,57 @@ def test_rarity_of_all_stages_at_once_is_that_of_each_alone() -> None:
     head, features = make_head(MethodConfig(rarity=5)), make_features()
     stages = [patch.flatten(1, 2) for patch in features.patch_tokens]
 
-    prepared = head.prepare(stages, features.grid)
+    prepared = head.prepare(features.patch_tokens)
 
     for patches, project, found in zip(stages, head.rarities, prepared, strict=True):
         alone = standardise(patches)
         torch.testing.assert_close(found, torch.cat([alone, rarity(project(alone), features.grid)], -1))
+
+
+def test_surround_joins_each_token_less_the_mean_of_its_window() -> None:
+    head, features = make_head(MethodConfig(surround=3, tokens="raw")), make_features()
+    (rows, columns), patches = GRID, features.patch_tokens[0][0]
+
+    found = head.prepare(features.patch_tokens)[0][0].reshape(rows, columns, -1)
+
+    width = patches.shape[-1]
+    for row, column in ((0, 0), (1, 2), (rows - 1, columns - 1)):
+        near = [
+            patches[min(max(row + down, 0), rows - 1), min(max(column + right, 0), columns - 1)]
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+        ]
+        expected = torch.cat([patches[row, column], patches[row, column] - torch.stack(near).mean(0)])
+        torch.testing.assert_close(found[row, column], expected)
+    assert found.shape[-1] == 2 * width
+
+
+def test_pooled_stage_says_of_each_block_of_cells_what_its_mean_token_says() -> None:
+    config = MethodConfig(pooling=(1, 1, 1, 2), tokens="raw")
+    features = make_features()
+    head = make_head(config)
+    last = features.patch_tokens[-1]  # (B, 4, 6, C)
+    mean = torch.stack([last[:, r : r + 2, c : c + 2].mean((1, 2)) for r in (0, 2) for c in (0, 2, 4)], 1)
+
+    out = head(features, CLASSES)[-1]
+
+    alone = make_head(MethodConfig(tokens="raw"))
+    coarse = Features((mean.reshape(-1, 2, 3, last.shape[-1]),) * 4, features.cls_tokens, features.image_size)
+    expected = torch.nn.functional.interpolate(alone(coarse, CLASSES)[-1].patch_logits, GRID, mode="bilinear")
+    torch.testing.assert_close(out.patch_logits, expected)
+
+
+def test_pooling_of_a_grid_that_it_does_not_divide_keeps_the_grid() -> None:
+    tokens = torch.arange(2 * 3 * 5 * 4, dtype=torch.float32).reshape(2, 3, 5, 4)
+    coarse = pooled(tokens, 2)
+    assert coarse.shape == (2, 2, 3, 4)
+    torch.testing.assert_close(coarse[:, 1, 2], tokens[:, 2, 4])
+    assert enlarged(coarse.permute(0, 3, 1, 2), 2, (3, 5)).shape == (2, 4, 3, 5)
+
+
+def test_pooling_of_other_stages_than_the_encoders_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pooling"):
+        make_head(MethodConfig(pooling=(2,)))
 
 
 def test_fused_logits_are_averaged_before_the_one_sigmoid() -> None:

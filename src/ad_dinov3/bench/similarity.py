@@ -20,7 +20,8 @@ from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.methods.ad_dinov3 import AdDinoV3
+from ad_dinov3.methods.ad_dinov3 import AdDinoV3, enlarged, pooled
+from ad_dinov3.ops import on_grid
 from ad_dinov3.types import Sample
 
 _DOT = (230, 40, 40)
@@ -49,8 +50,11 @@ def patch_tokens(detector: Detector, image: NDArray[np.uint8]) -> PatchTokens:
         features = detector.model.encoder.encode(tensor)
         stages = [tokens.float() for tokens in features.patch_tokens[-len(head.widths) :]]
         last = stages[-1]  # (1, h, w, C)
-        adapted = head.patch_adapters[-1](head.prepare([one.flatten(1, 2) for one in stages], features.grid)[-1])
-    return PatchTokens(last[0].cpu().numpy(), adapted[0].reshape(*features.grid, -1).cpu().numpy())
+        coarse = [pooled(one, side) for one, side in zip(stages, head.pooling, strict=True)]
+        side, own = head.pooling[-1], (coarse[-1].shape[1], coarse[-1].shape[2])
+        adapted = on_grid(head.patch_adapters[-1](head.prepare(coarse)[-1]), own)
+        adapted = enlarged(adapted, side, features.grid)[0].permute(1, 2, 0)
+    return PatchTokens(last[0].cpu().numpy(), adapted.cpu().numpy())
 
 
 def cosine_to(tokens: NDArray[np.floating], patch: tuple[int, int]) -> Floats:

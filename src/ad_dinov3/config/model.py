@@ -81,6 +81,17 @@ class MethodConfig(Settings):
         description="channels that an image's patch tokens are projected to and whitened in; their Mahalanobis "
         "distance joins the adapter's input; 0: off (not in the paper)",
     )
+    surround: int = Field(
+        0,
+        ge=0,
+        description="side in cells of the window whose mean is taken from each token; the difference joins the "
+        "adapter's input; 0: off, else odd (not in the paper)",
+    )
+    pooling: tuple[int, ...] = Field(
+        (),
+        description="for each stage, cells per side whose tokens are averaged into one before its adapter: what a "
+        "coarse stage gained by being enlarged to the common grid; empty: none (not in the paper)",
+    )
     text_norm: bool = Field(True, description="eq. 2 divides by the text's norm; the released code does not")
     text_layout: Literal["columns", "interleaved"] = Field(
         "columns", description="interleaved repeats the reshape by which the released code mixes its two text vectors"

@@ -68,6 +68,30 @@ class Rarity(nn.Module):
         return projected
 
 
+def surrounding(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
+    """Mean of each token's window of ``side`` x ``side`` cells, the border continued: (B, T, C) of (B, T, C)."""
+    padded = F.pad(on_grid(tokens, grid), (side // 2,) * 4, mode="replicate")
+    return F.avg_pool2d(padded, side, stride=1).flatten(2).mT
+
+
+def pooled(patches: Tensor, side: int) -> Tensor:
+    """Tokens (B, h, w, C) averaged over ``side`` x ``side`` cells; what is left over is filled with the last ones."""
+    if side == 1:
+        return patches
+    beyond = (0, -patches.shape[2] % side, 0, -patches.shape[1] % side)
+    columns = patches.permute(0, 3, 1, 2)
+    columns = F.pad(columns, beyond, mode="replicate") if any(beyond) else columns
+    return F.avg_pool2d(columns, side).permute(0, 2, 3, 1)
+
+
+def enlarged(values: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
+    """The way back from `pooled`: (B, K, h', w') to the grid, bilinear."""
+    if side == 1:
+        return values
+    larger = F.interpolate(values, scale_factor=side, mode="bilinear", align_corners=False)
+    return larger[:, :, : grid[0], : grid[1]]
+
+
 def rarity(projected: Tensor, grid: tuple[int, int]) -> Tensor:
     """How rare each patch token is within its own image. Not in the paper.
 
@@ -108,6 +132,9 @@ class AdDinoV3(Head):
         text_width: length D of a frozen prompt embedding; learned ones have the common space's.
         class_names: classes whose prompts it holds; row 0 normal, row 1 abnormal.
         learned_prompts: the prompt vectors are parameters (one pair for all classes) instead of frozen text.
+
+    Raises:
+        ConfigError: ``pooling`` is not of the encoder's stages.
     """
 
     def __init__(
@@ -126,7 +153,11 @@ class AdDinoV3(Head):
         self.widths = used
         self.rarities = nn.ModuleList(Rarity(width, config.rarity) for width in used if config.rarity)
         extra = 2 + config.rarity if config.rarity else 0
-        self.patch_adapters = nn.ModuleList(Adapter(width + extra, config) for width in used)
+        repeated = 2 if config.surround else 1
+        self.patch_adapters = nn.ModuleList(Adapter(repeated * width + extra, config) for width in used)
+        self.pooling = config.pooling or (1,) * len(used)
+        if len(self.pooling) != len(used):
+            raise ConfigError(f"expected method.pooling to name {len(used)} stages, got {config.pooling}")
         self.cls_adapters = nn.ModuleList(Adapter(width, config) for width in used)
         # Learned prompts lie in the common space already: an adapter would only name the same two vectors otherwise.
         adapted = () if learned_prompts else ("normal", "abnormal")
@@ -161,17 +192,30 @@ class AdDinoV3(Head):
             return adapted.flatten(1).reshape(adapted.shape[0], -1, 2)
         return adapted.mT
 
-    def prepare(self, stages: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
-        """Patch tokens (B, T, C_l) of the used stages as the adapters take them."""
+    def prepare(self, stages: Sequence[Tensor]) -> list[Tensor]:
+        """Patch tokens (B, h_l, w_l, C_l) of the used stages as the adapters take them: (B, T_l, C'_l)."""
         change = {"standardise": standardise, "whiten": whiten}.get(self.config.tokens)
-        tokens = [patches if change is None else change(patches) for patches in stages]
-        if not self.config.rarity:
-            return tokens
-        # All stages in one batch: their factorisations run side by side, and once in an exported graph.
-        projected = torch.cat([project(one) for project, one in zip(self.rarities, tokens, strict=True)])
-        rare = rarity(projected, grid)
-        by_stage = rare.reshape(len(tokens), -1, *rare.shape[1:])  # chunk would bind a batch size left open in export
-        return [torch.cat(pair, -1) for pair in zip(tokens, by_stage, strict=True)]
+        grids = [(one.shape[1], one.shape[2]) for one in stages]
+        tokens = [one.flatten(1, 2) for one in stages]
+        tokens = tokens if change is None else [change(one) for one in tokens]
+        parts = [[one] for one in tokens]
+        if self.config.surround:
+            for part, one, grid in zip(parts, tokens, grids, strict=True):
+                part.append(one - surrounding(one, grid, self.config.surround))
+        if self.config.rarity:
+            for part, rare in zip(parts, self._rarities(tokens, grids), strict=True):
+                part.append(rare)
+        return [torch.cat(part, -1) for part in parts]
+
+    def _rarities(self, tokens: Sequence[Tensor], grids: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """`rarity` of each stage's tokens; stages of one pooling in one batch, so that they are factorised at once."""
+        found: dict[int, Tensor] = {}
+        for side in dict.fromkeys(self.pooling):
+            chosen = [i for i, own in enumerate(self.pooling) if own == side]
+            rare = rarity(torch.cat([self.rarities[i](tokens[i]) for i in chosen]), grids[chosen[0]])
+            by_stage = rare.reshape(len(chosen), -1, *rare.shape[1:])  # chunk would bind a batch size left open
+            found |= dict(zip(chosen, by_stage, strict=True))
+        return [found[i] for i in range(len(tokens))]
 
     def forward(self, features: Features, class_names: Sequence[str]) -> list[StageOutputs]:
         """One `StageOutputs` per used stage.
@@ -185,18 +229,24 @@ class AdDinoV3(Head):
         if [patch.shape[-1] for patch, _ in stages] != widths:
             raise ShapeError(f"expected stages of widths {widths}, got {[p.shape[-1] for p, _ in stages]}")
         text = self.text(class_names)
-        tokens = self.prepare([patch.flatten(1, 2) for patch, _ in stages], features.grid)
+        coarse = [pooled(patch, side) for (patch, _), side in zip(stages, self.pooling, strict=True)]
+        tokens = self.prepare(coarse)
         return [self._stage(i, tokens[i], cls, text, features.grid) for i, (_, cls) in enumerate(stages)]
 
     def _stage(self, i: int, tokens: Tensor, cls: Tensor, text: Tensor, grid: tuple[int, int]) -> StageOutputs:
         patches = self.patch_adapters[i](tokens)  # (B, T, width), eq. 1
         cls = self.cls_adapters[i](cls)[:, None]  # (B, 1, width), eq. 1
-        gain, norm = self.log_gain[i].exp(), self.config.text_norm
+        gain, norm, side = self.log_gain[i].exp(), self.config.text_norm, self.pooling[i]
         offset = torch.stack([self.bias[i], torch.zeros_like(self.bias[i])])  # in favour of normal
+        own = (-(-grid[0] // side), -(-grid[1] // side))
         return StageOutputs(
-            patch_logits=on_grid(gain * cosine_columns(patches, text, norm) + offset, grid),  # eq. 2
+            patch_logits=enlarged(
+                on_grid(gain * cosine_columns(patches, text, norm) + offset, own), side, grid
+            ),  # eq. 2
             image_logits=gain * cosine_columns(cls, text, norm)[:, 0],
-            aacm_logits=on_grid(self.config.aacm_gain * cosine_columns(patches, cls.mT), grid),  # eq. 3
+            aacm_logits=enlarged(
+                on_grid(self.config.aacm_gain * cosine_columns(patches, cls.mT), own), side, grid
+            ),  # eq. 3
         )
 
     def maps(self, outputs: Sequence[StageOutputs], size: tuple[int, int]) -> list[Tensor]:
