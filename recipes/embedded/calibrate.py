@@ -1,16 +1,18 @@
-"""Makes 0.5 the threshold of a model: `python -m recipes.embedded.calibrate --model DIR [--data SET ...]`.
+"""Makes 0.5 the threshold of a model: `python -m recipes.embedded.calibrate --folds A=MODEL B=MODEL --model DIR ...`.
 
-Two numbers are chosen on labelled images, each as the best compromise over the sources (every data set given, and
-rendered images from seeds that no training used): the map value with the highest mean pixel F1, and the image score
-with the highest mean balanced accuracy. The first is taken from the stages' biases, the second becomes the score's
-offset, so that one threshold, 0.5, serves map and score. No ranking within a map changes.
+Each fold's model scores the kinds that it has not seen. Two logits are chosen on them: the image score above which, in
+the mean over the kinds, one normal image in ten lies, and the map value with the highest mean pixel F1. The first
+becomes the score's offset, the second is taken from the stages' biases, so that one threshold serves both; no ranking
+changes. How well a cut holds on a kind that it was not chosen on is told by choosing it on the other kinds.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,55 +21,65 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.catalog import read_data
 from ad_dinov3.data.decode import decode_image
-from ad_dinov3.data.masks import load_mask, resize_mask
+from ad_dinov3.data.masks import load_mask
+from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import load_model, save_model
-from recipes.synthetic import render
+from recipes.embedded.samples import SETS, SIZE
+from recipes.embedded.train import FOLDS
 
-_UNSEEN_SEED = 2_000_003
-_SIDE_PX = 256
-_STEPS = np.linspace(-4.0, 8.0, 121)  # logits
+FALSE_ALARMS = 0.1
+_STEPS = np.linspace(-4.0, 8.0, 241)  # logits
 _LOG = logging.getLogger("calibrate")
 
-Labelled = list[tuple[NDArray[np.uint8], NDArray[np.bool_]]]
+
+@dataclass(frozen=True)
+class Kind:
+    """What a model says of a kind of images that it has not seen.
+
+    Attributes:
+        name: of the data set.
+        highest: (N, K) logits of the cells that each image's score is the mean of.
+        anomalous: (N,) bool.
+        f1: pixel F1 of the maps cut at each of the steps.
+    """
+
+    name: str
+    highest: NDArray[np.float64]
+    anomalous: NDArray[np.bool_]
+    f1: NDArray[np.float64]
+
+    def rates(self, on_map: float, cut: float) -> tuple[float, float]:
+        """Share of normal images called anomalous, and of anomalous ones found; NaN without normal images.
+
+        Args:
+            on_map: what is taken from the maps, in logits.
+            cut: logit of the image score on such maps.
+        """
+        called = logits((1 / (1 + np.exp(on_map - self.highest))).mean(1)) >= cut
+        alarms = float(called[~self.anomalous].mean()) if not self.anomalous.all() else float("nan")
+        return alarms, float(called[self.anomalous].mean())
 
 
-def of_set(spec: str, count: int) -> Labelled:
-    """Up to ``count`` images of a data set with masks, half of them normal where it has normal images."""
+def judged(detector: Detector, spec: str, count: int) -> Kind:
+    """A kind by up to ``count`` normal and as many anomalous images, evenly chosen."""
     samples = read_data(spec)
     groups = ([s for s in samples if not s.is_anomalous], [s for s in samples if s.is_anomalous])
-    chosen = [group[i * len(group) // count] for group in groups for i in range(0, count, 2) if group]
-    return [(decode_image(s.image_path), load_mask(s, (_SIDE_PX, _SIDE_PX))) for s in chosen]
-
-
-def rendered(count: int) -> Labelled:
-    """Rendered images with masks, half of them normal."""
-    scenes = [render(_UNSEEN_SEED + i, _SIDE_PX, defect="good" if i % 2 else None) for i in range(count)]
-    return [(scene.image, resize_mask(scene.mask, (_SIDE_PX, _SIDE_PX))) for scene in scenes]
-
-
-def best_steps(detector: Detector, sources: Sequence[Labelled]) -> tuple[float, float]:
-    """The logits that the map and the score are best cut at."""
-    f1, accuracy = [], []
-    for source in sources:
-        batch = np.stack([detector.prepare(image) for image, _ in source])
-        raw = [detector.score(batch[i : i + 8], ["object"] * len(batch[i : i + 8])) for i in range(0, len(batch), 8)]
-        maps = logits(np.stack([upsample(m, (_SIDE_PX, _SIDE_PX)) for part in raw for m in part.maps]))
-        scores = logits(np.concatenate([part.scores for part in raw]))
-        masks = np.stack([mask for _, mask in source])
-        abnormal = masks.any((1, 2))
-        hits = np.array([(maps[masks] >= step).sum() for step in _STEPS])
-        called = np.array([(maps >= step).sum() for step in _STEPS])
-        f1.append(2 * hits / (called + masks.sum()))
-        if not abnormal.all():
-            found = np.array([(scores[abnormal] >= step).mean() for step in _STEPS])
-            passed = np.array([(scores[~abnormal] < step).mean() for step in _STEPS])
-            accuracy.append((found + passed) / 2)
-    _LOG.info("pixel F1 at the cut: %s", [round(float(c[np.mean(f1, 0).argmax()]), 3) for c in f1])
-    _LOG.info("balanced accuracy: %s", [round(float(c[np.mean(accuracy, 0).argmax()]), 3) for c in accuracy])
-    return float(_STEPS[np.mean(f1, 0).argmax()]), float(_STEPS[np.mean(accuracy, 0).argmax()])
+    chosen = [group[i * len(group) // count] for group in groups if group for i in range(min(count, len(group)))]
+    highest, hits, called, anomalous = [], np.zeros(len(_STEPS)), np.zeros(len(_STEPS)), 0
+    for sample in chosen:
+        raw = detector.score(detector.prepare(decode_image(sample.image_path))[None], ["object"])
+        cells = np.sort(logits(raw.maps[0]).ravel())[::-1]
+        highest.append(cells[: max(1, round(detector.config.method.top_fraction * cells.size))])
+        values = logits(upsample(raw.maps[0], (SIZE, SIZE)))
+        mask = load_mask(sample, (SIZE, SIZE))
+        hits += [(values[mask] >= step).sum() for step in _STEPS]
+        called += [(values >= step).sum() for step in _STEPS]
+        anomalous += int(mask.sum())
+    label = np.array([sample.is_anomalous for sample in chosen])
+    return Kind(Path(spec).name, np.stack(highest), label, 2 * hits / (called + anomalous))
 
 
 def logits(values: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -76,29 +88,61 @@ def logits(values: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.log(clipped / (1 - clipped))
 
 
+def map_cut(kinds: Sequence[Kind]) -> float:
+    """The step with the highest mean pixel F1."""
+    return float(_STEPS[np.mean([kind.f1 for kind in kinds], 0).argmax()])
+
+
+def score_cut(kinds: Sequence[Kind], on_map: float) -> float:
+    """The lowest step at which, in the mean over the kinds, at most one normal image in ten is called anomalous."""
+    alarms = np.array([[kind.rates(on_map, step)[0] for kind in kinds if not kind.anomalous.all()] for step in _STEPS])
+    return float(_STEPS[np.argmax(alarms.mean(1) <= FALSE_ALARMS)])
+
+
+def held_out(kinds: Sequence[Kind], on_map: float) -> dict[str, tuple[float, float]]:
+    """False alarms and recall of each kind with normal images, at the cut that the other kinds choose."""
+    return {
+        kind.name: kind.rates(on_map, score_cut([other for other in kinds if other is not kind], on_map))
+        for kind in kinds
+        if not kind.anomalous.all()
+    }
+
+
+def move(folder: Path, on_map: float, on_score: float) -> None:
+    """Make 0.5 the threshold of a saved model: maps lowered by ``on_map`` logits, the score's cut on those."""
+    model = load_model(folder, offline=True)
+    if not isinstance(model.head, AdDinoV3):
+        raise SystemExit(f"{folder}: expected an AD-DINOv3 head")
+    with torch.no_grad():
+        model.head.bias += on_map
+    config = model.config.with_settings({"method.score_offset": round(on_score, 3), "threshold": 0.5})
+    save_model(type(model)(config, model.encoder, model.head, model.training_images), folder)
+
+
 def main() -> None:
-    """Reads the command line and writes the model anew."""
+    """Reads the command line, writes the report and moves the models' thresholds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--data", nargs="*", default=[], help="data sets of the model's training side")
-    parser.add_argument("--count", type=int, default=60, help="images of each source")
-    parser.add_argument("--card", type=Path, help="Markdown that goes into the model card")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--fold", nargs=2, action="append", metavar=("FOLD", "MODEL"), required=True)
+    parser.add_argument("--model", type=Path, nargs="+", required=True, help="models to move; not yet moved")
+    parser.add_argument("--count", type=int, default=60, help="normal and anomalous images of each kind")
+    parser.add_argument("--report", type=Path, required=True, help="JSON file of the cuts and what they give")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    model = load_model(arguments.model, offline=True)
-    if not isinstance(model.head, AdDinoV3):
-        raise SystemExit(f"{arguments.model}: expected an AD-DINOv3 head")
-    sources = [rendered(arguments.count), *(of_set(spec, arguments.count) for spec in arguments.data)]
-    map_step, _ = best_steps(Detector(model, offline=True), sources)
-    with torch.no_grad():
-        model.head.bias += map_step
-    _, score_step = best_steps(Detector(model, offline=True), sources)
-    offset = model.config.method.score_offset + score_step
-    config = model.config.with_settings({"method.score_offset": round(offset, 3), "threshold": 0.5})
-    card = arguments.card.read_text() if arguments.card else ""
-    save_model(type(model)(config, model.encoder, model.head, model.training_images), arguments.model, card)
-    _LOG.info("map moved by %.2f, score by %.2f (logits)", map_step, offset)
+    kinds = []
+    for fold, model in arguments.fold:
+        detector = Detector(load_model(model, offline=True), offline=True)
+        unseen = [name for name in SETS if name not in FOLDS[fold]]
+        kinds += [judged(detector, str(arguments.data / name), arguments.count) for name in unseen]
+    on_map = map_cut(kinds)
+    on_score = score_cut(kinds, on_map)
+    at_cut = {kind.name: kind.rates(on_map, on_score) for kind in kinds}
+    report = {"map": on_map, "score": on_score, "rates": at_cut, "rates_by_the_others": held_out(kinds, on_map)}
+    write_text(arguments.report, json.dumps(report, indent=2) + "\n")
+    _LOG.info("%s", json.dumps(report, indent=2))
+    for folder in arguments.model:
+        move(folder, on_map, on_score)
 
 
 if __name__ == "__main__":

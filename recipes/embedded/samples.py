@@ -1,9 +1,13 @@
-"""Training samples: real images with masks, drawn defects on real or rendered images, and one augmentation for all."""
+"""Pairs of training images with masks: real ones, defects drawn on real ones, photographs, and rendered ones.
+
+A pair is one scene without and with a drawn defect, augmented alike; of a real set every second pair is two crops, one
+of an anomalous image and one of a normal one. All of them are pure functions of a pool's name and an index.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,51 +17,41 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from recipes.synthetic import paste_defect, render
+from ad_dinov3.data.catalog import read_data
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.masks import load_mask
+from ad_dinov3.types import Sample
+from recipes.synthetic import MATERIALS, paste_defect, render
 from recipes.synthetic.drawn import add_defect
 from recipes.synthetic.plain import Floats, Rng, scene, texture, value_noise
 
 Bytes = NDArray[np.uint8]
+Labelled = tuple[Floats, Floats]
+"""Image (S, S, 3) in [0, 1] and mask (S, S) in {0, 1}."""
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
+PHOTOS = "imagenet_sample"
+SIZE = 256
 _LONGEST_PX = 512  # of an image kept in memory
-_RENDERED_PX = 256  # of which crops are taken
 _MOST_DEFECT = 0.4  # share of a crop; where most of it is defect, the rest is the odd one
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a data set; ``mask`` is None for a normal image."""
-
-    image: Path
-    mask: Path | None
-
-
-def list_items(root: Path, name: str) -> list[Item]:
-    """The images of a data set in the MVTec AD layout, normal ones without a mask, in a fixed order.
-
-    Raises:
-        FileNotFoundError: the folder holds no images.
-    """
-    items = []
-    for path in sorted((root / name).glob("*/test/*/*")):
-        kind, category = path.parent.name, path.parents[2]
-        mask = None if kind == "good" else category / "ground_truth" / kind / f"{path.stem}_mask.png"
-        items.append(Item(path, mask))
-    if not items:
-        raise FileNotFoundError(f"expected {root / name}/<category>/test/<defect>/*, found no file")
-    return items
+_TRIES = 8
 
 
 @cache
-def load(item: Item) -> tuple[Bytes, Bytes]:
+def load(sample: Sample) -> tuple[Bytes, Bytes]:
     """Image (h, w, 3) and mask (h, w) of 0..255, longest side at most 512; kept in memory after the first call."""
-    image = Image.open(item.image).convert("RGB")
-    mask = Image.new("L", image.size) if item.mask is None else Image.open(item.mask).convert("L")
+    image = Image.fromarray(decode_image(sample.image_path))
+    mask = Image.fromarray(load_mask(sample).astype(np.uint8) * np.uint8(255))
     share = min(1.0, _LONGEST_PX / max(image.size))
     size = (round(image.width * share), round(image.height * share))
     if size != image.size:
         image, mask = image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.BOX)
     return np.asarray(image), np.asarray(mask)
+
+
+@cache
+def photographs(root: Path) -> tuple[Path, ...]:
+    """Files of the everyday photographs; none where the set is not there."""
+    return tuple(sorted((root / PHOTOS).glob("*/train/good/*.jpg")))
 
 
 def crop(rng: Rng, image: Bytes, mask: Bytes, size: int) -> tuple[Floats, Floats]:
@@ -148,63 +142,122 @@ def augmented(rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
     return degraded(rng, recoloured(rng, image)), mask
 
 
-class Source:
-    """An endless stream of training samples, sets balanced.
+def spoilt(rng: Rng, image: Floats, root: Path, pasted: float) -> Labelled:
+    """The image with a drawn defect, a quarter of the time with two or three.
 
     Args:
-        items: the images of each training set; empty for rendered images only.
-        size: pixels per side.
-        mix: shares of real defects, drawn defects on real images, and rendered images.
-        materials: share of the rendered images that are materials, objects and tissues; the others are plain
-            textures.
+        rng: where the randomness comes from.
+        image: (S, S, 3) in [0, 1].
+        root: of the photographs, which foreign texture is taken from.
+        pasted: share of defects that know relief and light; the others are shapes with fills.
+    """
+    mask = np.zeros(image.shape[:2], np.float32)
+    for _ in range(1 if rng.random() < 0.75 else int(rng.integers(2, 4))):
+        if rng.random() < pasted:
+            pixels, donor = ((x * 255).astype(np.uint8) for x in (image, _donor(rng, root)))
+            changed, new = paste_defect(pixels, rng, donor=donor)
+            image, mask = changed.astype(np.float32) / 255, np.maximum(mask, new.astype(np.float32))
+            continue
+        for _ in range(4):
+            image, drawn = add_defect(rng, image, lambda: _donor(rng, root))
+            if drawn.any():
+                mask = np.maximum(mask, drawn)
+                break
+    return image, mask
+
+
+def _donor(rng: Rng, root: Path) -> Floats:
+    files = photographs(root)
+    if rng.random() < 0.3 or not files:
+        return texture(rng, SIZE)
+    return _whole(rng, decode_image(files[int(rng.integers(len(files)))]))
+
+
+def _whole(rng: Rng, image: Bytes) -> Floats:
+    return crop(rng, image, np.zeros(image.shape[:2], np.uint8), SIZE)[0]
+
+
+def _alike(rng: Rng, *samples: Labelled) -> list[Labelled]:
+    """Every sample under the same augmentation."""
+    seed = int(rng.integers(1 << 31))
+    return [augmented(np.random.default_rng(seed), image, mask) for image, mask in samples]
+
+
+def _clean(image: Floats) -> Labelled:
+    return image, np.zeros(image.shape[:2], np.float32)
+
+
+def rendered_pair(root: Path, index: int) -> list[Labelled]:
+    """A rendered material, object or tissue; all of them in turn."""
+    rng = np.random.default_rng([1, index])
+    material, size, seed = list(MATERIALS)[index % len(MATERIALS)], int(rng.choice([256, 320, 384])), 0
+    for _ in range(_TRIES):
+        seed = int(rng.integers(1 << 31))
+        bad = render(seed, size, material)
+        if bad.mask.any():
+            break
+    good = render(seed, size, material, "good")
+    box = int(rng.integers(1 << 31))
+    mask = bad.mask * np.uint8(255)
+    (clean, _), defect = (crop(np.random.default_rng(box), image, mask, SIZE) for image in (good.image, bad.image))
+    return _alike(rng, _clean(clean), defect)
+
+
+def plain_pair(root: Path, index: int) -> list[Labelled]:
+    """A plain rendered surface or scene and a drawn defect."""
+    rng = np.random.default_rng([2, index])
+    image = scene(rng, SIZE)
+    return _alike(rng, _clean(image), spoilt(rng, image, root, 0.3))
+
+
+def photo_pair(root: Path, index: int) -> list[Labelled]:
+    """An everyday photograph and a drawn defect; all of them in turn."""
+    rng = np.random.default_rng([3, index])
+    files = photographs(root)
+    image = _whole(rng, decode_image(files[index % len(files)]))
+    return _alike(rng, _clean(image), spoilt(rng, image, root, 0.6))
+
+
+@dataclass(frozen=True)
+class RealPairs:
+    """Pairs of one data set with masks.
+
+    Attributes:
+        root: folder of the data sets.
+        name: of this one.
     """
 
-    def __init__(
-        self, items: Sequence[Sequence[Item]], size: int, mix: Sequence[float], materials: float = 0.0
-    ) -> None:
-        self.size, self.mix, self.materials = size, tuple(mix), materials
-        self.bad = [[item for item in one if item.mask is not None] for one in items]
-        self.good = [[item for item in one if item.mask is None] for one in items]
+    root: Path
+    name: str
 
-    def sample(self, rng: Rng) -> tuple[Floats, Floats]:
-        """Image (S, S, 3) in [0, 1] and mask (S, S) in {0, 1}; a fifth to a quarter have no defect."""
-        kind = int(rng.choice(3, p=self.mix))
-        if kind == 2 and self.materials and rng.random() < self.materials:
-            picture = render(int(rng.integers(1 << 31)), size=_RENDERED_PX)
-            return augmented(rng, *crop(rng, picture.image, picture.mask * np.uint8(255), self.size))
-        if kind == 0:
-            for _ in range(5):
-                image, mask = crop(rng, *self._real(rng, rng.random() < 0.8), self.size)
+    def __call__(self, index: int) -> list[Labelled]:
+        """Two crops of it, or one crop of a normal image without and with a drawn defect, by turns of two."""
+        rng = np.random.default_rng([4, SETS.index(self.name), index])
+        bad, good = grouped(self.root, self.name)
+        usual = good or bad
+        if index % 4 < 2:
+            for _ in range(_TRIES):
+                image, mask = crop(rng, *load(_one_of(rng, bad)), SIZE)
                 if mask.mean() < _MOST_DEFECT:
                     break
-        elif kind == 1:
-            image, mask = crop(rng, *self._real(rng, False), self.size)
-        else:
-            image, mask = scene(rng, self.size), np.zeros((self.size, self.size), np.float32)
-        if kind > 0 and rng.random() < 0.8:
-            for _ in range(1 if rng.random() < 0.8 else 2):
-                image, mask = (self._pasted if kind == 1 and rng.random() < 0.5 else self._drawn)(rng, image, mask)
-        return augmented(rng, image, mask)
+            return [augmented(rng, *crop(rng, *load(_one_of(rng, usual)), SIZE)), augmented(rng, image, mask)]
+        image, mask = crop(rng, *load(_one_of(rng, usual)), SIZE)
+        changed, new = spoilt(rng, image, self.root, 0.6)
+        return _alike(rng, (image, mask), (changed, np.maximum(mask, new)))
 
-    def _pasted(self, rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
-        """One of the renderer's defects, which know relief and light."""
-        pixels, donor = ((x * 255).astype(np.uint8) for x in (image, self._donor(rng)))
-        spoilt, new = paste_defect(pixels, rng, donor=donor)
-        return spoilt.astype(np.float32) / 255, np.maximum(mask, new.astype(np.float32))
 
-    def _drawn(self, rng: Rng, image: Floats, mask: Floats) -> tuple[Floats, Floats]:
-        for _ in range(4):
-            image, new = add_defect(rng, image, lambda: self._donor(rng))
-            if new.any():
-                return image, np.maximum(mask, new)
-        return image, mask
+@cache
+def grouped(root: Path, name: str) -> tuple[list[Sample], list[Sample]]:
+    """The anomalous and the normal samples of a data set."""
+    samples = read_data(str(root / name))
+    return [s for s in samples if s.is_anomalous], [s for s in samples if not s.is_anomalous]
 
-    def _real(self, rng: Rng, defect: bool) -> tuple[Bytes, Bytes]:
-        k = int(rng.integers(len(self.bad)))
-        pool = self.bad[k] if defect or not self.good[k] else self.good[k]
-        return load(pool[int(rng.integers(len(pool)))])
 
-    def _donor(self, rng: Rng) -> Floats:
-        if rng.random() < 0.5 or not self.bad:
-            return texture(rng, self.size)
-        return crop(rng, *self._real(rng, False), self.size)[0]
+def _one_of(rng: Rng, samples: Sequence[Sample]) -> Sample:
+    return samples[int(rng.integers(len(samples)))]
+
+
+def pairs_of(root: Path, pool: str) -> Callable[[int], list[Labelled]]:
+    """What draws the pairs of a pool: ``rendered``, ``plain``, ``photo``, or a data set's name."""
+    drawn = {"rendered": rendered_pair, "plain": plain_pair, "photo": photo_pair}.get(pool)
+    return RealPairs(root, pool) if drawn is None else lambda index: drawn(root, index)

@@ -65,10 +65,10 @@ def test_context_joins_filters_and_the_half_image(
     convert: ModuleType, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     encoder = load_dinov3(lite_folder(tmp_path / "lite", convert.converted(state), context=True))
-    assert encoder.spec.widths == (FILTER_WIDTH, *WIDTHS, *WIDTHS[-2:])
+    assert encoder.spec.widths == (FILTER_WIDTH, *WIDTHS, WIDTHS[-2])
     half = F.interpolate(encoder.normalise(images(64, 64)), (32, 32), mode="bilinear")
-    coarse = blocks_of(state, half)[STAGES[-1] - 1]
-    expected = F.interpolate(coarse, (8, 8), mode="bilinear")
+    coarse = blocks_of(state, half)[STAGES[-2] - 1]
+    expected = F.interpolate(F.interpolate(coarse, (4, 4), mode="bilinear"), (8, 8), mode="bilinear")
     found = encoder.encode(images(64, 64)).patch_tokens[-1].permute(0, 3, 1, 2)
     torch.testing.assert_close(found, expected, atol=2e-4, rtol=1e-4)
 
@@ -113,6 +113,6 @@ def test_wheel_of_another_content_is_refused(convert: ModuleType, tmp_path: Path
 def test_shipped_backbone_computes_finite_features_of_known_shape() -> None:
     encoder = load_dinov3("lite0", offline=True)
     features = encoder.encode(images(64, 64))
-    assert encoder.spec.widths == (24, 24, 40, 112, 320, 112, 320)
+    assert encoder.spec.widths == (24, 24, 40, 112, 320, 112)
     assert encoder.spec.trained_on == ("imagenet_1k",)
     assert all(bool(torch.isfinite(tokens).all()) for tokens in features.patch_tokens)

@@ -45,11 +45,13 @@ _DEFAULT: dict[str, object] = {
 # For the small backbone that comes with the package: no text encoder, a smaller common space and input.
 _EMBEDDED = _DEFAULT | {
     "preset": "embedded",
-    "encoder": "nano",
+    "encoder": "lite0",
     "input.height": 256,
     "input.width": 256,
     "prompts.source": "learned",
     "method.width": 48,
+    "method.surround": 7,
+    "method.pooling": (1, 1, 1, 2, 4, 4),
     "method.image_score": "top_patches",
     "loss.resolution": "mid",
     "train.learning_rate": 1e-3,

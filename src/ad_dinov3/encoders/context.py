@@ -21,6 +21,7 @@ _SIGMAS = ((1, 1.0), (1, 2.0), (2, 2.0), (4, 2.0))  # (shrink, sigma on the shru
 _PEAKS = 3  # of the finest scales, whose largest response in a cell counts too
 _LEVEL = 1 / 255  # colour differences up to one grey level are rounding
 _COARSE = 2  # stages of the small image that count, from the last: its finer ones only repeat
+_COARSE_OF_LITE = 1  # of an EfficientNet-Lite the last but one alone: its last sees the whole image at half size
 
 
 class FilterBank(nn.Module):
@@ -66,7 +67,10 @@ class ContextStages(nn.Module):
         self.filters = FilterBank(mean, std, staged.patch_size)
         self.stages = staged.stages
         self.patch_size = self.size_multiple = staged.patch_size
-        self.widths = (FILTER_WIDTH, *staged.widths, *staged.widths[-_COARSE:])
+        self.small, self.coarse = staged, _COARSE
+        if isinstance(staged, StagedLite) and len(staged.stages) > 1:
+            self.small, self.coarse = staged.of_stages(staged.stages[:-1]), _COARSE_OF_LITE
+        self.widths = (FILTER_WIDTH, *staged.widths, *self.small.widths[-self.coarse :])
 
     def forward(self, pixels: Tensor) -> StageTokens:
         """Stage tokens of normalised images (B, 3, H, W) float; H and W multiples of ``size_multiple``."""
@@ -75,11 +79,11 @@ class ContextStages(nn.Module):
         own = self.staged(pixels)
         # Half of an odd number of cells is rounded up, so that the small image still divides into cells.
         half_px = [self.patch_size * ((cells + 1) // 2) for cells in grid]
-        half = self.staged(F.interpolate(pixels, half_px, mode="bilinear", antialias=False))
-        patches = [_enlarged(tokens, grid) for tokens in half.patch_tokens[-_COARSE:]]
+        half = self.small(F.interpolate(pixels, half_px, mode="bilinear", antialias=False))
+        patches = [_enlarged(tokens, grid) for tokens in half.patch_tokens[-self.coarse :]]
         return StageTokens(
             (filtered, *own.patch_tokens, *patches),
-            (filtered.mean((1, 2)), *own.cls_tokens, *half.cls_tokens[-_COARSE:]),
+            (filtered.mean((1, 2)), *own.cls_tokens, *half.cls_tokens[-self.coarse :]),
         )
 
 

@@ -6,6 +6,7 @@ makes such weights from the published ones. Nothing here needs ``transformers``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -111,12 +112,26 @@ class StagedLite(nn.Module):
                 strides.append(stride)
         self.stages = checked_stages(stages, len(blocks))
         self.blocks = nn.ModuleList(blocks)
+        self.block_widths, self.block_strides = tuple(widths), tuple(strides)
         self.strides = tuple(strides[stage - 1] for stage in self.stages)
         if grid_stride not in {1 << power for power in range(stride.bit_length())}:
             raise ConfigError(f"expected a grid stride that is a power of 2 up to {stride}, got {grid_stride}")
         self.widths = tuple(widths[stage - 1] for stage in self.stages)
         self.patch_size = self.size_multiple = grid_stride
         self.step = max(grid_stride, self.strides[-1])
+
+    def of_stages(self, stages: Sequence[int]) -> StagedLite:
+        """The same network, its tensors shared, with other stages.
+
+        Raises:
+            ConfigError: stages that it does not have.
+        """
+        other = copy.copy(self)  # its modules are this one's
+        other.stages = checked_stages(stages, len(self.blocks))
+        other.strides = tuple(self.block_strides[stage - 1] for stage in other.stages)
+        other.widths = tuple(self.block_widths[stage - 1] for stage in other.stages)
+        other.step = max(self.patch_size, other.strides[-1])
+        return other
 
     def forward(self, pixels: Tensor) -> StageTokens:
         """Stage tokens of normalised images (B, 3, H, W) float; H and W multiples of ``size_multiple``.

@@ -228,10 +228,15 @@ class AdDinoV3(Head):
         widths = list(self.widths)
         if [patch.shape[-1] for patch, _ in stages] != widths:
             raise ShapeError(f"expected stages of widths {widths}, got {[p.shape[-1] for p, _ in stages]}")
-        text = self.text(class_names)
         coarse = [pooled(patch, side) for (patch, _), side in zip(stages, self.pooling, strict=True)]
-        tokens = self.prepare(coarse)
-        return [self._stage(i, tokens[i], cls, text, features.grid) for i, (_, cls) in enumerate(stages)]
+        return self.judge(coarse, [cls for _, cls in stages], class_names, features.grid)
+
+    def judge(
+        self, coarse: Sequence[Tensor], cls_tokens: Sequence[Tensor], class_names: Sequence[str], grid: tuple[int, int]
+    ) -> list[StageOutputs]:
+        """`forward` from the `pooled` tokens of each used stage on; ``grid`` is what they were pooled from."""
+        text, tokens = self.text(class_names), self.prepare(coarse)
+        return [self._stage(i, tokens[i], cls, text, grid) for i, cls in enumerate(cls_tokens)]
 
     def _stage(self, i: int, tokens: Tensor, cls: Tensor, text: Tensor, grid: tuple[int, int]) -> StageOutputs:
         patches = self.patch_adapters[i](tokens)  # (B, T, width), eq. 1
