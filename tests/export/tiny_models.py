@@ -54,6 +54,8 @@ def settings(encoder: str) -> dict[str, object]:
         "input.width": SIZE[1],
         "method.width": 8,
         "method.rarity": 3,
+        "method.surround": 3,
+        "method.pooling": (),
         "smoothing_sigma_px": 4.0,
     }
 

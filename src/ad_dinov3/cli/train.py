@@ -34,7 +34,7 @@ def train(
         typer.Option(help="paper, released, default or embedded; of a rival: by default its authors' settings"),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="image encoder, or a rival's CLIP: name, folder or file; nano is embedded")
+        str | None, typer.Option(help="image encoder, or a rival's CLIP: name, folder or file; lite0 is embedded")
     ] = None,
     settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="one setting: train.epochs=5")] = None,
@@ -102,7 +102,7 @@ def _usual_preset(method: str, weights: str | None) -> str:
         raise ConfigError(f"{method} is not trained; it is ready: ad-dinov3 predict --method {method} ...")
     if method != "ad_dinov3":
         return method
-    return "embedded" if weights == "nano" else "default"
+    return "embedded" if weights == "lite0" else "default"
 
 
 def _config(preset: str, weights: str | None, changes: dict[str, object], sets: tuple[str, ...]) -> ModelConfig:

@@ -96,7 +96,7 @@ def load_dinov3(
     offline: bool = False,
     autocast: torch.dtype | None = None,
 ) -> Dinov3Encoder:
-    """A frozen encoder from a public name, ``nano``, a folder or a file.
+    """A frozen encoder from a public name, ``lite0``, a folder or a file.
 
     Args:
         name_or_path: see ``weights.resolve_weights``.
