@@ -8,12 +8,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ad_dinov3.data.catalog import read_data
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.files import file_hash
 from ad_dinov3.model import Model, save_model
 from recipes.embedded.pool import CONFIG
-from recipes.embedded.samples import PHOTOS, photographs
+from recipes.embedded.samples import PHOTOS, photographs, training_samples
 from recipes.embedded.train import new_head
 
 
@@ -22,7 +21,7 @@ def packaged(run: Path, root: Path) -> Model:
     recipe = json.loads((run / "recipe.json").read_text())
     head = new_head(0)
     head.load_state_dict(load_file(run / "head.safetensors"))
-    files = [sample.image_path for name in recipe["sets"] for sample in read_data(str(root / name))]
+    files = [sample.image_path for name in recipe["sets"] for sample in training_samples(root, name)]
     photos = photographs(root) if recipe["photographs"] else ()
     sets = (*recipe["sets"], PHOTOS) if photos else tuple(recipe["sets"])
     config = CONFIG.model_copy(update={"trained_on": sets})

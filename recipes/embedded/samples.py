@@ -30,6 +30,8 @@ Labelled = tuple[Floats, Floats]
 """Image (S, S, 3) in [0, 1] and mask (S, S) in {0, 1}."""
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
 PHOTOS = "imagenet_sample"
+SHIPPED = frozenset({"anomaly-10.jpg", "anomaly-20.jpg", "anomaly-30.jpg", "normal-10.jpg"})
+"""Of aws_cookies: samples that the package ships, and that no training sees."""
 SIZE = 256
 _LONGEST_PX = 512  # of an image kept in memory
 _MOST_DEFECT = 0.4  # share of a crop; where most of it is defect, the rest is the odd one
@@ -246,10 +248,15 @@ class RealPairs:
         return _alike(rng, (image, mask), (changed, np.maximum(mask, new)))
 
 
+def training_samples(root: Path, name: str) -> list[Sample]:
+    """The samples of a data set that training may see."""
+    return [s for s in read_data(str(root / name)) if name != "aws_cookies" or s.image_path.name not in SHIPPED]
+
+
 @cache
 def grouped(root: Path, name: str) -> tuple[list[Sample], list[Sample]]:
     """The anomalous and the normal samples of a data set."""
-    samples = read_data(str(root / name))
+    samples = training_samples(root, name)
     return [s for s in samples if s.is_anomalous], [s for s in samples if not s.is_anomalous]
 
 
