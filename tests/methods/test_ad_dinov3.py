@@ -28,9 +28,9 @@ def make_features(batch: int = 2, stages: int = 4, seed: int = 0) -> Features:
     return Features(patches, cls, SIZE)
 
 
-def make_head(config: MethodConfig, learned: bool = False) -> AdDinoV3:
+def make_head(config: MethodConfig, learned: bool = False, stages: int = 4) -> AdDinoV3:
     torch.manual_seed(1)
-    head = AdDinoV3(config.model_copy(update={"width": WIDTH}), (16,) * 4, TEXT, CLASSES, learned)
+    head = AdDinoV3(config.model_copy(update={"width": WIDTH}), (16,) * stages, TEXT, CLASSES, learned)
     if not learned:
         head.set_prompts({name: F.normalize(torch.randn(2, TEXT), dim=-1) for name in CLASSES})
     return head
@@ -98,7 +98,8 @@ def test_paper_preset_follows_equations_1_and_2_patch_by_patch() -> None:
 
 def test_scores_of_a_batch_equal_those_of_its_images_one_by_one() -> None:
     for preset in PRESETS.values():
-        head, features = make_head(preset.method), make_features(batch=3)
+        stages = len(preset.method.pooling) or 4
+        head, features = make_head(preset.method, stages=stages), make_features(batch=3, stages=stages)
         names = ["bottle", "metal_nut", "bottle"]
         whole = head.score(features, names)
         for i in range(3):
