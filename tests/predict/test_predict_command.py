@@ -17,7 +17,7 @@ from toy_detector import ToyDetector, draw_part
 from typer.testing import CliRunner
 
 from ad_dinov3.cli import demo, merge, predict
-from ad_dinov3.cli.demo import compare
+from ad_dinov3.cli.demo import verdict_on
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.predict.results import read_rows
 from ad_dinov3.types import Sample
@@ -220,7 +220,7 @@ def test_compare_says_how_much_of_a_defect_was_marked(
 
     out, sample = _case(tmp_path, marked, true)
     row = Row("a.png", "a.png", "anomalous", 0.9, 0.5, mask="masks/a.png.png", map="maps/a.png.tiff")
-    verdict = compare(out, row, sample)
+    verdict = verdict_on(out, row, sample)
     assert verdict.is_right == is_right
     assert words in verdict.words
 

@@ -61,7 +61,7 @@ def demo(
         detector = load(offline=True)
 
     def truth(row: Row) -> str | None:
-        return compare(out, row, samples[row.image]).words if row.image in samples else None
+        return verdict_on(out, row, samples[row.image]).words if row.image in samples else None
 
     run = FolderRun(
         folder=out,
@@ -79,7 +79,7 @@ def demo(
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
 
 
-def compare(out: Path, row: Row, sample: Sample) -> Verdict:
+def verdict_on(out: Path, row: Row, sample: Sample) -> Verdict:
     """Hold a row, its map and its mask on disk against the sample's true mask."""
     import numpy as np
     import tifffile
@@ -108,7 +108,7 @@ def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> N
     from ad_dinov3.predict.results import describe_findings, read_rows
 
     rows = sorted(read_rows(out), key=lambda row: -(row.score or 0.0))
-    verdicts = [compare(out, row, samples[row.image]) for row in rows]
+    verdicts = [verdict_on(out, row, samples[row.image]) for row in rows]
     for row, verdict in zip(rows, verdicts, strict=True):
         style = "bold red" if row.decision == "anomalous" else "bold green"
         console.print(
