@@ -30,6 +30,7 @@ from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_cla
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.files import read_seen_images, replacing, write_seen_images, write_text
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
+from ad_dinov3.methods.adaclip import AdaClip
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
 from ad_dinov3.methods.rivals import FEW_SHOT_HEADS, RIVAL_HEADS, add_prompts, load_authors, new_rival, saved_rival
 from ad_dinov3.types import Features, ImageEncoder, Method, Scores
@@ -219,6 +220,19 @@ def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence
     return replace(model, training_images=model.training_images | frozenset(hashes))
 
 
+def tells_tokens(model: Model) -> bool:
+    """Whether the model's features are those of a backbone's stages, by which images can be compared.
+
+    AdaCLIP's prompts enter the backbone itself, and its features are what the first block takes.
+    """
+    return not isinstance(model.head, AdaClip)
+
+
+def has_own_memory(model: Model) -> bool:
+    """Whether the method compares with normal images in a way of its own: WinCLIP+, few-shot APRIL-GAN."""
+    return isinstance(model.head, FEW_SHOT_HEADS)
+
+
 def normal_classes(model: Model) -> tuple[str, ...]:
     """Classes that the model has normal images of; empty for most."""
     return model.head.references.class_names if isinstance(model.head, FEW_SHOT_HEADS) else ()
@@ -273,7 +287,7 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
         WeightsError: the folder or one of its files is missing, or the files do not fit together.
         ConfigError: config.json holds settings that this version does not know.
     """
-    folder = _folder(where, offline)
+    folder = saved_folder(where, offline=offline)
     try:
         tree = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         state = load_file(folder / _HEAD)
@@ -316,7 +330,12 @@ def _restore_memory(head: Method, file: Path) -> None:
     head.references.restore(tensors, str(file))
 
 
-def _folder(where: str | Path, offline: bool) -> Path:
+def saved_folder(where: str | Path, *, offline: bool = False) -> Path:
+    """The folder of a model: the embedded one, one here, or one of the Hugging Face hub.
+
+    Raises:
+        WeightsError: there is no such model.
+    """
     if str(where) == EMBEDDED:
         return EMBEDDED_MODEL
     if Path(where).is_dir():

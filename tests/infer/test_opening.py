@@ -12,9 +12,10 @@ import ad_dinov3
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.infer.opening import View, load, look_through
+from ad_dinov3.infer.opening import load, look_through
 from ad_dinov3.infer.session import Session
 from ad_dinov3.infer.tiles import Fitted, Tiled
+from ad_dinov3.infer.views import View
 
 ROUNDING = 1e-5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +21,18 @@ class ToyDetector:
 
     method = "toy"
     normal_classes = ()
+    promises: ClassVar[dict[str, str]] = {}
 
     def __init__(self, nan_above: float = 256.0) -> None:
         self.batches: list[int] = []
         self._nan_above = nan_above
+
+    @property
+    def threshold(self) -> float:
+        return float(self.config.threshold)  # type: ignore[attr-defined]  # tests set it
+
+    def seen_through(self, view: object) -> ToyDetector:
+        return self
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         resized = Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BOX)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from ad_dinov3.errors import ShapeError
 from ad_dinov3.references.exposure import apply_gain, exposure_gain, median_grey
-from ad_dinov3.references.tokens import comparison_tokens, seeded_projection, unit, window_mean
+from ad_dinov3.references.tokens import coarsening, coarser, comparison_tokens, seeded_projection, unit, window_mean
 
 
 def stages(seed: int = 0) -> list[np.ndarray]:
@@ -82,3 +82,15 @@ def test_a_gain_undoes_a_change_of_exposure_within_its_bounds() -> None:
     assert exposure_gain(200, 10) == 0.7
     assert exposure_gain(0, 10) == 1.0
     assert apply_gain(np.full((1, 1, 3), 250, np.uint8), 1.4).max() == 255
+
+
+def test_a_fine_grid_is_averaged_down_with_smaller_cells_at_its_ends() -> None:
+    tokens = np.random.default_rng(0).normal(size=(1, 81, 85, 2)).astype(np.float32)
+    assert coarsening((81, 85)) == 3
+    found = coarser(tokens, 3)
+    assert found.shape == (1, 27, 29, 2)
+    np.testing.assert_allclose(found[0, 1, 2], tokens[0, 3:6, 6:9].mean((0, 1)), atol=1e-6)
+    np.testing.assert_allclose(found[0, 26, 28], tokens[0, 78:81, 84:85].mean((0, 1)), atol=1e-6)
+    pooled = F.avg_pool2d(torch.from_numpy(tokens).permute(0, 3, 1, 2), 3, 3, ceil_mode=True)
+    np.testing.assert_allclose(found, pooled.permute(0, 2, 3, 1), atol=1e-6)
+    assert comparison_tokens([tokens]).shape == (1, 27, 29, 2)

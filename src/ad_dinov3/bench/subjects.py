@@ -76,23 +76,24 @@ def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Sub
     """The same method, few-shot: it compares images with normal ones of their class from now on.
 
     Args:
-        subject: of a method with a memory.
+        subject: a model, of torch or exported with its tokens.
         normals: the words of a class, as scoring will say them -> files.
 
     Raises:
-        ConfigError: the method has no memory for normal images.
+        ConfigError: the baseline takes no normal images, or the model tells no tokens.
         ImageError: a file cannot be decoded.
     """
-    if not isinstance(subject.detector, Detector):
-        raise ConfigError(f"{subject.model}: {subject.method} takes no normal images here; winclip and april_gan do")
+    detector = subject.detector
+    if not isinstance(detector, Detector | Session):
+        raise ConfigError(f"{subject.model}: {subject.method} takes no normal images")
     for words, paths in normals.items():
-        subject.detector.remember(paths, words)
+        detector.remember(paths, words)
     count = sum(map(len, normals.values()))
     return replace(
         subject,
         model=f"{subject.model} + {count} normal images",
-        weights_hash=subject.detector.fingerprint,
-        seen_images=subject.detector.model.seen_images,
+        weights_hash=detector.fingerprint,
+        seen_images=detector.model.seen_images if isinstance(detector, Detector) else detector.seen_images,
     )
 
 

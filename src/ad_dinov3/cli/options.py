@@ -42,8 +42,8 @@ Weights = Annotated[
 Normals = Annotated[
     Path | None,
     typer.Option(
-        help="A folder of normal images that the model compares with (winclip, april_gan), with a sub-folder for each "
-        "class if there are several.",
+        help="A folder of normal images that the model compares others with and is calibrated by, with a sub-folder "
+        "for each class if there are several.",
         metavar="DIR",
         rich_help_panel=MODEL,
     ),

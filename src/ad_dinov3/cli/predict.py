@@ -37,6 +37,7 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
+from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -171,7 +172,8 @@ def predict(
     Exit codes: 0 all done, 2 wrong usage, 3 some images failed (they are listed), 130 interrupted.
     """
     from ad_dinov3.data.normals import find_normals
-    from ad_dinov3.infer.opening import View, check_method, load, look_through, method_title
+    from ad_dinov3.infer.opening import check_method, load, look_through, method_title, remember_all
+    from ad_dinov3.infer.views import View
     from ad_dinov3.predict.shards import read_shard
 
     console = Console()
@@ -186,10 +188,11 @@ def predict(
         from ad_dinov3.predict.outputs import Outputs
 
         detector = load(model, method=method, weights=weights, device=device, offline=offline)
-        for name, paths in found.items():
-            detector.remember(paths, name)
-        viewed = look_through(detector, View(tile, overlap, keep_aspect))
-    rule = DecisionRule(detector.config.threshold if threshold is None else threshold, min_area, all_regions)
+        view = View(tile, overlap, keep_aspect)
+        remember_all(detector, found, view)
+        viewed = look_through(detector, view)
+    print_promises(console, detector.promises)
+    rule = DecisionRule(detector.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=part.folder(out) if part.count > 1 else out,
         model_name=model,
@@ -200,6 +203,7 @@ def predict(
         overwrite=overwrite,
         method=method_title(detector),
         shard=part,
+        promises=detector.promises,
     )
     with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
         summary = score_into_folder(items, viewed.scorer, run, on_outcome, should_stop)

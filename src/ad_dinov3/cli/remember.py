@@ -1,4 +1,4 @@
-"""ad-dinov3 remember: a few-shot model out of a zero-shot one and normal images."""
+"""ad-dinov3 remember: a model out of another and normal images."""
 
 from __future__ import annotations
 
@@ -8,42 +8,52 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import Method, Offline, Weights, command_app
+from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Offline, Overlap, Tile, Weights, command_app
+from ad_dinov3.cli.promises import print_promises
 
 app = command_app()
+GoodImages = Annotated[
+    Path,
+    typer.Argument(help="A folder of good images, or of a sub-folder of them for each class.", metavar="GOOD"),
+]
+OnlyClass = Annotated[
+    str | None,
+    typer.Option(help="The only class, whose images lie in the folder itself or in its sub-folder.", metavar="NAME"),
+]
 
 
 @app.command()
 def remember(
-    normals: Annotated[Path, typer.Argument(help="folder of normal images: a sub-folder for each class")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the model that comes out")],
-    model: Annotated[
-        str, typer.Option(help="a model's folder, a Hugging Face id or a .pth file; winclip needs none")
-    ] = "embedded",
+    normals: GoodImages,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the model that comes out.", metavar="DIR")],
+    model: AnyModel = "embedded",
     method: Method = None,
     weights: Weights = None,
-    class_name: Annotated[
-        str | None, typer.Option(help="the only class, whose images lie in the folder itself or in its sub-folder")
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
+    class_name: OnlyClass = None,
+    device: AnyDevice = "cpu",
+    tile: Tile = None,
+    overlap: Overlap = 0.25,
+    keep_aspect: KeepAspect = False,
     offline: Offline = False,
 ) -> None:
-    """Give WinCLIP or APRIL-GAN a few normal images of each class, and save the model with what it remembers.
+    """Let a model remember normal images, and save it with them.
 
-    The saved folder predicts and is evaluated without the images. One to four images of a class are usual.
+    The saved folder compares what it is shown with them, and does not need them any more. One image is enough, ten are
+    better: each is scored by a memory of the others, which sets the threshold. WinCLIP and APRIL-GAN remember as their
+    papers say, and are not calibrated.
     """
-    from ad_dinov3.data.normals import find_normals
-    from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.model import open_method, with_prompts
+    from ad_dinov3.data.normals import find_class_normals
+    from ad_dinov3.infer.opening import check_method, load, remember_all
+    from ad_dinov3.infer.views import View
 
     console = Console()
-    found = find_normals(normals, None if class_name is None else [class_name])
+    check_method(method)
+    found = find_class_normals(normals, class_name)
     with console.status("looking at the normal images"):
-        opened = with_prompts(open_method(method, model, weights, offline=offline), tuple(found), offline=offline)
-        detector = Detector(opened, device=device, offline=offline)
-        for name, paths in found.items():
-            detector.remember(paths, name)
+        detector = load(model, method=method, weights=weights, device=device, offline=offline)
+        remember_all(detector, found, View(tile, overlap, keep_aspect))
     detector.save_pretrained(out)
     for name, paths in found.items():
         console.print(f"{name}: {len(paths)} normal images", highlight=False)
-    console.print(f"few-shot model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
+    print_promises(console, detector.promises)
+    console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)

@@ -32,7 +32,7 @@ from ad_dinov3.cli.options import (
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from ad_dinov3.infer.opening import View
+    from ad_dinov3.infer.views import View
     from ad_dinov3.serve.models import Models, OpenedModel
 
 app = command_app()
@@ -101,7 +101,8 @@ def serve(
     The address itself shows a page to drop images on. There is no password: listen beyond this machine only behind
     something that asks for one.
     """
-    from ad_dinov3.infer.opening import View, check_method
+    from ad_dinov3.infer.opening import check_method
+    from ad_dinov3.infer.views import View
 
     console = Console()
     check_method(method)
@@ -145,15 +146,14 @@ class _Opening:
     def open(self, source: str) -> OpenedModel:
         """The model of a folder or name, with its normal images, seen through the view."""
         from ad_dinov3.data.normals import find_normals
-        from ad_dinov3.infer.opening import load, look_through, method_title
+        from ad_dinov3.infer.opening import load, look_through, method_title, remember_all
         from ad_dinov3.serve.models import OpenedModel
 
         found = find_normals(self.normals, [self.class_name]) if self.normals else {}
         detector = load(source, method=self.method, weights=self.weights, device=self.device, offline=self.offline)
-        for name, paths in found.items():
-            detector.remember(paths, name)
+        remember_all(detector, found, self.view)
         viewed = look_through(detector, self.view)
-        threshold = detector.config.threshold if self.threshold is None else self.threshold
+        threshold = detector.threshold if self.threshold is None else self.threshold
         return OpenedModel(viewed.scorer, threshold, source, method_title(detector), viewed.fingerprint)
 
 

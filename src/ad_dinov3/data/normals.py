@@ -9,6 +9,17 @@ from ad_dinov3.data.streams import find_images
 from ad_dinov3.errors import ConfigError
 
 
+def find_class_normals(folder: Path, class_name: str | None = None) -> dict[str, list[Path]]:
+    """The images of one class, or of each sub-folder's; a folder of images alone is of the class ``object``.
+
+    Raises:
+        ConfigError: as `find_normals`.
+    """
+    if class_name is None and folder.is_dir() and not any(path.is_dir() for path in folder.iterdir()):
+        class_name = "object"
+    return find_normals(folder, None if class_name is None else [class_name])
+
+
 def find_normals(folder: Path, class_names: Sequence[str] | None = None) -> dict[str, list[Path]]:
     """The images of each class, found recursively and in natural order.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,15 +12,42 @@ import torch
 from numpy.typing import NDArray
 
 from ad_dinov3.assets import EMBEDDED
-from ad_dinov3.config import ModelConfig
+from ad_dinov3.config import METHOD_TITLES, ModelConfig
+from ad_dinov3.config.model import InputConfig
 from ad_dinov3.data.pixels import ImageSource, as_rgb
 from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.files import file_hash
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.compared import (
+    CALIBRATED_THRESHOLD,
+    Answer,
+    calibrated,
+    load_references,
+    promises,
+    remembered,
+    save_references,
+    scorer_of,
+    with_class,
+)
 from ad_dinov3.infer.decide import DecisionRule, smooth
+from ad_dinov3.infer.good_images import check_unseen, distinct, file_hashes
 from ad_dinov3.infer.prediction import Prediction, predict_images
-from ad_dinov3.infer.scorer import RawScores
+from ad_dinov3.infer.scorer import RawScores, Scorer
+from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
-from ad_dinov3.model import Model, load_model, normal_classes, save_model, with_normals, with_prompts
+from ad_dinov3.model import (
+    Model,
+    has_own_memory,
+    load_model,
+    normal_classes,
+    save_model,
+    saved_folder,
+    tells_tokens,
+    with_normals,
+    with_prompts,
+)
+from ad_dinov3.references.calibration import References
+from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
+from ad_dinov3.types import Features
 
 
 class Detector:
@@ -34,6 +62,7 @@ class Detector:
     def __init__(self, model: Model, *, device: str = "cpu", offline: bool = False) -> None:
         self.model = model.to(device)
         self.offline = offline
+        self.references = References()
 
     @classmethod
     def from_pretrained(cls, where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Detector:
@@ -42,30 +71,79 @@ class Detector:
         Raises:
             WeightsError: a file is missing or does not fit; the message names it and the ways to get it.
         """
-        return cls(load_model(where, device=device, offline=offline), device=device, offline=offline)
+        detector = cls(load_model(where, device=device, offline=offline), device=device, offline=offline)
+        detector.references = load_references(saved_folder(where, offline=True))
+        return detector
 
-    def remember(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> None:
-        """Compare images of a class with these normal ones from now on, as WinCLIP+ and few-shot APRIL-GAN do.
+    def remember(
+        self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS, view: View = WHOLE
+    ) -> str | None:
+        """Compare images of a class with these normal ones from now on, which take the place of earlier ones.
 
-        They take the place of earlier ones of that class, and are kept by `save_pretrained`.
+        WinCLIP and APRIL-GAN do it as their papers say, without a promise. Every other method joins its own map with
+        the distance from what it remembers, and is calibrated by the normal images themselves: 0.5 becomes the
+        threshold. `save_pretrained` keeps all of it.
 
         Args:
-            images: of any kind that `data.pixels.as_rgb` takes; a few are enough.
+            images: of any kind that `data.pixels.as_rgb` takes; one is enough, ten are better.
             class_name: what they show, as `predict` will be told.
+            view: how images will be looked at.
+
+        Returns:
+            What is promised of false alarms, in words; None if nothing is.
 
         Raises:
-            ConfigError: the model's method has no memory, or there are no images.
+            ConfigError: there are no images, or the method has a memory of its own and the view is not of whole images.
             ImageError: a file cannot be decoded.
         """
+        if has_own_memory(self.model):
+            self._remember_in_head(images, class_name)
+            return None
+        self.model = with_prompts(self.model, [class_name], offline=self.offline)
+        found = remembered(self, distinct(images), class_name, view)
+        self.references = with_class(self.references, found)
+        self._note(images)
+        return promises(found).get(class_name)
+
+    def calibrate(
+        self, images: Sequence[ImageSource], false_alarms: float, class_name: str = DEFAULT_CLASS, view: View = WHOLE
+    ) -> str:
+        """Put the threshold, which becomes 0.5, where good images say that a share of good ones will be flagged.
+
+        Args:
+            images: good ones that the model has not seen.
+            false_alarms: the share, such as 0.05.
+            class_name: what they show.
+            view: how images will be looked at.
+
+        Returns:
+            What is promised, in words.
+
+        Raises:
+            ConfigError: so few images cannot promise the share, or the model has seen one of them.
+        """
+        check_unseen(images, self.model.seen_images)
+        self.model = with_prompts(self.model, [class_name], offline=self.offline)
+        plain = replace(self.references, calibrations={}, view=view.words)
+        found = calibrated(scorer_of(self, plain, view), distinct(images), class_name, false_alarms)
+        self.references = replace(plain, calibrations={**self.references.calibrations, class_name: found})
+        self._note(images)
+        return found.promise.sentence()
+
+    def _remember_in_head(self, images: Sequence[ImageSource], class_name: str) -> None:
         inputs = [torch.from_numpy(self.prepare(as_rgb(image))) for image in images]
         batch = torch.stack(inputs) if inputs else torch.empty(0, 3, *self.config.input.size, dtype=torch.uint8)
-        files = [Path(image) for image in images if isinstance(image, str | Path)]
-        hashes = [file_hash(file) for file in files]
-        self.model = with_normals(self.model, class_name, batch, hashes)
+        self.model = with_normals(self.model, class_name, batch)
+        self._note(images)
+
+    def _note(self, images: Sequence[ImageSource]) -> None:
+        """Let nobody measure the model on these images."""
+        self.model = replace(self.model, training_images=self.model.training_images | file_hashes(images))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, head.safetensors, normal images' tokens, model card and notice; never the backbone."""
+        """Write the model's folder, with what it knows of normal images; never the backbone."""
         save_model(self.model, Path(folder))
+        save_references(self.references, Path(folder))
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False) -> str:
         """Save to a folder and upload it to the Hugging Face hub; the commit's address."""
@@ -89,12 +167,32 @@ class Detector:
     @property
     def normal_classes(self) -> tuple[str, ...]:
         """Classes that it has normal images of."""
-        return normal_classes(self.model)
+        return normal_classes(self.model) or tuple(self.references.known)
+
+    @property
+    def promises(self) -> dict[str, str]:
+        """What is promised of false alarms, in words, for each class that is calibrated."""
+        return promises(self.references)
+
+    @property
+    def own_threshold(self) -> float:
+        """Where the decision on zero-shot scores lies."""
+        return self.config.threshold
+
+    @property
+    def threshold(self) -> float:
+        """Where the decision lies: 0.5 once the model knows good images."""
+        return self.own_threshold if self.references.is_empty else CALIBRATED_THRESHOLD
+
+    @property
+    def input(self) -> InputConfig:
+        """What the model takes."""
+        return self.config.input
 
     @property
     def fingerprint(self) -> str:
         """Equal fingerprints give equal maps."""
-        return self.model.fingerprint
+        return "-".join(filter(None, (self.model.fingerprint, self.references.fingerprint)))
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The model's input (3, h, w) uint8 of an image (H, W, 3) uint8 RGB."""
@@ -105,9 +203,41 @@ class Detector:
 
         Raises:
             WeightsError: a class is new and the text encoder's weights are not to be had.
+            ConfigError: the model compares with normal images and has none of a class.
         """
+        return scorer_of(self, self.references).score(batch, class_names)
+
+    def seen_through(self, view: View) -> Scorer:
+        """What scores images with all that is known of good ones, looking in a certain way.
+
+        Raises:
+            ConfigError: the model has looked at its good images in another way, or the view cannot be.
+        """
+        return self if view == WHOLE else scorer_of(self, self.references, view)
+
+    def zero_shot(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        """Scores of inputs on their own, whatever is known of good ones; arguments and errors as in `score`."""
+        return self._scores(self._features(batch, class_names), batch, class_names)
+
+    def answer(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Answer:
+        """The same, with the comparison tokens.
+
+        Raises:
+            ConfigError: the method's features are not comparable.
+        """
+        if not tells_tokens(self.model):
+            raise ConfigError(f"{METHOD_TITLES[self.method]} has no tokens by which images can be compared")
+        features = self._features(batch, class_names)
+        stages = [stage.float().cpu().numpy() for stage in features.patch_tokens]
+        projection = seeded_projection(sum(stage.shape[-1] for stage in stages))
+        return Answer(self._scores(features, batch, class_names), comparison_tokens(stages, projection=projection))
+
+    def _features(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Features:
         self.model = with_prompts(self.model, class_names, offline=self.offline)
-        scores = self.model.score(torch.from_numpy(batch), class_names)
+        return self.model.encoder.encode(torch.from_numpy(batch))
+
+    def _scores(self, features: Features, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        scores = self.model.head.score(features, class_names)
         maps = scores.patch_map.float().cpu().numpy()
         sigma = self.config.smoothing_sigma_px / batch.shape[2]
         return RawScores(smooth(maps, sigma), scores.image_score.float().cpu().numpy())
@@ -128,7 +258,7 @@ class Detector:
 
     def predict_batch(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> list[Prediction]:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
-        return predict_images(self, images, DecisionRule(self.config.threshold), class_name)
+        return predict_images(self, images, DecisionRule(self.threshold), class_name)
 
     def predict_iter(
         self, images: Iterable[ImageSource], class_name: str = DEFAULT_CLASS, batch_size: int = 8

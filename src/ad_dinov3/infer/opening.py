@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -9,27 +10,14 @@ from typing import TYPE_CHECKING, Protocol
 from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.compared import load_references
 from ad_dinov3.infer.exported import is_exported, read_session_config
 from ad_dinov3.infer.scorer import Scorer
+from ad_dinov3.infer.views import WHOLE, View
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.session import Session
-
-
-@dataclass(frozen=True)
-class View:
-    """How a model looks at an image: whole and squashed to its input, in tiles, or whole with its aspect kept.
-
-    Attributes:
-        tile_px: longer side of a tile in px of the image; None: no tiles.
-        overlap: share of a tile that it has in common with the next one, in [0, 0.9].
-        keep_aspect: fit the image into the input without changing its aspect; tiles keep it anyway.
-    """
-
-    tile_px: int | None = None
-    overlap: float = 0.25
-    keep_aspect: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,7 @@ class ModelSpec:
     weights: str | None = None
     device: str = "cpu"
     offline: bool = False
-    view: View = View()
+    view: View = WHOLE
 
     def open(self) -> Detector | Session:
         """The model, as `load` opens it."""
@@ -90,9 +78,12 @@ def load(
             raise ConfigError(f"{name} is an export and holds its weights; omit --weights")
         return Session(name, device=device)
     from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.model import open_method
+    from ad_dinov3.model import open_method, saved_folder
 
-    return Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
+    detector = Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
+    if weights is None and method != "dinov3_plain" and not Path(name).is_file():
+        detector.references = load_references(saved_folder(name, offline=True))
+    return detector
 
 
 def check_method(method: str | None) -> None:
@@ -105,23 +96,26 @@ def check_method(method: str | None) -> None:
         raise ConfigError(f"there is no method {method!r}; there are {', '.join(METHOD_TITLES)}")
 
 
+def remember_all(detector: Detector | Session, normals: Mapping[str, Sequence[Path]], view: View = WHOLE) -> None:
+    """Let a model remember the normal images of each class.
+
+    Raises:
+        ConfigError: the method has no tokens by which images can be compared.
+        ImageError: an image cannot be decoded.
+    """
+    for class_name, paths in normals.items():
+        detector.remember(paths, class_name, view)
+
+
 def look_through(detector: Detector | Session, view: View) -> Viewed:
     """The model seen through a view.
 
     Raises:
-        ConfigError: tiles of less than 16 px, or an overlap out of range.
+        ConfigError: tiles of less than 16 px, an overlap out of range, or normal images that the model has looked at
+            in another way.
     """
-    from ad_dinov3.infer.tiles import Fitted, Tiled
-
-    if view.tile_px is not None:
-        words = f"in tiles of {view.tile_px} px, overlap {view.overlap}"
-        return Viewed(
-            Tiled(detector, detector.config.input.size, view.tile_px, view.overlap), f"{detector.fingerprint} {words}"
-        )
-    if view.keep_aspect:
-        fitted = Fitted(detector, detector.config.input.size, detector.config.input.interpolation)
-        return Viewed(fitted, f"{detector.fingerprint} with its aspect kept")
-    return Viewed(detector, detector.fingerprint)
+    words = f" {view.words}" if view.words else ""
+    return Viewed(detector.seen_through(view), f"{detector.fingerprint}{words}")
 
 
 def method_title(detector: Titled) -> str:

@@ -34,6 +34,7 @@ class Prediction:
         threshold: in [0, 1]; scores and map values at or above it are anomalous.
         min_area_px: regions with fewer pixels are dropped from ``mask`` and ``regions``.
         regions_on_normal: an image that is called normal has a mask and regions too.
+        p_value: share of good images that look at least as strange, where some have calibrated the model.
 
     Raises:
         ShapeError: the map is not (H, W) float32.
@@ -48,6 +49,7 @@ class Prediction:
     threshold: float
     min_area_px: int = 1
     regions_on_normal: bool = False
+    p_value: float | None = None
 
     def __post_init__(self) -> None:
         if self.anomaly_map.ndim != 2 or self.anomaly_map.dtype != np.float32:
@@ -124,6 +126,7 @@ class Prediction:
             "score": round(self.score, 6),
             "threshold": self.threshold,
             "decision": "anomalous" if self.is_anomalous else "normal",
+            "p_value": None if self.p_value is None else round(self.p_value, 6),
             "width": width,
             "height": height,
             "regions": [asdict(region) for region in self.regions],
@@ -150,6 +153,7 @@ def conclude(
         threshold=rule.threshold,
         min_area_px=rule.area_of(raw.patch_map.shape, size),
         regions_on_normal=rule.regions_on_normal,
+        p_value=raw.p_value,
     )
 
 

@@ -28,10 +28,11 @@ _OPENVINO_HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """A graph's answer: maps (B, h, w) and scores (B,), float32."""
+    """A graph's answer: maps (B, h, w), scores (B,) and, if it was asked for them, tokens (B, h, w, D), float32."""
 
     maps: NDArray[np.float32]
     scores: NDArray[np.float32]
+    tokens: NDArray[np.float32] | None = None
 
 
 # (B, 3, H, W) uint8 images and, if the graph knows classes, the one class that all of them show
@@ -72,8 +73,8 @@ def _torch_runner(file: Path, device: str, threads: int | None) -> Runner:
     def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
         chosen = () if index is None else (torch.tensor([index], device=device),)
         with torch.inference_mode():
-            maps, scores = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device), *chosen)
-        return Outputs(maps.float().cpu().numpy(), scores.float().cpu().numpy())
+            outputs = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device), *chosen)
+        return Outputs(*(output.float().cpu().numpy() for output in outputs))
 
     return run
 
@@ -111,8 +112,7 @@ def _onnx_runner(file: Path, device: str, threads: int | None) -> Runner:
         feed = {"images": np.ascontiguousarray(batch)}
         if index is not None:
             feed["class_index"] = np.array([index], np.int64)
-        maps, scores = session.run(["patch_map", "image_score"], feed)
-        return Outputs(maps, scores)
+        return Outputs(*session.run(None, feed))
 
     return run
 
@@ -148,13 +148,15 @@ def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, 
     compiled = _compiled_folder(file)
     if compiled is not None:
         settings["CACHE_DIR"] = str(compiled)
-    queue = openvino.AsyncInferQueue(core.compile_model(str(file), device.upper(), settings))
+    model = core.compile_model(str(file), device.upper(), settings)
+    ports = len(model.outputs)
+    queue = openvino.AsyncInferQueue(model)
 
     def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
-        done: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        done: dict[int, list[NDArray[np.float32]]] = {}
 
         def keep(request: openvino.InferRequest, row: int) -> None:
-            done[row] = (request.get_output_tensor(0).data.copy(), request.get_output_tensor(1).data.copy())
+            done[row] = [request.get_output_tensor(port).data.copy() for port in range(ports)]
 
         queue.set_callback(keep)
         chosen = {} if index is None else {"class_index": np.array([index], np.int64)}
@@ -162,6 +164,6 @@ def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, 
             queue.start_async({"images": np.ascontiguousarray(batch[row : row + 1]), **chosen}, row)
         queue.wait_all()
         rows = [done[row] for row in range(len(batch))]
-        return Outputs(np.concatenate([row[0] for row in rows]), np.concatenate([row[1] for row in rows]))
+        return Outputs(*(np.concatenate([row[port] for row in rows]) for port in range(ports)))
 
     return run

@@ -22,6 +22,7 @@ class RawScore:
     Attributes:
         patch_map: (h, w) float32 in [0, 1], the anomaly map at the model's own resolution.
         score: the image score in [0, 1].
+        p_value: share of good images that look at least as strange, where some have calibrated the model.
 
     Raises:
         ScoreError: a value is NaN, infinite or outside [0, 1].
@@ -29,6 +30,7 @@ class RawScore:
 
     patch_map: NDArray[np.float32]
     score: float
+    p_value: float | None = None
 
     def __post_init__(self) -> None:
         low, high = float(self.patch_map.min()), float(self.patch_map.max())
@@ -48,10 +50,12 @@ class RawScores:
     Attributes:
         maps: (B, h, w) float32 in [0, 1], the anomaly maps at the model's own resolution.
         scores: (B,) float32 in [0, 1], the image scores.
+        p_values: (B,) in (0, 1], NaN for an image whose class is not calibrated; None: none is.
     """
 
     maps: NDArray[np.float32]
     scores: NDArray[np.float32]
+    p_values: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.maps.ndim != 3 or self.scores.shape != self.maps.shape[:1]:
@@ -63,7 +67,8 @@ class RawScores:
         Raises:
             ScoreError: a value of it is NaN, infinite or outside [0, 1].
         """
-        return RawScore(self.maps[index], float(self.scores[index]))
+        p_value = math.nan if self.p_values is None else float(self.p_values[index])
+        return RawScore(self.maps[index], float(self.scores[index]), None if math.isnan(p_value) else p_value)
 
 
 class Scorer(Protocol):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +13,28 @@ from numpy.typing import NDArray
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
-from ad_dinov3.files import read_seen_images
+from ad_dinov3.files import read_seen_images, write_seen_images
+from ad_dinov3.infer.compared import (
+    CALIBRATED_THRESHOLD,
+    Answer,
+    calibrated,
+    load_references,
+    promises,
+    remembered,
+    save_references,
+    scorer_of,
+    with_class,
+)
 from ad_dinov3.infer.decide import DecisionRule, smooth
-from ad_dinov3.infer.exported import Mode, at_size, read_session_config
+from ad_dinov3.infer.exported import Mode, SessionInput, at_size, read_session_config
+from ad_dinov3.infer.good_images import check_unseen, distinct, file_hashes
 from ad_dinov3.infer.prediction import Prediction, predict_images
 from ad_dinov3.infer.runtimes import Outputs, open_graph
-from ad_dinov3.infer.scorer import RawScores
+from ad_dinov3.infer.scorer import RawScores, Scorer
+from ad_dinov3.infer.views import WHOLE, View
+from ad_dinov3.references.calibration import References
+
+_Choices = tuple[str, Mode, int | None, tuple[int, int] | None]  # device, mode, threads, size
 
 
 class Session:
@@ -51,11 +69,13 @@ class Session:
         file = self.folder / self.config.file
         if not file.is_file():
             raise WeightsError(f"{file} is missing; export the model again")
+        self.references = load_references(self.folder)
+        self._noted: frozenset[str] = frozenset()
         self._run = open_graph(file, self.config, device, mode, threads)
 
     def __reduce__(self) -> tuple[Callable[..., Session], tuple[object, ...]]:
         """Pickle as the folder and the choices, as a runtime's graph cannot travel."""
-        return _reopen, (self.folder, *self._choices)
+        return _reopen, (self.folder, self._choices, self.references, self._noted)
 
     @property
     def method(self) -> str:
@@ -65,12 +85,37 @@ class Session:
     @property
     def fingerprint(self) -> str:
         """Equal fingerprints give equal maps."""
-        return self.config.fingerprint
+        return "-".join(filter(None, (self.config.fingerprint, self.references.fingerprint)))
 
     @property
     def seen_images(self) -> frozenset[str]:
-        """sha256 of the files that head and encoder have seen, as far as they say."""
-        return read_seen_images(self.folder)
+        """sha256 of the files that head and encoder have seen, as far as they say, and of the good images known."""
+        return read_seen_images(self.folder) | self._noted
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]:
+        """Classes that it has normal images of."""
+        return tuple(self.references.known)
+
+    @property
+    def promises(self) -> dict[str, str]:
+        """What is promised of false alarms, in words, for each class that is calibrated."""
+        return promises(self.references)
+
+    @property
+    def own_threshold(self) -> float:
+        """Where the decision on zero-shot scores lies."""
+        return self.config.threshold
+
+    @property
+    def threshold(self) -> float:
+        """Where the decision lies: 0.5 once the model knows good images."""
+        return self.own_threshold if self.references.is_empty else CALIBRATED_THRESHOLD
+
+    @property
+    def input(self) -> SessionInput:
+        """What the graph takes."""
+        return self.config.input
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The graph's input (3, h, w) uint8 of an image (H, W, 3) uint8 RGB."""
@@ -81,8 +126,40 @@ class Session:
 
         Raises:
             ShapeError: the inputs are not of the graph's size.
-            ConfigError: a class is not baked into the graph.
+            ConfigError: a class is not baked into the graph, or others have normal images and it has none.
         """
+        return scorer_of(self, self.references).score(batch, class_names)
+
+    def seen_through(self, view: View) -> Scorer:
+        """What scores images with all that is known of good ones, looking in a certain way.
+
+        Raises:
+            ConfigError: the model has looked at its good images in another way, or the view cannot be.
+        """
+        return self if view == WHOLE else scorer_of(self, self.references, view)
+
+    def zero_shot(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        """Scores of inputs on their own, whatever is known of good ones; arguments and errors as in `score`."""
+        outputs = self._outputs(batch, class_names)
+        sigma = self.config.smoothing_sigma_px / batch.shape[2]
+        return RawScores(smooth(outputs.maps, sigma), outputs.scores)
+
+    def answer(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Answer:
+        """The same, with the comparison tokens.
+
+        Raises:
+            ConfigError: the graph was exported without them.
+        """
+        outputs = self._outputs(batch, class_names)
+        if outputs.tokens is None:
+            raise ConfigError(
+                f"{self.folder} was exported without the tokens that images are compared by; export the model again "
+                "with --with-tokens"
+            )
+        sigma = self.config.smoothing_sigma_px / batch.shape[2]
+        return Answer(RawScores(smooth(outputs.maps, sigma), outputs.scores), outputs.tokens)
+
+    def _outputs(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Outputs:
         step, size = self.config.size_multiple, batch.shape[2:]
         fits = size == self.config.input.size if step is None else all(side >= 2 * step for side in size)
         if batch.dtype != np.uint8 or batch.shape[1] != 3 or not fits or any(side % (step or 1) for side in size):
@@ -91,9 +168,7 @@ class Session:
         if len(class_names) != len(batch):
             raise ShapeError(f"expected {len(batch)} class names, got {len(class_names)}")
         self._check_classes(class_names)
-        outputs = self._by_class(batch, class_names) if len(self.config.class_names) > 1 else self._run(batch, None)
-        sigma = self.config.smoothing_sigma_px / batch.shape[2]
-        return RawScores(smooth(outputs.maps, sigma), outputs.scores)
+        return self._by_class(batch, class_names) if len(self.config.class_names) > 1 else self._run(batch, None)
 
     def predict(self, image: ImageSource, class_name: str = "object") -> Prediction:
         """The prediction for one image of any kind that `data.pixels.as_rgb` takes.
@@ -108,20 +183,42 @@ class Session:
 
     def predict_batch(self, images: Sequence[ImageSource], class_name: str = "object") -> list[Prediction]:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
-        return predict_images(self, images, DecisionRule(self.config.threshold), class_name)
+        return predict_images(self, images, DecisionRule(self.threshold), class_name)
 
-    def remember(self, images: Sequence[ImageSource], class_name: str = "object") -> None:
-        """An exported graph takes no normal images.
+    def remember(self, images: Sequence[ImageSource], class_name: str = "object", view: View = WHOLE) -> str | None:
+        """Compare images of a class with these normal ones from now on; as `Detector.remember`, without torch.
 
         Raises:
-            ConfigError: always.
+            ConfigError: there are no images, or the graph was exported without tokens.
+            ImageError: a file cannot be decoded.
         """
-        raise ConfigError(f"{self.folder} is an exported model and cannot take normal images; use its model")
+        found = remembered(self, distinct(images), class_name, view)
+        self.references = with_class(self.references, found)
+        self._noted |= file_hashes(images)
+        return promises(found).get(class_name)
 
-    @property
-    def normal_classes(self) -> tuple[str, ...]:
-        """Classes that it has normal images of: none."""
-        return ()
+    def calibrate(
+        self, images: Sequence[ImageSource], false_alarms: float, class_name: str = "object", view: View = WHOLE
+    ) -> str:
+        """Put the threshold where good images say that a share of them will be flagged; as `Detector.calibrate`.
+
+        Raises:
+            ConfigError: so few images cannot promise the share, or the model has seen one of them.
+        """
+        check_unseen(images, self.seen_images)
+        plain = replace(self.references, calibrations={}, view=view.words)
+        found = calibrated(scorer_of(self, plain, view), distinct(images), class_name, false_alarms)
+        self.references = replace(plain, calibrations={**self.references.calibrations, class_name: found})
+        self._noted |= file_hashes(images)
+        return found.promise.sentence()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Copy the exported folder, with what it knows of good images."""
+        target = Path(folder)
+        if target.absolute() != self.folder.absolute():
+            shutil.copytree(self.folder, target, dirs_exist_ok=True)
+        write_seen_images(target, self.seen_images)
+        save_references(self.references, target)
 
     def _check_classes(self, class_names: Sequence[str]) -> None:
         known = self.config.class_names
@@ -138,10 +235,16 @@ class Session:
         parts = {int(index): np.flatnonzero(indices == index) for index in np.unique(indices)}
         done = [self._run(batch[rows], index) for index, rows in parts.items()]
         back = np.argsort(np.concatenate(list(parts.values())))
+        tokens = [one.tokens for one in done if one.tokens is not None]
         return Outputs(
-            np.concatenate([one.maps for one in done])[back], np.concatenate([one.scores for one in done])[back]
+            np.concatenate([one.maps for one in done])[back],
+            np.concatenate([one.scores for one in done])[back],
+            np.concatenate(tokens)[back] if tokens else None,
         )
 
 
-def _reopen(folder: Path, device: str, mode: Mode, threads: int | None, size: tuple[int, int] | None) -> Session:
-    return Session(folder, device=device, mode=mode, threads=threads, size=size)
+def _reopen(folder: Path, choices: _Choices, references: References, noted: frozenset[str]) -> Session:
+    device, mode, threads, size = choices
+    session = Session(folder, device=device, mode=mode, threads=threads, size=size)
+    session.references, session._noted = references, noted
+    return session

@@ -233,7 +233,7 @@ def _decode(item: ImageFile | StoredScore, detector: Scorer, times: StepTimes) -
         with times.step("decode"):
             image = source.load()
         if isinstance(item, StoredScore):
-            raw = RawScore(read_map(item.map_path), item.score)
+            raw = RawScore(read_map(item.map_path), item.score, item.p_value)
             return Scored(source, image, raw, item.grid, time.perf_counter() - started, is_stored=True)
         with times.step("resize"):
             tensor = detector.prepare(image)

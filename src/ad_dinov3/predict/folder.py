@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ad_dinov3.predict.results import ResultsSink, Row, RunKey, run_key
 from ad_dinov3.predict.shards import ALL, Shard
 from ad_dinov3.predict.tables import TABLES, TableSink
 from ad_dinov3.predict.types import Outcome, Sink, StoredScore
+from ad_dinov3.references.conformal import VOID
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class FolderRun:
         method: what the method is called; empty: not said.
         title: the report's heading; None: the folder's name.
         shard: which part of the images this is.
+        promises: class name -> what is promised of false alarms there, in words.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
     """
 
@@ -50,6 +52,7 @@ class FolderRun:
     method: str = ""
     title: str | None = None
     shard: Shard = ALL
+    promises: Mapping[str, str] = field(default_factory=dict)
     truth: Callable[[Row], str | None] = lambda row: None
 
     @property
@@ -62,6 +65,7 @@ class FolderRun:
         """What the report says beside the images."""
         facts = [("Method", self.method)] if self.method else []
         facts.append(("Model", self.model_name))
+        facts += [(f"Promise for {name}", f"{words}. {VOID}") for name, words in self.promises.items()]
         title = self.title or self.folder.absolute().name
         return ReportText(title, self.options.rule.threshold, facts, self.truth)
 
@@ -145,6 +149,7 @@ def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, o
         "method": run.method,
         "model": run.model_name,
         "model_fingerprint": run.model_fingerprint,
+        "promises": dict(run.promises),
         "options": asdict(run.options),
         "outputs": asdict(run.outputs),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),

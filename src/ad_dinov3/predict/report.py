@@ -181,8 +181,12 @@ def _entry(row: Row, picture: Thumbnail | None, text: ReportText) -> Entry:
         link=quote(row.overlay) if row.overlay else None,
         photo=picture.photo if picture else None,
         patch_map=picture.patch_map if picture else None,
-        truth=text.truth(row),
+        truth=" · ".join(filter(None, (text.truth(row), _rarity(row)))) or None,
     )
+
+
+def _rarity(row: Row) -> str | None:
+    return None if row.p_value is None else f"1 good image in {round(1 / row.p_value)} looks as strange"
 
 
 def _note(region: Region, size: tuple[int, int]) -> Note:

@@ -43,6 +43,7 @@ class Row:
         error: why there is no result.
         key: digest of the file's version and of what decides map and score; equal keys need no second scoring.
         decision_key: digest of what was made of them; if it is equal too, nothing needs doing again.
+        p_value: share of good images that look at least as strange, where some have calibrated the model.
     """
 
     image: str
@@ -63,6 +64,7 @@ class Row:
     error: str | None = None
     key: str = ""
     decision_key: str = ""
+    p_value: float | None = None
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
@@ -129,6 +131,7 @@ def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
         decision="anomalous" if prediction.is_anomalous else "normal",
         score=round(prediction.score, 6),
         threshold=prediction.threshold,
+        p_value=None if prediction.p_value is None else round(prediction.p_value, 6),
         class_name=prediction.class_name,
         width=width,
         height=height,
@@ -183,7 +186,7 @@ class ResultsSink:
             return None
         path = self._folder / row.map
         same_format = row.map == self._outputs.map(item.name)
-        return StoredScore(item, path, row.score, row.grid) if same_format and path.is_file() else None
+        return StoredScore(item, path, row.score, row.grid, row.p_value) if same_format and path.is_file() else None
 
     def write(self, result: Result) -> None:
         """Append the row of a result."""

@@ -16,8 +16,8 @@ from ad_dinov3.predict.types import Failure, Result
 _PARQUET_ROWS = 1000
 
 CSV_COLUMNS = (
-    *("image", "decision", "score", "threshold", "class_name", "width", "height", "anomalous_area_px", "region_count"),
-    *("peak", "box", "seconds", "overlay", "map", "mask", "error", "path", "regions"),
+    *("image", "decision", "score", "threshold", "p_value", "class_name", "width", "height", "anomalous_area_px"),
+    *("region_count", "peak", "box", "seconds", "overlay", "map", "mask", "error", "path", "regions"),
 )
 
 
@@ -120,7 +120,8 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
             ("polygon", pa.list_(pa.list_(whole))),
         ]
     )
-    kinds = {"score": real, "threshold": real, "seconds": real, "regions": pa.list_(region), "grid": pa.list_(whole)}
+    kinds = {"regions": pa.list_(region), "grid": pa.list_(whole)}
+    kinds |= dict.fromkeys(("score", "threshold", "p_value", "seconds"), real)
     kinds |= dict.fromkeys(("width", "height", "anomalous_area_px"), whole)
     schema = pa.schema([(column, kinds.get(column, text)) for column in Row.__dataclass_fields__])
     with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:

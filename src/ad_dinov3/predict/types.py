@@ -94,12 +94,14 @@ class StoredScore:
         map_path: the anomaly map's file, at the image's own size.
         score: the image score in [0, 1].
         grid: (h, w) of the map as the model gave it.
+        p_value: share of good images that look at least as strange, where some have calibrated the model.
     """
 
     item: ImageFile
     map_path: Path
     score: float
     grid: tuple[int, int]
+    p_value: float | None = None
 
 
 class Sink(Protocol):

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta
+from scipy.special import betaincinv
 
 from ad_dinov3.errors import ConfigError
 
 CONFIDENCE = 0.95
 """With which the upper bound of a false-alarm rate is stated."""
+VOID = "The promise is void where the images to come differ from the good ones in camera, light or product."
 
 
 def p_value(calibration: ArrayLike, score: ArrayLike) -> float:
@@ -67,7 +68,7 @@ class Promise:
 
     def bound(self, confidence: float = CONFIDENCE) -> float:
         """What the false-alarm rate stays below with this confidence: a quantile of Beta(k, n + 1 - k)."""
-        return float(beta.ppf(confidence, self.rank, self.images + 1 - self.rank))
+        return float(betaincinv(self.rank, self.images + 1 - self.rank, confidence))
 
     def sentence(self) -> str:
         """What a person reads."""

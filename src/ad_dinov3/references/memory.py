@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +15,16 @@ from numpy.typing import NDArray
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.references.tokens import Floats
 
-MOST_REMEMBERED = 32
-"""Images whose tokens a memory keeps; further ones shape the subspace and calibrate."""
+MOST_TOKENS = 4096
+"""Tokens that a memory keeps for the nearest neighbour, a random share of each image's; all shape the subspace."""
 
 _FEW = 4
 _ENERGY, _ENERGY_OF_FEW = 0.99, 0.95
 _LARGEST_SHARE = 0.75  # of the dimensions that a subspace may have
-_ROWS = 2048  # query tokens at a time, so that a block of similarities stays in the cache's reach
+_ROWS = 2048  # query tokens at a time, which bounds the block of similarities
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subspace:
     """The affine subspace that holds most of the variance of some tokens.
 
@@ -46,7 +45,7 @@ class Subspace:
         return outside
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Moments:
     """Number, sum (D,) and sum of outer products (D, D) of some tokens, float64; they add and subtract."""
 
@@ -81,13 +80,13 @@ class Memory:
     """Tokens of normal images and their subspace.
 
     Attributes:
-        tokens: (n, T, D) unit comparison tokens of the remembered images.
+        bank: (D, M) unit comparison tokens as columns.
         subspace: of the tokens of all normal images.
         nearest_scale: median distance of a normal image's tokens to the nearest token of another normal image.
         residual_scale: median residual of a normal image's tokens in the subspace of the others.
     """
 
-    tokens: Floats
+    bank: Floats
     subspace: Subspace
     nearest_scale: float
     residual_scale: float
@@ -98,20 +97,16 @@ class Memory:
         Raises:
             ShapeError: the tokens have another width.
         """
-        if tokens.ndim != 2 or tokens.shape[1] != self.tokens.shape[2]:
-            raise ShapeError(f"expected tokens (T, {self.tokens.shape[2]}), got {tokens.shape}")
-        near = nearest(tokens, self._bank) / self.nearest_scale
+        if tokens.ndim != 2 or tokens.shape[1] != len(self.bank):
+            raise ShapeError(f"expected tokens (T, {len(self.bank)}), got {tokens.shape}")
+        near = nearest(tokens, self.bank) / self.nearest_scale
         far = (near + self.subspace.residual(tokens) / self.residual_scale) / 2
         return far.astype(np.float32, copy=False)
 
-    @cached_property
-    def _bank(self) -> Floats:
-        return np.ascontiguousarray(self.tokens.reshape(-1, self.tokens.shape[2]).T)
-
     def tensors(self) -> dict[str, NDArray[np.generic]]:
-        """Everything, as arrays; tokens in half precision, which moves a cosine by less than 1e-3."""
+        """Everything, as arrays; the bank in half precision, which moves a cosine by less than 1e-3."""
         return {
-            "tokens": self.tokens.astype(np.float16),
+            "bank": self.bank.astype(np.float16),
             "mean": self.subspace.mean,
             "basis": self.subspace.basis,
             "scales": np.array([self.nearest_scale, self.residual_scale], np.float64),
@@ -124,70 +119,65 @@ class Memory:
         Raises:
             ShapeError: an array is missing or the widths differ.
         """
-        if not {"tokens", "mean", "basis", "scales"} <= tensors.keys() or tensors["tokens"].ndim != 3:
-            raise ShapeError(f"expected tokens (n, T, D), mean, basis and scales, got {', '.join(sorted(tensors))}")
-        tokens, mean, basis = (tensors[key].astype(np.float32) for key in ("tokens", "mean", "basis"))
-        if mean.shape != tokens.shape[2:] or basis.shape[:1] != mean.shape or tensors["scales"].shape != (2,):
-            raise ShapeError(f"expected arrays of {tokens.shape[2]} channels, got {mean.shape} and {basis.shape}")
+        if not {"bank", "mean", "basis", "scales"} <= tensors.keys() or tensors["bank"].ndim != 2:
+            raise ShapeError(f"expected bank (D, M), mean, basis and scales, got {', '.join(sorted(tensors))}")
+        bank, mean, basis = (tensors[key].astype(np.float32) for key in ("bank", "mean", "basis"))
+        if mean.shape != bank.shape[:1] or basis.shape[:1] != mean.shape or tensors["scales"].shape != (2,):
+            raise ShapeError(f"expected arrays of {len(bank)} channels, got {mean.shape} and {basis.shape}")
         near, residual = (float(scale) for scale in tensors["scales"])
-        return cls(tokens, Subspace(mean, basis), near, residual)
+        return cls(bank, Subspace(mean, basis), near, residual)
 
 
-@dataclass(frozen=True, eq=False)
 class Remembered:
-    """A memory, and what each normal image is to a memory of the others.
-
-    Attributes:
-        memory: of all of them.
-        left_out: distances (n, T) of each normal image's tokens from the memory without it; None for a single image.
-    """
-
-    memory: Memory
-    left_out: Floats | None
-
-
-def remember(images: Sequence[Floats] | Floats, most: int = MOST_REMEMBERED) -> Remembered:
-    """A memory of normal images, with the leave-one-out distances that calibrate it.
+    """Normal images that a memory can be made of, with all of them or without one.
 
     Args:
-        images: (n, T, D) unit comparison tokens; may be a memory map.
-        most: images whose tokens are kept for the nearest neighbour, evenly spread; all enter the subspace.
+        images: unit comparison tokens (T, D) of each; T may differ.
 
     Raises:
         ConfigError: there are no images.
     """
-    if not len(images):
-        raise ConfigError("no normal images to remember")
-    kept = np.unique(np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int))
-    bank = np.stack([np.asarray(images[index], np.float32) for index in kept])
-    moments = [Moments.of(np.asarray(image, np.float32)) for image in images]
-    whole = sum(moments[1:], moments[0])
-    energy = _ENERGY if len(images) >= _FEW else _ENERGY_OF_FEW
-    subspace = whole.subspace(energy)
-    if len(images) == 1:
-        return Remembered(_single(bank, subspace), None)
-    near, rest = [], []
-    for index, image in enumerate(images):
-        tokens = np.asarray(image, np.float32)
-        others = bank[kept != index]
-        near.append(nearest(tokens, np.ascontiguousarray(others.reshape(-1, bank.shape[2]).T)))
-        rest.append((whole - moments[index]).subspace(energy).residual(tokens))
-    scales = [max(float(np.median(part)), 1e-6) for part in (near, rest)]
-    memory = Memory(bank, subspace, scales[0], scales[1])
-    left_out = (np.stack(near) / scales[0] + np.stack(rest) / scales[1]) / 2
-    return Remembered(memory, left_out.astype(np.float32))
 
+    def __init__(self, images: Sequence[Floats], most_tokens: int = MOST_TOKENS) -> None:
+        if not images:
+            raise ConfigError("there are no normal images to remember")
+        self._images = [np.asarray(image, np.float32) for image in images]
+        if len(images) == 1:  # its halves, every other token, stand in for two images
+            self._images = [self._images[0][::2], self._images[0][1::2]]
+        share = max(1, most_tokens // len(self._images))
+        # half precision, as a memory is saved
+        self._kept = [_some(image, share).astype(np.float16).astype(np.float32) for image in self._images]
+        self._moments = [Moments.of(image) for image in self._images]
+        self._whole = sum(self._moments[1:], self._moments[0])
+        self._energy = _ENERGY if len(images) >= _FEW else _ENERGY_OF_FEW
+        left_out = [self._parts(index) for index in range(len(self._images))]
+        self._scales = [max(float(np.median(np.concatenate(part))), 1e-6) for part in zip(*left_out, strict=True)]
+        self.left_out = [(near / self._scales[0] + rest / self._scales[1]) / 2 for near, rest in left_out]
+        """Distances (T,) of each image's tokens from the memory without it; of a single image those of its halves."""
 
-def _single(bank: Floats, subspace: Subspace) -> Memory:
-    """A memory of one image, whose scales are those of its two halves to each other, every other token."""
-    tokens = bank[0]
-    even, odd = tokens[::2], tokens[1::2]
-    near = np.median(nearest(even, np.ascontiguousarray(odd.T)))
-    rest = np.median(Moments.of(odd).subspace(_ENERGY_OF_FEW).residual(even))
-    return Memory(bank, subspace, max(float(near), 1e-6), max(float(rest), 1e-6))
+    def memory(self, without: int | None = None) -> Memory:
+        """A memory of all images, or of all but one."""
+        moments = self._whole if without is None else self._whole - self._moments[without]
+        return Memory(self._bank(without), moments.subspace(self._energy), self._scales[0], self._scales[1])
+
+    def _bank(self, without: int | None) -> Floats:
+        kept = [tokens for index, tokens in enumerate(self._kept) if index != without]
+        return np.ascontiguousarray(np.concatenate(kept).T)
+
+    def _parts(self, index: int) -> tuple[Floats, Floats]:
+        """Nearest distances and residuals of an image's tokens among the others'."""
+        subspace = (self._whole - self._moments[index]).subspace(self._energy)
+        return nearest(self._images[index], self._bank(index)), subspace.residual(self._images[index])
 
 
 def nearest(tokens: Floats, bank: Floats) -> Floats:
     """1 minus the largest cosine of unit tokens (T, D) to the columns of a bank (D, M): (T,), in [0, 2]."""
     found = [(tokens[start : start + _ROWS] @ bank).max(axis=1) for start in range(0, len(tokens), _ROWS)]
     return np.asarray(np.maximum(1 - np.concatenate(found), 0), np.float32)
+
+
+def _some(tokens: Floats, count: int) -> Floats:
+    """A random choice of tokens (T, D) that depends on their number alone."""
+    if len(tokens) <= count:
+        return tokens
+    return tokens[np.sort(np.random.default_rng(len(tokens)).permutation(len(tokens))[:count])]

@@ -11,6 +11,10 @@ from ad_dinov3.errors import ShapeError
 
 NEIGHBOURHOODS = (1, 3, 5)
 """Sides, in cells, of the windows whose means are averaged (MuSc, ICLR 2024, compares each of them on its own)."""
+MOST_CELLS = 40
+"""Of a side of the grid that is compared; finer grids are averaged down, since the work grows with the fourth power."""
+TOKEN_LENGTH = 128
+"""Of a comparison token; longer ones are projected."""
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +24,7 @@ def comparison_tokens(
     neighbourhoods: Sequence[int] = NEIGHBOURHOODS,
     projection: Floats | None = None,
 ) -> Floats:
-    """One unit vector per cell: stages L2-normalised, joined, averaged over neighbourhoods, L2-normalised.
+    """One unit vector per cell: stages L2-normalised, joined, averaged over cells and neighbourhoods, L2-normalised.
 
     The mean of a window that sticks out of the grid is that of its cells inside. Means and projection are linear and
     change places at will, so the projection, which makes tokens short, comes first.
@@ -31,7 +35,7 @@ def comparison_tokens(
         projection: (sum of C_l, D); None leaves the tokens as long as they are.
 
     Returns:
-        (..., h, w, D) float32 of length 1; a cell whose tokens are all 0 stays 0.
+        (..., h', w', D) float32 of length 1, h' and w' at most ``MOST_CELLS``; cells whose tokens are all 0 stay 0.
 
     Raises:
         ShapeError: no stages, stages on different grids, or a projection of another width.
@@ -43,6 +47,7 @@ def comparison_tokens(
         if projection.shape[:1] != joined.shape[-1:]:
             raise ShapeError(f"expected a projection of {joined.shape[-1]} channels, got {projection.shape}")
         joined = joined @ projection
+    joined = coarser(joined, coarsening(joined.shape[-3:-1]))
     return unit(sum((window_mean(joined, side) for side in neighbourhoods), np.zeros((), np.float32)))
 
 
@@ -67,6 +72,23 @@ def window_mean(tokens: Floats, side: int) -> Floats:
     return tokens
 
 
+def coarsening(grid: tuple[int, ...]) -> int:
+    """How many cells of a grid (h, w) a side of a new cell covers, so that there are at most ``MOST_CELLS`` a side."""
+    return -(-max(grid) // MOST_CELLS)
+
+
+def coarser(tokens: Floats, factor: int) -> Floats:
+    """Means of (..., h, w, C) over ``factor`` x ``factor`` cells; what is left over at the ends makes smaller ones."""
+    if factor == 1:
+        return tokens
+    for axis in (-3, -2):
+        starts = np.arange(0, tokens.shape[axis], factor)
+        sizes = np.diff(np.append(starts, tokens.shape[axis])).astype(np.float32)
+        sums = np.add.reduceat(tokens, starts, axis=axis)
+        tokens = (sums / sizes.reshape(-1, *[1] * (-axis - 1))).astype(np.float32, copy=False)
+    return tokens
+
+
 def _line_mean(tokens: Floats, reach: int, axis: int) -> Floats:
     """Mean over ``reach`` cells to either side along an axis."""
     length = tokens.shape[axis]
@@ -82,7 +104,7 @@ def _line_mean(tokens: Floats, reach: int, axis: int) -> Floats:
     return np.moveaxis(total, 0, axis)
 
 
-def seeded_projection(width: int, length: int, seed: int = 0) -> Floats | None:
+def seeded_projection(width: int, length: int = TOKEN_LENGTH, seed: int = 0) -> Floats | None:
     """Columns (width, length) of a random orthonormal matrix; None where tokens of ``width`` are short enough.
 
     Cosines of projected tokens are those of the tokens within about 1 / sqrt(length).
