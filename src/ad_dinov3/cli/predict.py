@@ -220,13 +220,16 @@ def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFil
         ConfigError: none of the sources is there.
     """
     from ad_dinov3.data.decode import IMAGE_SUFFIXES
+    from ad_dinov3.data.remote import is_uri
     from ad_dinov3.data.streams import find_images
 
     def countable(source: str) -> bool:
         path = Path(source)
         return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
 
-    if not any(source == "-" or glob.has_magic(source) or Path(source).exists() for source in sources):
+    if not any(
+        source == "-" or is_uri(source) or glob.has_magic(source) or Path(source).exists() for source in sources
+    ):
         raise ConfigError(f"there is nothing to score: no such file or folder: {', '.join(sources)}")
     found = (item for item in find_images(sources) if part.holds(item.name))
     if not all(map(countable, sources)):

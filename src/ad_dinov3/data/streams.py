@@ -11,7 +11,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_bytes, decode_image
+from ad_dinov3.data.image_list import is_image_list, read_image_list
 from ad_dinov3.data.pairing import natural_key
+from ad_dinov3.data.remote import Version, is_uri, list_images, read_bytes, redacted, remote_version, uri_path
 from ad_dinov3.errors import ImageError, MissingExtraError
 from ad_dinov3.files import utf8
 
@@ -39,6 +41,8 @@ class ImageFile:
         frame: the pixels (H, W, 3) uint8 of a video's frame.
         class_name: what it shows, for the prompts; None: what the run says.
         data: the file's content, if it is in memory.
+        uri: where the file is, if it is not on a disk; ``path`` is for people then.
+        listed: the version of that file, if a listing gave it.
     """
 
     path: Path
@@ -47,20 +51,26 @@ class ImageFile:
     frame: NDArray[np.uint8] | None = None
     class_name: str | None = None
     data: bytes | None = field(default=None, repr=False)
+    uri: str | None = field(default=None, repr=False)
+    listed: Version | None = None
 
     @property
     def where(self) -> str:
-        """Where it lies, for people."""
-        return str(self.path)
+        """Where it is, for people: an address is without logins and signatures."""
+        return str(self.path) if self.uri is None else redacted(self.uri)
 
     def version(self) -> tuple[object, ...]:
         """Another one if the content may have changed.
 
         Raises:
             OSError: the file cannot be asked.
+            ImageError: neither can the store.
         """
         if self.data is not None:
             return (hashlib.sha256(self.data).hexdigest(),)
+        if self.uri is not None:
+            version = self.listed if self.listed and self.listed.stamp else remote_version(self.uri)
+            return version.size, version.stamp
         stat = self.path.stat()
         return stat.st_size, stat.st_mtime_ns
 
@@ -72,6 +82,8 @@ class ImageFile:
         """
         if self.problem is not None:
             raise ImageError(self.path, self.problem)
+        if self.uri is not None:
+            return decode_bytes(read_bytes(self.uri, self.listed), self.path)
         if self.data is not None:
             return decode_bytes(self.data, self.path)
         return decode_image(self.path) if self.frame is None else self.frame
@@ -82,22 +94,24 @@ def find_images(sources: Sequence[str], stdin: TextIO | None = None) -> Iterator
 
     A source is a file (whatever its suffix), a folder (images by suffix; hidden entries are skipped, and so is
     ``ground_truth`` beside ``test``, where data sets keep their masks), a pattern with ``*``, ``?`` or ``[``, a video,
-    or ``-`` for one source per line of ``stdin``.
+    a URI of such a file or folder (s3, gs, az, http, https), a list of images (``.csv``, ``.jsonl``, ``.parquet``), or
+    ``-`` for one source per line of ``stdin``.
 
     Raises:
-        MissingExtraError: a video is named and PyAV is not installed.
+        DataError: a URI cannot be listed, or a list of images cannot be read.
+        MissingExtraError: a package for videos, for a URI's scheme or for Parquet is not installed.
     """
-    seen: set[Path] = set()
+    seen: set[Path | str] = set()
     names: set[str] = set()
     for item in _expand(sources, sys.stdin if stdin is None else stdin):
         if item.frame is None:
-            where = item.path.absolute()
+            where = item.uri or item.path.absolute()
             if where in seen:
                 continue
             seen.add(where)
         name = _unique(item, names)
         names.add(name)
-        yield ImageFile(item.path, name, item.problem, item.frame)
+        yield replace(item, name=name)
 
 
 def _unique(item: ImageFile, names: set[str]) -> str:
@@ -117,6 +131,12 @@ def _expand(sources: Sequence[str], stdin: TextIO | None) -> Iterator[ImageFile]
                 if line.strip():
                     yield from _expand([line.rstrip("\r\n")], None)
             continue
+        if is_image_list(source):
+            yield from _listed(source)
+            continue
+        if is_uri(source):
+            yield from (_remote(file.uri, file.name, file.version) for file in list_images(source))
+            continue
         path = Path(source)
         if glob.has_magic(source) and not os.path.lexists(source):
             matches = sorted(glob.glob(source, recursive=True), key=natural_key)
@@ -126,6 +146,21 @@ def _expand(sources: Sequence[str], stdin: TextIO | None) -> Iterator[ImageFile]
                 yield from _one(Path(match))
         else:
             yield from _one(path)
+
+
+def _listed(source: str) -> Iterator[ImageFile]:
+    """The images of a list; their names are their whole places, as they may come from many folders."""
+    for place, class_name in read_image_list(source):
+        if is_uri(place):
+            yield replace(_remote(place, str(uri_path(place)), None), class_name=class_name)
+        else:
+            path = Path(place)
+            name = "/".join(part for part in path.parts if part not in (path.anchor, ".."))
+            yield ImageFile(path, name, class_name=class_name)
+
+
+def _remote(uri: str, name: str, version: Version | None) -> ImageFile:
+    return ImageFile(Path(uri_path(uri)), name, uri=uri, listed=version)
 
 
 def _one(path: Path) -> Iterator[ImageFile]:

@@ -122,7 +122,7 @@ def score_into_folder(
 
     def to_do() -> Iterator[ImageFile | StoredScore]:
         for item in items:
-            if home in item.path.absolute().parents:
+            if item.uri is None and home in item.path.absolute().parents:
                 continue
             earlier["images"] += 1
             row = results.finished(item)

@@ -110,7 +110,8 @@ class RunKey:
             version = item.version()
         except (OSError, ImageError):
             return ""
-        return digest(item.name, *version, self.scores)
+        named = () if item.class_name is None else (item.class_name,)
+        return digest(item.name, *version, self.scores, *named)
 
 
 def run_key(fingerprint: str, options: DriveOptions, outputs: Outputs) -> RunKey:

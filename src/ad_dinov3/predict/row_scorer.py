@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+from ad_dinov3.data.remote import is_uri, uri_path
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.opening import ModelSpec, look_through
@@ -139,6 +140,8 @@ def as_item(image: str | Path | bytes | ImageFile, place: int) -> ImageFile:
         return image
     if isinstance(image, bytes):
         return ImageFile(Path(f"image {place}"), f"image {place}", data=image)
+    if is_uri(str(image)):
+        return ImageFile(Path(uri_path(str(image))), str(uri_path(str(image))), uri=str(image))
     path = Path(image)
     return ImageFile(path, "/".join(part for part in path.parts if part not in (path.anchor, "..")))
 
