@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -124,6 +124,32 @@ ShardText = Annotated[
         help="I/N does one of N parts of the images, 0/N to (N-1)/N, by the hash of their names. auto, or auto/N, does "
         "the part of this task of a SLURM array, a Kubernetes Indexed Job or an AWS Batch array.",
         metavar="I/N",
+        rich_help_panel=RUNNING,
+    ),
+]
+Engine = Annotated[
+    Literal["here", "ray"],
+    typer.Option(help="Images are scored in this process, or on a Ray cluster (extra ray).", rich_help_panel=RUNNING),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="The Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT. By default one is started on this machine.",
+        metavar="WHERE",
+        rich_help_panel=RUNNING,
+    ),
+]
+Actors = Annotated[
+    int | None,
+    typer.Option(min=1, help="The largest number of Ray actors.", metavar="N", rich_help_panel=RUNNING),
+]
+GpusPerActor = Annotated[
+    float,
+    typer.Option(
+        "--num-gpus-per-actor",
+        min=0,
+        help="The number of GPUs of a Ray actor; 0.5 lets two share one.",
+        metavar="N",
         rich_help_panel=RUNNING,
     ),
 ]

@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -23,9 +24,13 @@ from ad_dinov3.cli.options import (
     IMAGES,
     OUTPUT,
     RUNNING,
+    Actors,
+    Address,
     AnyDevice,
     AnyModel,
     BatchSize,
+    Engine,
+    GpusPerActor,
     KeepAspect,
     Method,
     Normals,
@@ -158,6 +163,10 @@ def predict(
         ),
     ] = False,
     shard: ShardText = "0/1",
+    engine: Engine = "here",
+    address: Address = None,
+    actors: Actors = None,
+    gpus: GpusPerActor = 0,
     offline: Offline = False,
     profile: Annotated[
         bool,
@@ -169,11 +178,17 @@ def predict(
     The output folder gets overlays, maps, masks, results.jsonl, results.csv and report.html. A second run over the same
     images goes on where the first one stopped; with another threshold it decides on the maps that are there.
 
-    Exit codes: 0 all done, 2 wrong usage, 3 some images failed (they are listed), 130 interrupted.
+    Exit codes: 0 all done, 2 wrong usage, 3 some images failed (they are listed), 4 a cluster lost
+    images (they are listed), 130 interrupted.
     """
     from ad_dinov3.data.normals import find_normals
-    from ad_dinov3.infer.opening import check_method, load, look_through, method_title, remember_all
+    from ad_dinov3.infer.decide import DecisionRule
+    from ad_dinov3.infer.opening import CarriedModel, ModelSpec, check_method, look_through, method_title, remember_all
     from ad_dinov3.infer.views import View
+    from ad_dinov3.predict.cluster import Cluster, score_on_cluster
+    from ad_dinov3.predict.drive import DriveOptions
+    from ad_dinov3.predict.folder import FolderRun, score_into_folder
+    from ad_dinov3.predict.outputs import Outputs
     from ad_dinov3.predict.shards import read_shard
 
     console = Console()
@@ -182,15 +197,10 @@ def predict(
     items, total = _list_images(sources, part)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     with console.status("loading the model"):
-        from ad_dinov3.infer.decide import DecisionRule
-        from ad_dinov3.predict.drive import DriveOptions
-        from ad_dinov3.predict.folder import FolderRun, score_into_folder
-        from ad_dinov3.predict.outputs import Outputs
-
-        detector = load(model, method=method, weights=weights, device=device, offline=offline)
-        view = View(tile, overlap, keep_aspect)
-        remember_all(detector, found, view)
-        viewed = look_through(detector, view)
+        spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
+        detector = (spec if engine == "here" else replace(spec, device="cpu")).open()
+        remember_all(detector, found, spec.view)
+        viewed = look_through(detector, spec.view)
     print_promises(console, detector.promises)
     rule = DecisionRule(detector.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
@@ -199,18 +209,22 @@ def predict(
         model_fingerprint=viewed.fingerprint,
         options=DriveOptions(class_name, rule, batch_size, class_from_folder=class_from_folder),
         outputs=Outputs(overlays, masks, maps),
-        tables=("csv", *["coco"] * coco, *["parquet"] * parquet),
+        tables=("csv", *["coco"] * coco, *["parquet"] * (parquet or engine == "ray")),
         overwrite=overwrite,
         method=method_title(detector),
         shard=part,
         promises=detector.promises,
     )
     with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
-        summary = score_into_folder(items, viewed.scorer, run, on_outcome, should_stop)
+        if engine == "here":
+            summary = score_into_folder(items, viewed.scorer, run, on_outcome, should_stop)
+        else:
+            away = CarriedModel(detector, spec.view) if found else spec
+            summary = score_on_cluster(items, away, run, Cluster(address, actors, gpus=gpus), on_outcome, should_stop)
     print_summary(console, summary, run, sources)
     if profile:
         print_profile(console, summary.run)
-    raise typer.Exit(summary.run.exit_code)
+    raise typer.Exit(summary.exit_code)
 
 
 def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFile], int | None]:
@@ -294,6 +308,11 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
     if counts := by_folder_names(read_rows(run.folder)):
         console.print(f"by folder names: {counts}", highlight=False)
     print_worst(console, run.folder)
+    if summary.missing:
+        console.print(
+            f"{len(summary.missing):,} images came to no end, see {run.folder / 'missing.txt'}", style="bold red"
+        )
+        console.print(f"{summary.trouble or 'the cluster lost them'}; run again to go on", markup=False)
     print_failures(console, done.failures)
     console.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
 

@@ -44,6 +44,18 @@ class ModelSpec:
         return load(self.model, method=self.method, weights=self.weights, device=self.device, offline=self.offline)
 
 
+@dataclass(frozen=True)
+class CarriedModel:
+    """In the place of a `ModelSpec`: a model that is open already and travels whole, with the normals it remembers."""
+
+    model: Detector | Session
+    view: View = View()
+
+    def open(self) -> Detector | Session:
+        """The model itself."""
+        return self.model
+
+
 def load(
     model: str | Path = EMBEDDED,
     *,

@@ -79,17 +79,26 @@ class FolderSummary:
         earlier_anomalous: images that an earlier run had called anomalous, with the same settings.
         earlier_normal: images that an earlier run had called normal, with the same settings.
         redecided: images of this run whose map and score an earlier run had written.
+        missing: images that were listed and came to no end, neither scored nor failed; a cluster may lose some.
+        trouble: why, if the cluster said so.
     """
 
     run: RunSummary
     earlier_anomalous: int
     earlier_normal: int
     redecided: int = 0
+    missing: tuple[str, ...] = ()
+    trouble: str = ""
 
     @property
     def skipped(self) -> int:
         """Number of images that an earlier run had done."""
         return self.earlier_anomalous + self.earlier_normal
+
+    @property
+    def exit_code(self) -> int:
+        """The process's exit code: 4 if images are missing, else the run's."""
+        return 4 if self.missing else self.run.exit_code
 
 
 def score_into_folder(
@@ -109,37 +118,65 @@ def score_into_folder(
         DataError: the folder's results.jsonl is of another kind, or the disk is full.
         MissingExtraError: Parquet is wanted and pyarrow is not installed; said before anything is scored.
     """
-    if "parquet" in run.tables:
-        name, write_parquet = TABLES["parquet"]
-        write_parquet(run.folder / name, iter(()))
-    if run.overwrite:
-        for name in ("results.jsonl", ".thumbnails.jsonl"):
-            (run.folder / name).unlink(missing_ok=True)
-    results, thumbnails = ResultsSink(run.folder, run.key, run.outputs), ThumbnailSink(run.folder)
-    (run.folder / "run.json").unlink(missing_ok=True)  # it stands for a run that came to its end
-    home = run.folder.absolute() if run.shard.count == 1 else run.folder.absolute().parent
-    earlier: Counter[str] = Counter()
+    folder = RunFolder(run, on_outcome)
+    sinks = [FileSink(run.folder, run.outputs), *folder.sinks]
+    summary = drive(folder.to_do(items), detector, sinks, run.options, on_outcome, should_stop)
+    return folder.finish(summary)
 
-    def to_do() -> Iterator[ImageFile | StoredScore]:
+
+class RunFolder:
+    """An output folder while a run goes on: what earlier runs have done, and what takes this run's results.
+
+    Args:
+        run: what to write.
+        on_outcome: told of each image that an earlier run has done.
+
+    Attributes:
+        results: the sink of rows.
+        thumbnails: the sink of the report's pictures.
+        sinks: these two, and those of tables and report, in the order in which they are closed.
+    """
+
+    def __init__(self, run: FolderRun, on_outcome: Callable[[Outcome], None]) -> None:
+        self.run = run
+        self._on_outcome = on_outcome
+        self._counts: Counter[str] = Counter()
+        if "parquet" in run.tables:
+            name, write_parquet = TABLES["parquet"]
+            write_parquet(run.folder / name, iter(()))
+        if run.overwrite:
+            for name in ("results.jsonl", ".thumbnails.jsonl"):
+                (run.folder / name).unlink(missing_ok=True)
+        self.results, self.thumbnails = ResultsSink(run.folder, run.key, run.outputs), ThumbnailSink(run.folder)
+        (run.folder / "run.json").unlink(missing_ok=True)  # it stands for a run that came to its end
+        tables = [TableSink(run.folder, table, self.results.rows) for table in run.tables]
+        report = ReportSink(run.folder, self.results.rows, self.thumbnails.get, run.report_text)
+        self.sinks: list[Sink] = [self.thumbnails, self.results, *tables, report]
+
+    def to_do(self, items: Iterable[ImageFile]) -> Iterator[ImageFile | StoredScore]:
+        """The items that no earlier run has done, with the scores that one has written."""
+        folder = self.run.folder.absolute()
+        home = folder if self.run.shard.count == 1 else folder.parent
         for item in items:
             if item.uri is None and home in item.path.absolute().parents:
                 continue
-            earlier["images"] += 1
-            row = results.finished(item)
+            self._counts["images"] += 1
+            row = self.results.finished(item)
             if row is not None:
-                earlier[row.decision] += 1
-                on_outcome(Outcome(item, row.decision, is_new=False))
+                self._counts[row.decision] += 1
+                self._on_outcome(Outcome(item, row.decision, is_new=False))
             else:
-                stored = results.stored(item)
-                earlier["stored"] += stored is not None
+                stored = self.results.stored(item)
+                self._counts["stored"] += stored is not None
                 yield stored or item
 
-    sinks: list[Sink] = [FileSink(run.folder, run.outputs), thumbnails, results]
-    sinks += [TableSink(run.folder, table, results.rows) for table in run.tables]
-    sinks.append(ReportSink(run.folder, results.rows, thumbnails.get, run.report_text))
-    summary = drive(to_do(), detector, sinks, run.options, on_outcome, should_stop)
-    write_text(run.folder / "run.json", json.dumps(_provenance(run, summary, earlier["images"]), indent=2))
-    return FolderSummary(summary, earlier["anomalous"], earlier["normal"], earlier["stored"])
+    def finish(self, summary: RunSummary, missing: tuple[str, ...] = (), trouble: str = "") -> FolderSummary:
+        """Write run.json when all sinks are closed, unless images are missing: it stands for a whole run."""
+        counts = self._counts
+        if not missing:
+            facts = _provenance(self.run, summary, counts["images"])
+            write_text(self.run.folder / "run.json", json.dumps(facts, indent=2))
+        return FolderSummary(summary, counts["anomalous"], counts["normal"], counts["stored"], missing, trouble)
 
 
 def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, object]:

@@ -54,7 +54,11 @@ class ThumbnailSink:
         """Keep one image's thumbnail, unless an earlier run has kept it of the same map."""
         scored = result.scored
         if not (scored.is_stored and self._journal.get(scored.item.name)):
-            self._journal.append(make_thumbnail(scored.item.name, scored.image, scored.raw.patch_map))
+            self.append(make_thumbnail(scored.item.name, scored.image, scored.raw.patch_map))
+
+    def append(self, thumbnail: Thumbnail) -> None:
+        """Keep a thumbnail that was made elsewhere."""
+        self._journal.append(thumbnail)
 
     def fail(self, failure: Failure) -> None:
         """A failed image has no picture."""
@@ -66,6 +70,24 @@ class ThumbnailSink:
     def close(self) -> None:
         """Drop replaced thumbnails."""
         self._journal.close()
+
+
+class WorstRows:
+    """Tells which rows may be among the worst that a report shows, so that other pictures need not be kept."""
+
+    def __init__(self) -> None:
+        self._worst: list[tuple[float, float, int]] = []
+
+    def see(self, row: Row) -> bool:
+        """Whether a row is among the worst so far."""
+        if row.decision == "failed":
+            return False
+        score, peak, area = _worst_first(row)
+        rank = (-score, -peak, -area)
+        if len(self._worst) < MAX_PICTURES:
+            heapq.heappush(self._worst, rank)
+            return True
+        return heapq.heappushpop(self._worst, rank) < rank
 
 
 def make_thumbnail(name: str, image: NDArray[np.uint8], patch_map: NDArray[np.float32]) -> Thumbnail:

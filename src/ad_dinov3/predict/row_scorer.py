@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ad_dinov3.data.remote import is_uri, uri_path
 from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.errors import DataError
 from ad_dinov3.infer.decide import DecisionRule
-from ad_dinov3.infer.opening import ModelSpec, look_through
+from ad_dinov3.infer.opening import CarriedModel, ModelSpec, look_through
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, judge, stream
 from ad_dinov3.predict.outputs import FileSink, Outputs
@@ -38,7 +39,7 @@ class RowScorer:
     has this package and sees the model and the images under the same names.
 
     Args:
-        model: the model and its view.
+        model: the model and its view, by name, or carried along.
         options: how to decide and to drive; None: `DriveOptions` with the model's own threshold.
         folder: where each image's files go; the same for all processes that share a run.
         outputs: which files that are; none without a folder.
@@ -46,7 +47,7 @@ class RowScorer:
 
     def __init__(
         self,
-        model: ModelSpec | None = None,
+        model: ModelSpec | CarriedModel | None = None,
         options: DriveOptions | None = None,
         folder: Path | None = None,
         outputs: Outputs = NO_FILES,
@@ -88,8 +89,9 @@ class RowScorer:
                 done += 1
         except Exception as error:
             rest = waiting[done:]
-            if len(rest) == 1:
-                yield Answer(failed_row(Failure(_source(rest[0]), str(error) or type(error).__name__, "score")), None)
+            if len(rest) == 1 or isinstance(error, DataError):  # DataError: nothing can be written
+                reason = str(error) or type(error).__name__
+                yield from (Answer(failed_row(Failure(_source(item), reason, "score")), None) for item in rest)
                 return
             if self._open and type(error).__name__ in _OUT_OF_MEMORY:
                 smaller = max(1, min(self._open.options.batch_size, len(rest)) // 2)

@@ -1,0 +1,245 @@
+"""The images of a run on a Ray cluster: actors read, decode, score and write files; rows come back to the same folder.
+
+    to do -> blocks of items -> actors (RowScorer) -> blocks of rows -> results.jsonl, tables, report
+
+Ray Data keeps the actors busy, restarts dead ones and gives their blocks to others. A block that is done twice writes
+the same files again, and its rows replace themselves, so that nothing is there twice; what did not come back is listed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter
+
+from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
+from ad_dinov3.files import write_text
+from ad_dinov3.infer.opening import CarriedModel, ModelSpec
+from ad_dinov3.predict.drive import RunSummary
+from ad_dinov3.predict.folder import FolderRun, FolderSummary, RunFolder
+from ad_dinov3.predict.report import Thumbnail, WorstRows
+from ad_dinov3.predict.results import Row
+from ad_dinov3.predict.row_scorer import RowScorer
+from ad_dinov3.predict.types import Failure, Outcome, StoredScore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_ROW, _THUMBNAIL = TypeAdapter(Row), TypeAdapter(Thumbnail)
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # no calls home, no C++ lines in the bar
+_WORDS = 500  # of a cluster's error that people are shown, in characters
+_INIT_DEATHS = 3  # of an actor that runs out of memory while it opens the model, before the job ends
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where a run's actors live, and what each may have.
+
+    Attributes:
+        address: of a Ray cluster, ``auto`` for the one of this machine; None: one of this process's own.
+        actors: at most this many; None: as many as the cluster has CPUs, or GPUs, for.
+        cpus: of one actor, and its number of threads.
+        gpus: of one actor.
+        block: images that are handed out at once, and done again if their actor dies.
+    """
+
+    address: str | None = None
+    actors: int | None = None
+    cpus: float = 1.0
+    gpus: float = 0.0
+    block: int = 64
+
+
+def score_on_cluster(
+    items: Iterable[ImageFile],
+    model: ModelSpec | CarriedModel,
+    run: FolderRun,
+    cluster: Cluster,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> FolderSummary:
+    """As `folder.score_into_folder`, with the same rows, files and resume, on a cluster.
+
+    Images, model and output folder must be there under the same names on every node. When the run ends, each image that
+    was listed has its row, scored or failed; the names of the others are in ``FolderSummary.missing`` and in
+    ``missing.txt`` of the folder.
+
+    Raises:
+        DataError: the folder's results.jsonl is of another kind.
+        ConfigError: there is no such cluster, or a video is among the items.
+        MissingExtraError: Ray is not installed.
+    """
+    started = time.perf_counter()
+    folder = RunFolder(run, on_outcome)
+    tally, waiting = _Tally(folder, on_outcome, started), set[str]()
+    trouble = ""
+    try:
+        tables = list(_tables(folder.to_do(items), waiting, cluster.block))
+        if tables:
+            scorer = RowScorer(model, run.options, run.folder, run.outputs)
+            with _connected(cluster), closing(_blocks(tables, scorer, cluster)) as blocks:
+                for block in blocks:
+                    waiting -= tally.take(block)
+                    if should_stop():
+                        break
+    except AdDinoError:
+        raise
+    except Exception as error:  # of the cluster; what it has done is kept, and the rest is listed
+        trouble = " ".join(f"{type(error).__name__}: {error}".split())[:_WORDS]
+    finally:
+        for sink in folder.sinks:
+            sink.close()
+    missing = () if should_stop() else tuple(sorted(waiting))
+    _note(run.folder / "missing.txt", missing)
+    return folder.finish(tally.summary(should_stop()), missing, trouble)
+
+
+class _Actor:
+    """What Ray runs: a scorer that opens its model when the actor starts."""
+
+    def __init__(self, scorer: RowScorer) -> None:
+        scorer.open()
+        self._scorer = scorer
+        self._worst = WorstRows()
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        """The rows of a block of items, and the pictures that a report may show."""
+        import pyarrow as pa
+
+        rows, pictures = [], []
+        for answer in self._scorer.answers(map(pickle.loads, block["item"].to_pylist())):
+            rows.append(_ROW.dump_json(answer.row))
+            shown = answer.thumbnail if self._worst.see(answer.row) else None
+            pictures.append(_THUMBNAIL.dump_json(shown) if shown else None)
+        return pa.table({"row": pa.array(rows, pa.binary()), "picture": pa.array(pictures, pa.binary())})
+
+
+class _Tally:
+    """Takes blocks of rows into the folder, and counts."""
+
+    def __init__(self, folder: RunFolder, on_outcome: Callable[[Outcome], None], started: float) -> None:
+        self._folder, self._on_outcome = folder, on_outcome
+        self._counts: Counter[str] = Counter()
+        self._failures: list[Failure] = []
+        self._worst = WorstRows()
+        self._started = started
+        self._first: float | None = None
+
+    def take(self, block: pa.Table) -> set[str]:
+        """Keep the rows of a block; the names of its images."""
+        self._first = self._first or time.perf_counter()
+        names = set()
+        for line, picture in zip(block["row"].to_pylist(), block["picture"].to_pylist(), strict=True):
+            row = _ROW.validate_json(line)
+            item = ImageFile(Path(row.path), row.image)
+            if picture is not None and self._worst.see(row):
+                self._folder.thumbnails.append(_THUMBNAIL.validate_json(picture))
+            self._folder.results.append(row)
+            if row.decision == "failed":
+                self._failures.append(Failure(item, row.error or ""))
+            self._counts[row.decision] += 1
+            self._on_outcome(Outcome(item, row.decision))
+            names.add(row.image)
+        return names
+
+    def summary(self, interrupted: bool) -> RunSummary:
+        """Counts and seconds: until the first block came back, and from there on."""
+        now = time.perf_counter()
+        first = self._first or now
+        seconds = {"until the first block": first - self._started, "all other blocks": now - first}
+        counts = self._counts
+        failures = tuple(self._failures)
+        return RunSummary(counts["anomalous"], counts["normal"], failures, now - self._started, interrupted, seconds)
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[None]:
+    """A connection to the cluster, unless this process has one already."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingExtraError("ray", "ray") from error
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    if ray.is_initialized():
+        yield
+        return
+    where = cluster.address or "local"
+    try:
+        ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"no Ray cluster at {where}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _tables(items: Iterable[ImageFile | StoredScore], waiting: set[str], size: int) -> Iterator[pa.Table]:
+    """The items in blocks, their names noted in ``waiting``."""
+    import pyarrow as pa
+
+    remaining = iter(items)
+    while block := list(islice(remaining, size)):
+        for one in block:
+            item = one.item if isinstance(one, StoredScore) else one
+            if item.frame is not None:
+                raise ConfigError(f"{item.where}: a video is scored on one machine; omit --engine ray")
+            waiting.add(item.name)
+        yield pa.table({"item": pa.array([pickle.dumps(one) for one in block], pa.binary())})
+
+
+def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster) -> Generator[pa.Table, None, None]:
+    """Blocks of rows, as they are done."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+    scored = ray.data.from_arrow(tables).map_batches(
+        _Actor,
+        fn_constructor_args=(scorer,),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=1, max_size=_actor_count(cluster, len(tables))),
+        num_cpus=cluster.cpus,
+        num_gpus=cluster.gpus or None,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cluster.cpus)))}},
+    )
+    yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _actor_count(cluster: Cluster, blocks: int) -> int:
+    import ray
+
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    by_cpu = int(there.get("CPU", 0) / cluster.cpus) if cluster.cpus else blocks
+    room = min(by_cpu, int(there.get("GPU", 0) / cluster.gpus) if cluster.gpus else by_cpu)
+    if room < 1:
+        raise ConfigError(
+            f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, and an actor needs "
+            f"{cluster.cpus:g} and {cluster.gpus:g}"
+        )
+    return max(1, min(room, blocks, cluster.actors or room))
+
+
+def _note(path: Path, names: tuple[str, ...]) -> None:
+    if names:
+        write_text(path, "\n".join(names))
+    else:
+        path.unlink(missing_ok=True)
