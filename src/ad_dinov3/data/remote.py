@@ -39,6 +39,7 @@ _STAMPS = ("ETag", "etag", "generation", "LastModified", "last_modified", "Last-
 _PAUSES_S = (0.1, 0.4, 1.6, 6.4)
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
 
+_CHOICES = {"s3": {"max_concurrency": 1}}  # else it asks for each file's size before it reads it
 _OPENING = Lock()  # fsspec imports a scheme's module at its first use, and threads may meet it half imported
 
 T = TypeVar("T")
@@ -175,7 +176,7 @@ def _open_system(uri: str) -> tuple[AbstractFileSystem, str]:
         with _OPENING:
             from fsspec.core import url_to_fs
 
-            system, path = url_to_fs(uri)
+            system, path = url_to_fs(uri, use_listings_cache=False, **_CHOICES.get(scheme, {}))
     except ImportError as error:
         raise MissingExtraError(_PACKAGES[scheme], "cloud") from error
     return system, path

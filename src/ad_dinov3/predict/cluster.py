@@ -9,6 +9,7 @@ the same files again, and its rows replace themselves, so that nothing is there 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import time
@@ -16,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 _ROW, _THUMBNAIL = TypeAdapter(Row), TypeAdapter(Thumbnail)
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # no calls home, no C++ lines in the bar
 _WORDS = 500  # of a cluster's error that people are shown, in characters
+_BLOCK = 64  # images that are handed out at once, and done again if their actor dies
+_BLOCKS_EACH = 8  # at least so many for each actor, where there are fewer images
 _INIT_DEATHS = 3  # of an actor that runs out of memory while it opens the model, before the job ends
 
 
@@ -51,14 +54,12 @@ class Cluster:
         actors: at most this many; None: as many as the cluster has CPUs, or GPUs, for.
         cpus: of one actor, and its number of threads.
         gpus: of one actor.
-        block: images that are handed out at once, and done again if their actor dies.
     """
 
     address: str | None = None
     actors: int | None = None
     cpus: float = 1.0
     gpus: float = 0.0
-    block: int = 64
 
 
 def score_on_cluster(
@@ -80,19 +81,21 @@ def score_on_cluster(
         ConfigError: there is no such cluster, or a video is among the items.
         MissingExtraError: Ray is not installed.
     """
-    started = time.perf_counter()
     folder = RunFolder(run, on_outcome)
-    tally, waiting = _Tally(folder, on_outcome, started), set[str]()
-    trouble = ""
+    tally, waiting = _Tally(folder, on_outcome), set[str]()
+    to_do, trouble = folder.to_do(items), ""
     try:
-        tables = list(_tables(folder.to_do(items), waiting, cluster.block))
-        if tables:
+        first = next(to_do, None)
+        if first is not None:
             scorer = RowScorer(model, run.options, run.folder, run.outputs)
-            with _connected(cluster), closing(_blocks(tables, scorer, cluster)) as blocks:
-                for block in blocks:
-                    waiting -= tally.take(block)
-                    if should_stop():
-                        break
+            with _connected(cluster):
+                room = _room(cluster)
+                tables = list(_tables(chain([first], to_do), waiting, room))
+                with closing(_blocks(tables, scorer, cluster, room)) as blocks:
+                    for block in blocks:
+                        waiting -= tally.take(block)
+                        if should_stop():
+                            break
     except AdDinoError:
         raise
     except Exception as error:  # of the cluster; what it has done is kept, and the rest is listed
@@ -128,12 +131,12 @@ class _Actor:
 class _Tally:
     """Takes blocks of rows into the folder, and counts."""
 
-    def __init__(self, folder: RunFolder, on_outcome: Callable[[Outcome], None], started: float) -> None:
+    def __init__(self, folder: RunFolder, on_outcome: Callable[[Outcome], None]) -> None:
         self._folder, self._on_outcome = folder, on_outcome
         self._counts: Counter[str] = Counter()
         self._failures: list[Failure] = []
         self._worst = WorstRows()
-        self._started = started
+        self._started = time.perf_counter()
         self._first: float | None = None
 
     def take(self, block: pa.Table) -> set[str]:
@@ -188,11 +191,13 @@ def _connected(cluster: Cluster) -> Iterator[None]:
         ray.shutdown()
 
 
-def _tables(items: Iterable[ImageFile | StoredScore], waiting: set[str], size: int) -> Iterator[pa.Table]:
-    """The items in blocks, their names noted in ``waiting``."""
+def _tables(items: Iterator[ImageFile | StoredScore], waiting: set[str], room: int) -> Iterator[pa.Table]:
+    """The items in blocks, small ones if there are few items; their names are noted in ``waiting``."""
     import pyarrow as pa
 
-    remaining = iter(items)
+    few = list(islice(items, _BLOCK * _BLOCKS_EACH * room))
+    size = min(_BLOCK, math.ceil(len(few) / (_BLOCKS_EACH * room)))
+    remaining = chain(few, items)
     while block := list(islice(remaining, size)):
         for one in block:
             item = one.item if isinstance(one, StoredScore) else one
@@ -202,7 +207,7 @@ def _tables(items: Iterable[ImageFile | StoredScore], waiting: set[str], size: i
         yield pa.table({"item": pa.array([pickle.dumps(one) for one in block], pa.binary())})
 
 
-def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster) -> Generator[pa.Table, None, None]:
+def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster, room: int) -> Generator[pa.Table, None, None]:
     """Blocks of rows, as they are done."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -216,7 +221,7 @@ def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster) -> Gene
         fn_constructor_args=(scorer,),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=_actor_count(cluster, len(tables))),
+        compute=ActorPoolStrategy(min_size=1, max_size=min(room, len(tables))),
         num_cpus=cluster.cpus,
         num_gpus=cluster.gpus or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cluster.cpus)))}},
@@ -224,18 +229,19 @@ def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster) -> Gene
     yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
-def _actor_count(cluster: Cluster, blocks: int) -> int:
+def _room(cluster: Cluster) -> int:
+    """The number of actors that the cluster has room for."""
     import ray
 
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    by_cpu = int(there.get("CPU", 0) / cluster.cpus) if cluster.cpus else blocks
+    by_cpu = int(there.get("CPU", 0) / cluster.cpus)
     room = min(by_cpu, int(there.get("GPU", 0) / cluster.gpus) if cluster.gpus else by_cpu)
     if room < 1:
         raise ConfigError(
             f"the cluster has {there.get('CPU', 0):g} CPUs and {there.get('GPU', 0):g} GPUs, and an actor needs "
             f"{cluster.cpus:g} and {cluster.gpus:g}"
         )
-    return max(1, min(room, blocks, cluster.actors or room))
+    return min(room, cluster.actors or room)
 
 
 def _note(path: Path, names: tuple[str, ...]) -> None:
