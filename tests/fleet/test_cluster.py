@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from toy_detector import ToyDetector, draw_part
+
+from ad_dinov3.data.streams import ImageFile, find_images
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.infer.opening import ModelSpec
+from ad_dinov3.predict import cluster
+from ad_dinov3.predict.cluster import Cluster, score_on_cluster
+from ad_dinov3.predict.drive import DriveOptions
+from ad_dinov3.predict.folder import FolderRun, FolderSummary, score_into_folder
+from ad_dinov3.predict.outputs import Outputs
+from ad_dinov3.predict.report import WorstRows
+from ad_dinov3.predict.results import Row, read_rows
+
+pa = pytest.importorskip("pyarrow")
+REPOSITORY = Path(__file__).parents[2]
+TABLES = ("csv", "coco", "parquet")
+Blocks = Iterator["pa.Table"]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    for index in range(40):
+        draw_part(tmp_path / "parts" / f"{index % 3}" / f"{index:02d}.png", blemish=index % 4 == 0)
+    (tmp_path / "parts" / "bad.png").write_bytes(b"no")
+    return tmp_path / "parts"
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Blocks], Blocks]], None]:
+    """A cluster of one actor in this process, whose blocks of rows pass through a function on their way back."""
+    detector = ToyDetector()
+    detector.config = SimpleNamespace(threshold=0.3)  # type: ignore[attr-defined]
+    detector.fingerprint = "f1"  # type: ignore[attr-defined]
+    monkeypatch.setattr("ad_dinov3.infer.opening.load", lambda *names, **choices: detector)
+
+    @contextmanager
+    def connected(_: Cluster) -> Iterator[None]:
+        yield
+
+    def install(way_back: Callable[[Blocks], Blocks]) -> None:
+        def blocks(tables: list[pa.Table], scorer: object, *_: object) -> Blocks:
+            yield from way_back(map(cluster._Actor(scorer), tables))  # type: ignore[arg-type]
+
+        monkeypatch.setattr(cluster, "_connected", connected)
+        monkeypatch.setattr(cluster, "_room", lambda _: 1)
+        monkeypatch.setattr(cluster, "_blocks", blocks)
+
+    return install
+
+
+def folder_run(out: Path, threshold: float = 0.3) -> FolderRun:
+    return FolderRun(out, "toy", "f1", DriveOptions(rule=DecisionRule(threshold)), Outputs(), TABLES)
+
+
+def on_cluster(parts: Path, out: Path, threshold: float = 0.3) -> FolderSummary:
+    return score_on_cluster(find_images([str(parts)]), ModelSpec(), folder_run(out, threshold), Cluster())
+
+
+def plain(out: Path) -> list[dict[str, object]]:
+    return [{**asdict(row), "seconds": 0} for row in read_rows(out)]
+
+
+def same(blocks: Blocks) -> Blocks:
+    yield from blocks
+
+
+def lose_one(blocks: Blocks) -> Blocks:
+    next(blocks)
+    yield from blocks
+
+
+def give_twice(blocks: Blocks) -> Blocks:
+    for block in blocks:
+        yield block
+        yield block
+
+
+def break_off(blocks: Blocks) -> Blocks:
+    yield next(blocks)
+    raise RuntimeError("the cluster is gone")
+
+
+@pytest.mark.parametrize("way_back", [same, give_twice, lose_one, break_off])
+def test_a_cluster_that_loses_or_doubles_blocks_ends_with_the_rows_of_one_process_and_says_what_it_lost(
+    parts: Path, tmp_path: Path, fake: Callable[..., None], way_back: Callable[[Blocks], Blocks]
+) -> None:
+    score_into_folder(find_images([str(parts)]), ToyDetector(), folder_run(tmp_path / "one"))
+    fake(way_back)
+    first = on_cluster(parts, tmp_path / "out")
+    done = {row.image for row in read_rows(tmp_path / "out")}
+    listed = {item.name for item in find_images([str(parts)])}
+    if way_back in (lose_one, break_off):
+        assert (first.exit_code, set(first.missing)) == (4, listed - done)
+        assert (tmp_path / "out" / "missing.txt").read_text().split() == sorted(listed - done)
+        assert not (tmp_path / "out" / "run.json").exists()
+        assert ("RuntimeError: the cluster is gone" in first.trouble) == (way_back is break_off)
+        fake(same)
+        on_cluster(parts, tmp_path / "out")
+    else:
+        assert (first.exit_code, first.missing) == (3, ())
+    assert plain(tmp_path / "out") == plain(tmp_path / "one")
+    assert not (tmp_path / "out" / "missing.txt").exists()
+    assert (tmp_path / "out" / "coco.json").read_bytes() == (tmp_path / "one" / "coco.json").read_bytes()
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(tmp_path / name / "results.parquet") for name in ("one", "out")]
+    assert tables[0].schema == tables[1].schema
+    assert tables[0].drop_columns("seconds") == tables[1].drop_columns("seconds")
+    pages = [(tmp_path / name / "report.html").read_text() for name in ("one", "out")]
+    assert pages[0].count("data:image/jpeg") == pages[1].count("data:image/jpeg") > 0
+
+
+def test_one_process_and_a_cluster_go_on_with_each_others_folder(
+    parts: Path, tmp_path: Path, fake: Callable[..., None]
+) -> None:
+    fake(same)
+    on_cluster(parts, tmp_path / "out")
+    idle = ToyDetector()
+    assert score_into_folder(find_images([str(parts)]), idle, folder_run(tmp_path / "out")).skipped == 40
+    again = on_cluster(parts, tmp_path / "out", threshold=0.9)
+    assert (again.redecided, again.skipped, idle.batches) == (40, 0, [])
+    assert all(row.decision != "anomalous" for row in read_rows(tmp_path / "out"))
+
+
+def test_blocks_are_small_for_few_images_and_bounded_for_many() -> None:
+    def sizes(images: int, room: int) -> list[int]:
+        items = (ImageFile(Path(f"{index}"), f"{index}") for index in range(images))
+        waiting: set[str] = set()
+        found = [table.num_rows for table in cluster._tables(items, waiting, room)]
+        assert sum(found) == len(waiting) == images
+        return found
+
+    assert sizes(5, 2) == [1] * 5
+    assert set(sizes(100, 2)[:-1]) == {7}
+    assert set(sizes(3000, 2)[:-1]) == {64}
+
+
+def test_a_video_is_refused_with_a_way_out(tmp_path: Path, fake: Callable[..., None]) -> None:
+    fake(same)
+    frame = ImageFile(tmp_path / "clip.mp4", "clip.mp4/0.png", frame=np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(ConfigError, match="omit --engine ray"):
+        score_on_cluster([frame], ModelSpec(), folder_run(tmp_path / "out"), Cluster())
+
+
+def test_pictures_are_kept_of_the_worst_rows_whatever_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ad_dinov3.predict.report.MAX_PICTURES", 5)
+    scores = np.random.default_rng(0).permutation(200) / 200
+    worst = WorstRows()
+    kept = [score for score in scores if worst.see(Row(f"{score}", "", "normal", score=float(score)))]
+    assert set(sorted(scores)[-5:]) <= set(kept)
+    assert len(kept) < 50
+    assert not worst.see(Row("bad", "", "failed"))
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: Ray would listen beyond this machine")
+def test_faults_of_a_real_cluster_change_no_row_and_no_file() -> None:
+    for package in ("ray", "moto", "s3fs", "psutil"):
+        pytest.importorskip(package, reason='pip install "ad-dinov3[ray,cloud]" "moto[s3,server]" psutil')
+    if subprocess.run(["unshare", "-nm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no right to make a network namespace")
+    script = f"ip link set lo up && exec {sys.executable} benchmarks/faults.py --images 48 --broken 3 --times 1"
+    shown = subprocess.run(
+        ["unshare", "-nm", "sh", "-c", f"{script} --faults actor store disk"],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert shown.returncode == 0, shown.stdout + shown.stderr[-3000:]
+    assert shown.stdout.count(" equal ") == 3
