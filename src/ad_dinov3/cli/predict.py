@@ -6,7 +6,7 @@ import glob
 import heapq
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +47,9 @@ from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
+    from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.infer.opening import ModelSpec, Viewed
+    from ad_dinov3.infer.session import Session
     from ad_dinov3.predict.drive import RunSummary
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
     from ad_dinov3.predict.shards import Shard
@@ -183,7 +186,7 @@ def predict(
     """
     from ad_dinov3.data.normals import find_normals
     from ad_dinov3.infer.decide import DecisionRule
-    from ad_dinov3.infer.opening import CarriedModel, ModelSpec, check_method, look_through, method_title, remember_all
+    from ad_dinov3.infer.opening import CarriedModel, ModelSpec, check_method, method_title
     from ad_dinov3.infer.views import View
     from ad_dinov3.predict.cluster import Cluster, score_on_cluster
     from ad_dinov3.predict.drive import DriveOptions
@@ -196,12 +199,8 @@ def predict(
     part = read_shard(shard, os.environ)
     items, total = _list_images(sources, part)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
-    with console.status("loading the model"):
-        spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
-        detector = (spec if engine == "here" else replace(spec, device="cpu")).open()
-        remember_all(detector, found, spec.view)
-        viewed = look_through(detector, spec.view)
-    print_promises(console, detector.promises)
+    spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
+    detector, viewed = _open(console, spec if engine == "here" else replace(spec, device="cpu"), found)
     rule = DecisionRule(detector.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=part.folder(out) if part.count > 1 else out,
@@ -225,6 +224,19 @@ def predict(
     if profile:
         print_profile(console, summary.run)
     raise typer.Exit(summary.exit_code)
+
+
+def _open(
+    console: Console, spec: ModelSpec, normals: Mapping[str, Sequence[Path]]
+) -> tuple[Detector | Session, Viewed]:
+    from ad_dinov3.infer.opening import look_through, remember_all
+
+    with console.status("loading the model"):
+        detector = spec.open()
+        remember_all(detector, normals, spec.view)
+        viewed = look_through(detector, spec.view)
+    print_promises(console, detector.promises)
+    return detector, viewed
 
 
 def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFile], int | None]:

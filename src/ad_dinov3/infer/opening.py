@@ -49,7 +49,7 @@ class CarriedModel:
     """In the place of a `ModelSpec`: a model that is open already and travels whole, with the normals it remembers."""
 
     model: Detector | Session
-    view: View = View()
+    view: View = WHOLE
 
     def open(self) -> Detector | Session:
         """The model itself."""
