@@ -45,14 +45,15 @@ from pathlib import Path
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
-from ad_dinov3.predict.ledger import Outputs
+from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.infer.session import Session
 from ad_dinov3.infer.tiles import Tiled
 session = Session(sys.argv[1])
 scorer = Tiled(session, session.config.input.size, 512) if sys.argv[6] == "tiles" else session
 items = list(find_images([sys.argv[2]]))[: int(sys.argv[4])]
 outputs = Outputs() if sys.argv[5] == "all" else Outputs(overlays=False, masks=False, maps="none")
-options = DriveOptions(threshold=session.config.threshold)
+options = DriveOptions(rule=DecisionRule(session.config.threshold))
 cpu, started = time.process_time(), time.perf_counter()
 run = FolderRun(Path(sys.argv[3]), "exported", session.fingerprint, options, outputs)
 summary = score_into_folder(items, scorer, run)
