@@ -16,6 +16,7 @@ from PIL import Image
 
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
+from ad_dinov3.encoders.cache import open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import Model, load_model, new_model
@@ -150,6 +151,17 @@ def test_cache_is_filled_once_and_announced_before(tmp_path: Path, tiny_vit: Pat
     assert first > 0 == empty
     assert second == 0 < present
     assert phases.count("features") == phases.index("train")
+
+
+def test_run_after_damage_to_the_cache_is_the_run_before_it(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    config, samples = quick(tiny_vit, input__width=48), read_folder(squares)  # a group of its own
+    whole = train(new_model(config), samples, tmp_path / "whole")
+    group = open_group(whole.encoder.spec, (32, 48), config.input.interpolation)
+    assert group.shards
+    for shard in group.shards:
+        shard.write_bytes(shard.read_bytes()[:-2000] + np.random.default_rng(0).bytes(2000))
+
+    assert_equal_bits(train(new_model(config), samples, tmp_path / "again"), whole)
 
 
 def test_nan_stops_with_epoch_step_and_files(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
