@@ -56,6 +56,14 @@ def export(
         Path | None, typer.Option(help="folder of images like those to come; int8 sets its ranges by them")
     ] = None,
     class_name: Annotated[list[str] | None, typer.Option(help="bake the prompts of this class too; repeatable")] = None,
+    with_tokens: Annotated[
+        bool,
+        typer.Option(
+            "--with-tokens",
+            help="The graph also tells the tokens that images are compared by, so that it can remember normal images.",
+            metavar="",
+        ),
+    ] = False,
     offline: Offline = False,
 ) -> None:
     """Write a model as a folder that predict and evaluate take in a model's place, without torch (but for pt2).
@@ -67,13 +75,16 @@ def export(
     with console.status("loading the model"):
         from ad_dinov3.export.build import ExportOptions, export_model
         from ad_dinov3.infer.detector import Detector
-        from ad_dinov3.model import open_method, with_prompts
+        from ad_dinov3.infer.opening import load
+        from ad_dinov3.model import with_prompts
 
         resizable = size == "dynamic"
         fixed = read_size(size) if size and not resizable else None
-        options = ExportOptions(file_format.value, precision.value, fixed, resizable, calibration)
-        loaded = with_prompts(open_method(method, model, weights, offline=offline), class_name or (), offline=offline)
-        detector = Detector(loaded, offline=offline)
+        options = ExportOptions(file_format.value, precision.value, fixed, resizable, calibration, with_tokens)
+        detector = load(model, method=method, weights=weights, offline=offline)
+        if not isinstance(detector, Detector):
+            raise ConfigError(f"{model} is an export already")
+        detector.model = with_prompts(detector.model, class_name or (), offline=offline)
     with console.status("exporting and comparing"):
         parity = export_model(detector, model, out, options)
     console.print(parity_table(parity))
@@ -101,6 +112,8 @@ def parity_table(parity: Parity) -> Table:
     table.add_row("largest map difference", f"{parity.largest_map_difference:.2g}", f"{limits.largest_map:.2g}")
     table.add_row("mean map difference", f"{parity.mean_map_difference:.2g}", f"{limits.mean_map:.2g}")
     table.add_row("largest score difference", f"{parity.largest_score_difference:.2g}", f"{limits.largest_score:.2g}")
+    if parity.largest_token_distance is not None:
+        table.add_row("largest token distance", f"{parity.largest_token_distance:.2g}", f"{limits.largest_token:.2g}")
     table.add_row(f"decisions flipped at {parity.threshold:.3g}", str(parity.decision_flips), "")
     table.add_row("map values flipped", f"{parity.pixel_flips:.3%}", "")
     table.add_row("map correlation", f"{parity.map_correlation:.6f}", "")

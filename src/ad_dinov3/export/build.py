@@ -29,9 +29,10 @@ from ad_dinov3.encoders.efficientnet_lite import StagedLite
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
-from ad_dinov3.export.parity import TOLERANCES, Parity, compare
+from ad_dinov3.export.parity import TOLERANCES, Parity, compare, token_distance
 from ad_dinov3.export.rivals import score_graph
 from ad_dinov3.files import write_text
+from ad_dinov3.infer.compared import save_references
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.exported import Precision, Runtime, SessionConfig, SessionInput, write_session_config
 from ad_dinov3.infer.scorer import RawScores
@@ -64,6 +65,7 @@ class ExportOptions:
         size: (H, W) of the input in px; None: the model's.
         resizable: the graph takes other sizes too; ``size`` is what it starts with.
         calibration: folder of images to quantize and compare with; None: the package's samples, for comparing only.
+        with_tokens: the graph also tells the tokens that images are compared by, so that it can remember normal ones.
     """
 
     runtime: Runtime = "openvino"
@@ -71,6 +73,7 @@ class ExportOptions:
     size: tuple[int, int] | None = None
     resizable: bool = False
     calibration: Path | None = None
+    with_tokens: bool = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS[self.runtime]:
@@ -104,6 +107,10 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
     model_input = detector.config.input
     size = options.size or model_input.size
     graph = score_graph(detector.model, size, options.resizable)
+    if detector.references.known and not options.with_tokens:
+        raise ConfigError("the model compares with normal images, which needs its tokens; export it --with-tokens")
+    if options.with_tokens:
+        graph.tell_tokens(detector.model)
     paths = [item.path for item in find_images([str(options.calibration or SAMPLES)])]
     if not paths:
         raise ConfigError(f"{options.calibration}: no images there to calibrate and compare with")
@@ -116,7 +123,8 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
         with _exporters_hushed():
             _write_graph(graph, config, unfinished, sized.inputs(paths, _MAX_CALIBRATION))
         write_session_config(unfinished, config, detector.model.seen_images)
-        parity = _checked(sized, unfinished, paths, config)
+        parity = _checked(sized, unfinished, paths, config, options.with_tokens)
+        save_references(detector.references, unfinished)
         write_text(unfinished / "parity.json", json.dumps(parity.summary(), indent=2))
         write_text(unfinished / "NOTICE.md", _notice(config))
         folder.mkdir(exist_ok=True)
@@ -144,7 +152,7 @@ class _Sized:
         return self.detector.score(pixels[None], [class_name])
 
 
-def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: SessionConfig) -> Parity:
+def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: SessionConfig, with_tokens: bool) -> Parity:
     session = Session(folder)
 
     def exported(pixels: NDArray[np.uint8], class_name: str) -> RawScores:
@@ -163,6 +171,9 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
         threshold=config.threshold,
         tolerance=TOLERANCES[config.precision],
     )
+    if with_tokens:
+        told = [(one.answer(x[None], classes[:1]).tokens for one in (sized.detector, session)) for x in inputs]
+        parity = replace(parity, largest_token_distance=max(token_distance(*pair) for pair in told))
     parity.check()
     return parity
 
@@ -170,7 +181,7 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
 def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: ExportOptions) -> SessionConfig:
     config, model = detector.config, detector.model
     untrained = isinstance(model.head, Dinov3Plain | WinClip)
-    says = (detector.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
+    says = (detector.model.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
     step = graph.size_multiple if graph.resizable else None
     return SessionConfig(
         runtime=options.runtime,
@@ -181,7 +192,7 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
         smoothing_sigma_px=config.smoothing_sigma_px,
         fingerprint=hashlib.sha256(repr(says).encode()).hexdigest()[:16],
         model=name,
-        model_fingerprint=detector.fingerprint,
+        model_fingerprint=detector.model.fingerprint,
         method=detector.method,
         encoder=model.encoder.spec.name,
         licence=model.encoder.spec.licence,
@@ -222,9 +233,9 @@ def _write_onnx(graph: ScoreGraph, file: Path) -> None:
         import onnxscript  # noqa: F401  torch's exporter needs it and says so less clearly
     except ImportError:
         raise MissingExtraError("onnxscript", "onnx") from None
-    outputs = ["patch_map", "image_score"]
+    names = list(graph.output_names)
     program = torch.onnx.export(
-        trace(graph), dynamo=True, input_names=graph.input_names, output_names=outputs, verbose=False
+        trace(graph), dynamo=True, input_names=graph.input_names, output_names=names, verbose=False
     )
     if program is None:
         raise ConfigError("torch wrote no ONNX graph; expected torch 2.6 or later")
@@ -244,7 +255,7 @@ def _write_openvino(
         port.get_tensor().set_names({name})
     sides = [-1, -1] if graph.resizable else graph.size
     model.reshape({name: [1, 3, *sides] if name == "images" else [1] for name in graph.input_names})
-    for port, name in zip(model.outputs, ("patch_map", "image_score"), strict=True):
+    for port, name in zip(model.outputs, graph.output_names, strict=True):
         port.get_tensor().set_names({name})
     openvino.save_model(model, str(file), compress_to_fp16=precision == "fp16")
 

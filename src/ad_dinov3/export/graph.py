@@ -19,9 +19,10 @@ from ad_dinov3.encoders.context import ContextStages
 from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedModule
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.export.tokens import ComparisonTokens
 from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
-from ad_dinov3.model import Model
+from ad_dinov3.model import Model, has_own_memory, tells_tokens
 from ad_dinov3.types import Features
 
 MAX_WHITENED = 64
@@ -98,6 +99,7 @@ class ScoreGraph(nn.Module):
             where the graph is resizable.
         class_names: whose prompts are baked; empty where the class has no say.
         input_names: ``images``, and ``class_index`` if there is more than one class.
+        comparison: makes the tokens that images are compared by, where the graph tells them.
 
     Raises:
         ConfigError: the method has no fixed graph, or the encoder cannot take the size.
@@ -105,6 +107,7 @@ class ScoreGraph(nn.Module):
 
     def __init__(self, model: Model, size: tuple[int, int], resizable: bool = False) -> None:
         super().__init__()
+        self.comparison: ComparisonTokens | None = None
         head, encoder = model.head, model.encoder
         if not isinstance(head, AdDinoV3 | Dinov3Plain) or not isinstance(encoder, Dinov3Encoder):
             raise ConfigError(f"{type(head).__name__} cannot be exported; expected AD-DINOv3 or its untrained baseline")
@@ -123,14 +126,39 @@ class ScoreGraph(nn.Module):
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", (-torch.tensor(mean) * 255 * scale)[:, None, None])
 
-    def forward(self, images: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Patch map (B, h, w) and image score (B,) of (B, 3, H, W) uint8 images.
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """``patch_map``, ``image_score``, and ``tokens`` where the graph tells them."""
+        return ("patch_map", "image_score", *(("tokens",) if self.comparison is not None else ()))
+
+    def tell_tokens(self, model: Model) -> None:
+        """Give the graph its third output, (B, h, w, D) comparison tokens.
+
+        Raises:
+            ConfigError: the method has no tokens by which images can be compared, or the graph has no fixed size.
+        """
+        if has_own_memory(model) or not tells_tokens(model):
+            raise ConfigError(f"{type(model.head).__name__} compares images in its own way or not at all")
+        if self.resizable:
+            raise ConfigError("comparison tokens are exported at one size; name it with --size")
+        step = model.encoder.spec.patch_size
+        self.comparison = ComparisonTokens(model.encoder.spec.widths, (self.size[0] // step, self.size[1] // step))
+
+    def forward(self, images: Tensor, class_index: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Patch map (B, h, w) and image score (B,) of (B, 3, H, W) uint8 images, and comparison tokens if told.
 
         Args:
             images: RGB.
             class_index: (1,) int64, which of ``class_names`` all of them show; given if there are several.
         """
-        return self.judge(self.encode(images), class_index, (images.shape[2], images.shape[3]))
+        return self.outputs(self.encode(images), class_index, (images.shape[2], images.shape[3]))
+
+    def outputs(
+        self, tokens: tuple[Tensor, ...], class_index: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, ...]:
+        """All outputs from `encode`'s tokens of images of ``size`` (H, W)."""
+        told = () if self.comparison is None else (self.comparison(tokens[: len(tokens) // 2]),)
+        return (*self.judge(tokens, class_index, size), *told)
 
     def encode(self, images: Tensor) -> tuple[Tensor, ...]:
         """The backbone's patch tokens of each stage, then its global tokens, of (B, 3, H, W) uint8 images."""
@@ -170,8 +198,8 @@ class JudgeGraph(nn.Module):
         super().__init__()
         self.whole = graph
 
-    def forward(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.whole.judge(tokens, class_index, self.whole.size)
+    def forward(self, tokens: tuple[Tensor, ...], class_index: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.whole.outputs(tokens, class_index, self.whole.size)
 
 
 def trace(graph: ScoreGraph, *, batch: int | None = None) -> ExportedProgram:

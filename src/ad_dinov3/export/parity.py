@@ -28,20 +28,22 @@ class Tolerance:
         largest_map: largest difference of any map value.
         mean_map: mean absolute difference of map values.
         largest_score: largest difference of an image score.
+        largest_token: largest distance, 1 - cosine, of a comparison token.
     """
 
     largest_map: float
     mean_map: float
     largest_score: float
+    largest_token: float = 1e-4
 
 
 # float32 differs by the order of sums only. The others by what their digits can hold; single cells of a map may move
 # further than the mean, since a softmax with a gain of 100 is steep.
 TOLERANCES: dict[Precision, Tolerance] = {
-    "fp32": Tolerance(2e-3, 1e-4, 1e-3),
-    "fp16": Tolerance(5e-2, 2e-3, 2e-2),
-    "bf16": Tolerance(2e-1, 1e-2, 5e-2),
-    "int8": Tolerance(5e-1, 1e-2, 5e-2),
+    "fp32": Tolerance(2e-3, 1e-4, 1e-3, 1e-4),
+    "fp16": Tolerance(5e-2, 2e-3, 2e-2, 1e-3),
+    "bf16": Tolerance(2e-1, 1e-2, 5e-2, 1e-2),
+    "int8": Tolerance(5e-1, 1e-2, 5e-2, 2e-1),
 }
 
 
@@ -59,6 +61,7 @@ class Parity:
         pixel_flips: share of map values that it decides otherwise.
         threshold: the model's.
         tolerance: what is allowed.
+        largest_token_distance: 1 - cosine, of any comparison token; None where the graph tells none.
     """
 
     images: int
@@ -70,6 +73,7 @@ class Parity:
     pixel_flips: float
     threshold: float
     tolerance: Tolerance
+    largest_token_distance: float | None = None
 
     def check(self) -> None:
         """Do nothing if all is within the tolerance.
@@ -83,6 +87,8 @@ class Parity:
             "mean map difference": (self.mean_map_difference, limits.mean_map),
             "largest score difference": (self.largest_score_difference, limits.largest_score),
         }
+        if self.largest_token_distance is not None:
+            pairs["largest token distance"] = (self.largest_token_distance, limits.largest_token)
         beyond = [f"{name} {found:.2g} > {limit:.2g}" for name, (found, limit) in pairs.items() if not found <= limit]
         if beyond:
             raise ParityError(
@@ -94,6 +100,11 @@ class Parity:
     def summary(self) -> dict[str, object]:
         """Ready for JSON."""
         return asdict(self)
+
+
+def token_distance(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
+    """The largest 1 - cosine between unit tokens (..., D) at the same places."""
+    return float(1 - np.einsum("...d,...d->...", expected, found, dtype=np.float64).min())
 
 
 def compare(

@@ -74,6 +74,7 @@ class RivalGraph(ScoreGraph):
 
     def __init__(self, model: Model, size: tuple[int, int]) -> None:
         nn.Module.__init__(self)  # the parent's parts are DINOv3's
+        self.comparison = None
         head, encoder = _checked(model, size)
         self.size, self.resizable, self.size_multiple = size, False, encoder.spec.size_multiple
         self.backbone = _baked(encoder.module, size)

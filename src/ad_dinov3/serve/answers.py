@@ -36,6 +36,9 @@ class PredictionAnswer(Answer):
     score: float = Field(description="in [0, 1]")
     threshold: float = Field(description="in [0, 1]; scores and map values from here on are anomalous")
     decision: Decision
+    p_value: float | None = Field(
+        None, description="share of good images that look at least as strange, where some have calibrated the model"
+    )
     width: int
     height: int
     regions: tuple[RegionAnswer, ...]

@@ -201,6 +201,7 @@ def _prediction_answer(judged: Judged, with_overlay: bool) -> PredictionAnswer:
         score=round(prediction.score, 6),
         threshold=prediction.threshold,
         decision="anomalous" if prediction.is_anomalous else "normal",
+        p_value=prediction.p_value,
         width=width,
         height=height,
         regions=tuple(RegionAnswer(**asdict(region)) for region in prediction.regions),
