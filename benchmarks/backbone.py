@@ -26,14 +26,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-from ad_dinov3.config import MethodConfig, ModelConfig
+from ad_dinov3.config import AdDinoV3Config, ModelConfig, PromptConfig
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.export.build import SAMPLES, quantize
 from ad_dinov3.export.graph import ScoreGraph
+from ad_dinov3.export.graphs import score_graph
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
-from ad_dinov3.model import plain_model
+from ad_dinov3.methods.table import borrowing
+from ad_dinov3.model import new_model
 from ad_dinov3.types import Features
 from recipes.synthetic import render
 
@@ -75,7 +77,7 @@ def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]
     with tempfile.TemporaryDirectory() as folder:
         eager.save_pretrained(folder)
         settings = ModelConfig().with_settings({"encoder": folder, "input.height": size, "input.width": size})
-        tokens = PatchTokens(ScoreGraph(plain_model(folder, settings), (size, size))).eval()
+        tokens = PatchTokens(score_graph(new_model(borrowing("dinov3_plain", settings)), (size, size))).eval()
     with torch.no_grad():
         model = openvino.convert_model(torch.export.export(tokens, (torch.zeros(1, 3, size, size),)))
     quantized = quantize(model, samples)
@@ -97,7 +99,8 @@ def ways(shape: str, size: int, threads: int, samples: list[NDArray[np.float32]]
 def random_head(width: int, tokens: Literal["raw", "standardise"]) -> Run:
     """From patch tokens (4, T, C) of a square grid to the map (h, w) in [0, 1] of a head with random adapters."""
     torch.manual_seed(1)
-    head = AdDinoV3(MethodConfig(tokens=tokens, gain=10.0), (width,) * 4, 768, learned_prompts=True).eval()
+    settings = AdDinoV3Config(prompts=PromptConfig(source="learned"), tokens=tokens, gain=10.0)
+    head = AdDinoV3(settings, (width,) * 4, 768).eval()
 
     def scored(found: NDArray[np.float32]) -> NDArray[np.float32]:
         side = math.isqrt(found.shape[1])

@@ -158,12 +158,13 @@ def random_vit_folder(shape: str, into: Path) -> str:
     from ad_dinov3.config import ModelConfig
     from ad_dinov3.export.build import ExportOptions, export_model
     from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.model import plain_model
+    from ad_dinov3.methods.table import borrowing
+    from ad_dinov3.model import new_model
     from backbone import random_vit
 
     random_vit(shape).save_pretrained(into / "vit")
     settings = ModelConfig().with_settings({"encoder": str(into / "vit")})
-    detector = Detector(plain_model(str(into / "vit"), settings), offline=True)
+    detector = Detector(new_model(borrowing("dinov3_plain", settings)), offline=True)
     export_model(detector, f"random {shape}", into / "line", ExportOptions("openvino"))
     return str(into / "line")
 

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel, DINOv3ViTConfig, DINOv3ViTModel
 
-from ad_dinov3.config import MethodConfig
+from ad_dinov3.config import AdDinoV3Config
 from ad_dinov3.config.methods import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, WinClipConfig
 from ad_dinov3.encoders.clip_image import ClipTaps, LoadedVision, build_clip_vision
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
@@ -36,8 +36,9 @@ from ad_dinov3.methods.adaclip import AdaClip, ClipStart, Sentences
 from ad_dinov3.methods.anomalyclip import AnomalyClip, DualPath
 from ad_dinov3.methods.april_gan import AprilGan
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
+from ad_dinov3.methods.head import Head
 from ad_dinov3.methods.winclip import ClipWindows, WinClip
-from ad_dinov3.types import EncoderSpec, ImageEncoder, Method
+from ad_dinov3.types import EncoderSpec, ImageEncoder
 from ad_dinov3.weights import ClipWeights
 
 CLASS = "object"
@@ -75,7 +76,7 @@ class Built:
     """A method ready to score; the text tower where there is one, counted but not run unless the head holds it."""
 
     encoder: ImageEncoder
-    head: Method
+    head: Head
     modules: tuple[nn.Module, ...]
 
 
@@ -192,7 +193,7 @@ def build_dinov3(sizes: dict[str, TowerSize]) -> Dinov3Encoder:
 def build_ad_dinov3(sizes: dict[str, TowerSize]) -> Built:
     encoder = build_dinov3(sizes)
     text = ClipTextTower(random_clip(sizes["clip"]))
-    head = AdDinoV3(MethodConfig(), encoder.spec.widths, sizes["clip"].shared, (CLASS,))
+    head = AdDinoV3(AdDinoV3Config(), encoder.spec.widths, sizes["clip"].shared, (CLASS,))
     return Built(encoder, head, (encoder.module, text))
 
 

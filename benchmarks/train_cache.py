@@ -103,7 +103,12 @@ def main() -> None:
     )
     for size in arguments.sizes:
         weights = random_weights(size, work)
-        changes = {"encoder": str(weights), "prompts.source": "learned", "train.epochs": EPOCHS, "train.batch_size": 8}
+        changes = {
+            "encoder": str(weights),
+            "method.prompts.source": "learned",
+            "train.epochs": EPOCHS,
+            "train.batch_size": 8,
+        }
         config = PRESETS[arguments.preset].with_settings(changes)
         cached = timed_training(config, anomalous, work / "cached", cache=True)
         live = timed_training(config.with_settings({"train.epochs": 1}), anomalous, work / "live", cache=False)

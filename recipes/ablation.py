@@ -27,32 +27,33 @@ from ad_dinov3.data.listing import spread
 from ad_dinov3.encoders.cache import FeatureStore
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.files import file_hash, write_text
+from ad_dinov3.methods.table import borrowing
 from ad_dinov3.metrics.ranking import ranking_metrics
-from ad_dinov3.model import Model, new_model, plain_model
+from ad_dinov3.model import Model, new_model
 from ad_dinov3.ops import resize_map
 from ad_dinov3.training.loop import RunOptions, TrainingSet, fill_cache, read_training_set, train
 from ad_dinov3.types import Sample
 
 LOG = logging.getLogger("ablation")
 BASE = {
-    "prompts.source": "learned",
+    "method.prompts.source": "learned",
     "method.width": 64,
     "train.learning_rate": 1e-3,
     "train.batch_size": 16,
-    "loss.resolution": "mid",
+    "method.loss.resolution": "mid",
 }
 VARIANTS: dict[str, dict[str, object] | None] = {
     "untrained (Table 2, row 1)": None,
-    "CMCL (Table 2, row 2)": {"loss.aacm": 0, "loss.image": 0},
-    "CMCL + AACM (Table 2, row 3)": {"loss.image": 0},
+    "CMCL (Table 2, row 2)": {"method.loss.aacm": 0, "method.loss.image": 0},
+    "CMCL + AACM (Table 2, row 3)": {"method.loss.image": 0},
     "base: CMCL + AACM + image term, four stages": {},
-    "AACM without CMCL": {"loss.cross_modal": 0},
+    "AACM without CMCL": {"method.loss.cross_modal": 0},
     "last stage alone (Table 3)": {"method.stages": "last"},
     "AACM sigma: softmax over patches": {"method.aacm_sigma": "softmax"},
-    "lambdas 1 / 1 / 0": {"loss.cross_modal": 1, "loss.aacm": 1, "loss.image": 0},
-    "loss of each stage": {"loss.over_stages": "per_stage"},
-    "loss at the patch grid": {"loss.resolution": "grid"},
-    "loss at full resolution": {"loss.resolution": "full"},
+    "lambdas 1 / 1 / 0": {"method.loss.cross_modal": 1, "method.loss.aacm": 1, "method.loss.image": 0},
+    "loss of each stage": {"method.loss.over_stages": "per_stage"},
+    "loss at the patch grid": {"method.loss.resolution": "grid"},
+    "loss at full resolution": {"method.loss.resolution": "full"},
     "raw tokens": {"method.tokens": "raw"},
     "whitened tokens": {"method.tokens": "whiten"},
     "rarity 24": {"method.rarity": 24},
@@ -138,7 +139,7 @@ def missing(rows_file: Path, seeds: Sequence[int]) -> Iterator[tuple[str, dict[s
 def trained(config: ModelConfig, variant: dict[str, object] | None, seed: int, samples: Sequence[Sample]) -> Model:
     """A variant's model after its last epoch; ``None`` is the untrained baseline."""
     if variant is None:
-        return plain_model(config.encoder, config)
+        return new_model(borrowing("dinov3_plain", config))
     out = Path(tempfile.mkdtemp())
     try:
         return train(new_model(config.with_settings(variant | {"train.seed": seed})), samples, out, RunOptions())

@@ -41,7 +41,7 @@ ROUTES = (
 SHAREABLE = ("aws_cookies",)  # CC BY-SA 4.0; the other test sets state no licence for their pictures
 FULL = Variant("AD-DINOv3")
 PLAIN = Variant("untrained baseline", "dinov3_plain")
-ALONE = Variant("CMCL alone", changes={"loss.aacm": 0.0})
+ALONE = Variant("CMCL alone", changes={"method.loss.aacm": 0.0})
 LAST = Variant("last stage", changes={"method.stages": "last"})
 OWN = Variant(
     "preset default (not in the paper)",
@@ -50,20 +50,20 @@ OWN = Variant(
         "method.fusion": "logits",
         "method.gain": 10.0,
         "method.learned_gain": True,
-        "loss.image": 0.25,
+        "method.loss.image": 0.25,
     },
 )
 FLOOR = Variant("mahalanobis, no training", "mahalanobis")
 # What a backbone without a text encoder and a set of a few hundred images need; the rest is the preset `paper`.
 SETTINGS: dict[str, object] = {
-    "prompts.source": "learned",
+    "method.prompts.source": "learned",
     "input.height": 256,
     "input.width": 256,
     "method.width": 64,
     "train.learning_rate": 1e-3,
     "train.batch_size": 16,
     "train.epochs": 5,
-    "loss.resolution": "mid",
+    "method.loss.resolution": "mid",
 }
 PROTOCOL = replace(PROTOCOLS["paper"], name="paper at 256 px", size=(256, 256))
 TABLES = {

@@ -45,6 +45,7 @@ WITHIN_ROW_0 = {
     ("ops", "errors"),
     ("files", "errors"),
     ("weights", "assets"),
+    ("weights", "config"),
     ("weights", "errors"),
     ("weights", "files"),
 }
@@ -95,6 +96,7 @@ def test_every_room_has_a_row() -> None:
         ),
         ("import ad_dinov3.types, ad_dinov3.config, ad_dinov3.errors", ["torch"]),
         ("import ad_dinov3.predict.folder, ad_dinov3.infer.opening, ad_dinov3.report.page", ["torch", "transformers"]),
+        ("import ad_dinov3.methods.table", ["torch", "numpy", "PIL"]),
         ("import ad_dinov3.serve.app", ["torch", "transformers"]),
         ("import ad_dinov3.data.decode, ad_dinov3.data.streams, ad_dinov3.data.transforms", ["torch"]),
         (

@@ -17,10 +17,12 @@ from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import DataError
-from ad_dinov3.export.graph import ScoreGraph, trace
+from ad_dinov3.export.graph import trace
+from ad_dinov3.export.graphs import score_graph
 from ad_dinov3.infer.detector import Detector
+from ad_dinov3.methods.table import borrowing
 from ad_dinov3.metrics.ranking import ranking_metrics
-from ad_dinov3.model import plain_model
+from ad_dinov3.model import new_model
 
 SAMPLES = Path(ad_dinov3.__file__).parent / "assets" / "samples"
 PACKAGE_BYTES = 16_000_000
@@ -54,7 +56,7 @@ def test_defects_of_the_samples_rank_above_their_surroundings(detector: Detector
 
 
 def test_traced_graph_takes_any_batch(detector: Detector) -> None:
-    graph = ScoreGraph(detector.model, (64, 64))
+    graph = score_graph(detector.model, (64, 64))
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     traced = trace(graph).module()
     with torch.inference_mode():
@@ -72,7 +74,7 @@ def test_class_names_do_not_matter_to_learned_prompts(detector: Detector) -> Non
 def test_samples_rank_better_than_untrained(detector: Detector) -> None:
     samples = read_folder(SAMPLES)
     images, masks = [decode_image(sample.image_path) for sample in samples], [load_mask(sample) for sample in samples]
-    plain = Detector(plain_model("nano", detector.config))
+    plain = Detector(new_model(borrowing("dinov3_plain", detector.config.with_settings({"encoder": "nano"}))))
     trained, untrained = (
         ranking_metrics([model.predict(image).anomaly_map for image in images], masks).auroc
         for model in (detector, plain)

@@ -167,5 +167,5 @@ def test_evaluate_takes_normal_images_names_them_in_its_rows_and_refuses_test_im
     assert few["method"] == zero["method"] == "april_gan"
     with pytest.raises(DataError, match="among the training or normal images"):
         run(evaluate.app, *common, "--out", str(tmp_path / "leak"), "--normals", str(squares))
-    with pytest.raises(ConfigError, match="mahalanobis takes no normal images"):
+    with pytest.raises(ConfigError, match=r"Mahalanobis .* has no tokens by which images can be compared"):
         run(evaluate.app, *common, "--method", "mahalanobis", "--normals", str(tmp_path / "normals"))

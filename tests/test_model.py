@@ -14,8 +14,9 @@ from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.encoders.clip_text import load_clip_text
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS
 from ad_dinov3.errors import ConfigError, WeightsError
+from ad_dinov3.infer.detector import Detector
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
-from ad_dinov3.model import load_model, new_model, plain_model, save_model, with_prompts
+from ad_dinov3.model import load_model, new_model, open_method, save_model, with_prompts
 
 sys.path.insert(0, str(Path(__file__).parent / "encoders"))
 from clip_models import tiny_clip
@@ -33,7 +34,7 @@ def clip(tmp_path: Path) -> Path:
 
 def settings(weights: Path, clip: Path, preset: str = "default") -> ModelConfig:
     return PRESETS[preset].with_settings(
-        {"encoder": str(weights), "prompts.text_encoder": str(clip), "method.width": 8, "input.height": 32}
+        {"encoder": str(weights), "method.prompts.text_encoder": str(clip), "method.width": 8, "input.height": 32}
     )
 
 
@@ -93,7 +94,7 @@ def test_folder_holds_everything_but_the_backbone(tmp_path: Path, tiny_vit: Path
     card = (tmp_path / "model" / "README.md").read_text()
     assert "library_name: ad-dinov3" in card
     assert "none yet" in card
-    assert json.loads((tmp_path / "model" / "config.json").read_text())["format_version"] == 1
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["format_version"] == 2
 
 
 @pytest.mark.parametrize(
@@ -124,13 +125,19 @@ def test_head_of_another_shape_is_refused(tmp_path: Path, tiny_vit: Path, tiny_c
     save_model(new_model(settings(tiny_vit, clip)), tmp_path / "model")
     path = tmp_path / "model" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"encoder": str(tiny_convnext)}))
-    with pytest.raises(WeightsError, match="does not fit"):
+    with pytest.raises(WeightsError, match="do not fit"):
         load_model(tmp_path / "model")
 
 
-def test_untrained_baseline_has_nothing_to_save(tmp_path: Path, tiny_vit: Path) -> None:
-    with pytest.raises(WeightsError, match="no trained head"):
-        save_model(plain_model(str(tiny_vit), PRESETS["default"]), tmp_path)
+@pytest.mark.parametrize("method", ["dinov3_plain", "mahalanobis"])
+def test_method_without_tensors_is_saved_and_loaded_like_others(method: str, tmp_path: Path, tiny_vit: Path) -> None:
+    model = open_method(method, "embedded", str(tiny_vit) if method == "dinov3_plain" else None, offline=True)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path, offline=True)
+    assert (loaded.config, loaded.fingerprint) == (model.config, model.fingerprint)
+    assert torch.equal(loaded.score(IMAGES, ["a", "b"]).patch_map, model.score(IMAGES, ["a", "b"]).patch_map)
+    with pytest.raises(ConfigError, match=f"is a model of {method}, not of winclip"):
+        open_method("winclip", str(tmp_path), offline=True)
 
 
 def test_unknown_model_names_the_ways(tmp_path: Path) -> None:
@@ -143,3 +150,32 @@ def test_settings_refuse_unknown_keys_and_values() -> None:
         PRESETS["default"].with_settings({"method.tokenz": "raw"})
     with pytest.raises(ConfigError, match=r"method\.tokens"):
         PRESETS["default"].with_settings({"method.tokens": "rare"})
+
+
+def test_model_with_further_prompts_leaves_the_old_one_as_it_was(tiny_vit: Path, clip: Path) -> None:
+    model = new_model(settings(tiny_vit, clip), WORDS)
+    before = (model.config, model.head.class_names, model.fingerprint)
+
+    wider = with_prompts(model, ["cable"])
+
+    assert (model.config, model.head.class_names, model.fingerprint) == before
+    assert wider.head.class_names == (*model.head.class_names, "cable") == wider.config.class_names
+    assert wider.encoder is model.encoder
+    with pytest.raises(ConfigError, match="no prompts for cable"):
+        model.score(IMAGES, ["cable", "object"])
+
+
+def test_query_of_a_new_class_changes_neither_the_detector_nor_what_it_saves(
+    tmp_path: Path, tiny_vit: Path, clip: Path
+) -> None:
+    detector = Detector(new_model(settings(tiny_vit, clip), WORDS))
+    model, fingerprint = detector.model, detector.fingerprint
+
+    first = detector.score(IMAGES.numpy(), ["cable", "object"])
+    shutil.rmtree(clip)  # asked for again, a class needs no text encoder any more
+    again = detector.score(IMAGES.numpy(), ["cable", "object"])
+
+    assert (detector.model, detector.fingerprint) == (model, fingerprint)
+    assert (first.maps == again.maps).all()
+    detector.save_pretrained(tmp_path / "model")
+    assert load_model(tmp_path / "model").fingerprint == fingerprint

@@ -69,7 +69,7 @@ def new_head(seed: int) -> AdDinoV3:
     """The preset's head, started so that what is rare looks abnormal at once."""
     torch.manual_seed(seed)
     method, widths = CONFIG.method, load_dinov3(CONFIG.encoder, offline=True).spec.widths
-    head = AdDinoV3(method, widths, method.width, learned_prompts=True)
+    head = AdDinoV3(method, widths, method.width)
     with torch.no_grad():
         abnormal = F.normalize(torch.randn(method.width), dim=0)
         head.prompts.copy_(torch.stack([-abnormal, abnormal])[None])

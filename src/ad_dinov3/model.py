@@ -12,6 +12,7 @@ Conventions of the Hugging Face hub: the same folder, pushed as it is, is a mode
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -21,19 +22,17 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from ad_dinov3.assets import EMBEDDED, EMBEDDED_MODEL
-from ad_dinov3.config import METHOD_TITLES, PRESETS, ModelConfig, validated
-from ad_dinov3.encoders.dinov3 import load_dinov3
-from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, display_name, encode_classes, read_prompt_file
+from ad_dinov3.config import PRESETS, ModelConfig, model_config
+from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.files import read_seen_images, replacing, write_seen_images, write_text
-from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
-from ad_dinov3.methods.adaclip import AdaClip
-from ad_dinov3.methods.dinov3_plain import Dinov3Plain
-from ad_dinov3.methods.rivals import FEW_SHOT_HEADS, RIVAL_HEADS, add_prompts, load_authors, new_rival, saved_rival
-from ad_dinov3.types import Features, ImageEncoder, Method, Scores
+from ad_dinov3.methods.head import Head
+from ad_dinov3.methods.references import References
+from ad_dinov3.methods.table import METHODS, borrowing, method_row, names_of, parts_of
+from ad_dinov3.types import DEFAULT_CLASS, Features, ImageEncoder, Scores, class_words
 from ad_dinov3.weights import read_tensors
 
 _ENCODE_BATCH = 8
@@ -59,7 +58,7 @@ class Model:
 
     config: ModelConfig
     encoder: ImageEncoder
-    head: Method
+    head: Head
     training_images: frozenset[str] = frozenset()
 
     @property
@@ -80,124 +79,79 @@ class Model:
     def fingerprint(self) -> str:
         """Hex digest over settings, encoder and head: equal fingerprints give equal maps."""
         digest = hashlib.sha256(self.config.model_dump_json().encode() + self.encoder.spec.fingerprint.encode())
-        if isinstance(self.head, nn.Module):
-            for name, tensor in sorted((self.head.state_dict() | _memory(self.head)).items()):
-                digest.update(name.encode() + tensor.cpu().numpy().tobytes())
+        for name, tensor in sorted((self.head.state_dict() | _memory(self)).items()):
+            digest.update(name.encode() + tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def to(self, device: str) -> Model:
-        """The same model on another device."""
-        if isinstance(self.head, nn.Module):
-            self.head.to(device)
-        return replace(self, encoder=self.encoder.to(device))
+        """Move encoder and head to a device, in place, and return the model."""
+        return replace(self, encoder=self.encoder.to(device), head=self.head.to(device))
 
 
 def new_model(config: ModelConfig, words: Mapping[str, str] | None = None, *, offline: bool = False) -> Model:
-    """An untrained model, with the prompts of its classes encoded.
+    """A model with first values: ready where its method is not trained, else the one to train.
 
     Args:
-        config: every choice; its seed decides the adapters' first values.
+        config: every choice; its seed decides the head's first values.
         words: class name -> what the class is called in a sentence; the class ``object`` is always there.
         offline: never download.
 
     Raises:
-        WeightsError: the encoder's or the text encoder's weights are not to be had.
+        WeightsError: the encoder's or the text encoder's weights are missing or do not fit.
         ConfigError: settings that the encoder cannot meet.
     """
     words = {**(words or {}), DEFAULT_CLASS: DEFAULT_CLASS}
-    if config.rival is not None:
-        rival = new_rival(config, words, offline=offline)
-        return Model(config.model_copy(update={"class_names": tuple(words)}), rival.encoder, rival.head)
-    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
-    learned = config.prompts.source == "learned"
-    text = {} if learned else _encode(config, words, offline)
-    width = config.method.width if learned else next(iter(text.values())).shape[-1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        head = AdDinoV3(config.method, encoder.spec.widths, width, tuple(words), learned)
-    if text:
-        head.set_prompts(text)
-    return Model(config.model_copy(update={"class_names": tuple(text)}), encoder, head)
-
-
-def plain_model(encoder_name: str, config: ModelConfig, *, offline: bool = False) -> Model:
-    """The untrained baseline of Table 2 on any encoder.
-
-    Raises:
-        WeightsError: the encoder's weights are not to be had.
-    """
-    encoder = load_dinov3(encoder_name, offline=offline)
-    return Model(config.model_copy(update={"preset": "dinov3_plain", "encoder": encoder_name}), encoder, Dinov3Plain())
+    built = parts_of(config.method.kind).new(config.method, config, words, offline)
+    return Model(config.model_copy(update={"class_names": built.head.class_names}), built.encoder, built.head)
 
 
 def open_method(method: str | None, model: str, weights: str | None = None, *, offline: bool = False) -> Model:
     """A model of a named method.
 
     Args:
-        method: a key of ``config.METHOD_TITLES``; None: whatever the model's folder is of.
-        model: ``embedded``, a model's folder or a hub repository; for a rival also a checkpoint file of its authors'
-            code. WinCLIP is not trained and needs none; ``dinov3_plain`` takes encoder and input from it.
-        weights: the encoder of what does not come from a model's folder, a rival or ``dinov3_plain``: name, folder or
-            file; by default its own.
+        method: a key of `METHODS`; None: whatever the model's folder is of.
+        model: ``embedded``, a model's folder, a hub repository, or a checkpoint file of the method's authors. What is
+            not trained needs none; ``dinov3_plain`` takes encoder and input from it.
+        weights: the encoder of what does not come from a model's folder: name, folder or file; by default its own.
         offline: never download.
 
     Raises:
-        ConfigError: the model is of another method, a method that must be trained came without a model, or weights
-            for what holds its own.
+        ConfigError: no such method, the model is of another one, a method that must be trained came without a model, or
+            weights for what holds its own.
         WeightsError: files are missing or do not fit.
     """
-    if method not in (None, *METHOD_TITLES):
-        raise ConfigError(f"no method {method!r}; there are {', '.join(METHOD_TITLES)}")
-    if method == "dinov3_plain":
-        config = ModelConfig() if weights else load_model(model, offline=offline).config
-        return plain_model(weights or config.encoder, config, offline=offline)
-    if method in (None, "ad_dinov3") or Path(model).is_dir():
-        if weights:
-            raise ConfigError(f"--weights {weights}: {model} names its own encoder; it takes none")
-        opened = load_model(model, offline=offline)
-        if method not in (None, opened.config.method_name):
-            raise ConfigError(f"{model} is a model of {opened.config.method_name}, not of {method}")
-        return opened
-    config = PRESETS[method].with_settings({"encoder": weights} if weights else {})
-    if method == "winclip" and model == EMBEDDED:
-        return new_model(config, offline=offline)
-    if not Path(model).is_file():
-        raise ConfigError(
-            f"{method} must be trained: expected a model's folder or a checkpoint of its authors, got {model!r}; "
-            f"train one with `ad-dinov3 train --method {method} --data ... --out DIR`"
-        )
-    opened = new_model(config, offline=offline)
-    if isinstance(opened.head, RIVAL_HEADS):
-        load_authors(opened.head, read_tensors(Path(model)), model)
-    return opened
+    row = None if method is None else method_row(method)
+    if row is None or method is None:
+        return _load_held(model, weights, offline)
+    chosen: dict[str, object] = {"encoder": weights} if weights else {}
+    if row.borrows_encoder and not weights:
+        return new_model(borrowing(method, read_config(saved_folder(model, offline=offline))), offline=offline)
+    if row.borrows_encoder or (not row.is_trained and model == EMBEDDED):
+        return new_model(PRESETS[row.preset].model_copy(update=chosen), offline=offline)
+    if Path(model).is_file():
+        return _from_authors(method, Path(model), chosen, offline)
+    return _load_of(method, model, weights, offline)
 
 
 def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = False) -> Model:
     """The same model with the prompts of further classes baked in; loads the text encoder only if one is missing.
 
     Raises:
-        WeightsError: a class is new and the text encoder's weights are not to be had.
+        WeightsError: a class is new and the text encoder's weights are missing.
     """
-    head = model.head
-    if isinstance(head, RIVAL_HEADS):
-        add_prompts(head, model.config, {name: display_name(name) for name in class_names}, offline=offline)
-        names = tuple(dict.fromkeys((*model.config.class_names, *class_names)))
-        return replace(model, config=model.config.model_copy(update={"class_names": names}))
-    if not isinstance(head, AdDinoV3) or head.learned_prompts:
+    add_prompts = parts_of(model.config.method.kind).add_prompts
+    new = {name: class_words(name) for name in class_names if name not in model.head.class_names}
+    if add_prompts is None or not new:
         return model
-    new = {name: display_name(name) for name in class_names if name not in head.class_names}
-    if not new:
-        return model
-    known = dict(zip(head.class_names, head.prompts.detach(), strict=True))
-    device = head.prompts.device
-    head.set_prompts(known | {name: row.to(device) for name, row in _encode(model.config, new, offline).items()})
-    return replace(model, config=model.config.model_copy(update={"class_names": head.class_names}))
+    head = copy.deepcopy(model.head)
+    add_prompts(head, model.config, new, offline)
+    return replace(model, head=head, config=model.config.model_copy(update={"class_names": head.class_names}))
 
 
 def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence[str] = ()) -> Model:
-    """The same model, comparing images of one class with normal ones from now on (WinCLIP+, few-shot APRIL-GAN).
+    """The same model, but comparing images of one class with normal ones (WinCLIP+, few-shot APRIL-GAN).
 
-    The head remembers them in place of earlier ones of that class; `save_model` keeps them.
+    Its head remembers them in place of earlier ones of that class; `save_model` keeps them.
 
     Args:
         model: of a method with a memory.
@@ -209,33 +163,24 @@ def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence
         ConfigError: the method has no memory, or there are no images.
         ShapeError: H or W is not a multiple of the encoder's step.
     """
-    if not isinstance(model.head, FEW_SHOT_HEADS):
-        raise ConfigError(f"{type(model.head).__name__} has no memory for normal images; winclip and april_gan have")
+    remember = parts_of(model.config.method.kind).remember
+    if remember is None:
+        able = names_of(lambda row: row.remembers)
+        raise ConfigError(f"{model.config.method.kind} has no memory of its own for normal images; {able} have")
     if not len(images):
         raise ConfigError(f"{class_name}: no normal images to remember")
     parts = [model.encoder.encode(batch) for batch in torch.split(images, _ENCODE_BATCH)]
     patches = tuple(torch.cat(stage) for stage in zip(*(part.patch_tokens for part in parts), strict=True))
     cls = tuple(torch.cat(stage) for stage in zip(*(part.cls_tokens for part in parts), strict=True))
-    model.head.remember(class_name, Features(patches, cls, parts[0].image_size))
-    return replace(model, training_images=model.training_images | frozenset(hashes))
-
-
-def tells_tokens(model: Model) -> bool:
-    """Whether the model's features are those of a backbone's stages, by which images can be compared.
-
-    AdaCLIP's prompts enter the backbone itself, and its features are what the first block takes.
-    """
-    return not isinstance(model.head, AdaClip)
-
-
-def has_own_memory(model: Model) -> bool:
-    """Whether the method compares with normal images in a way of its own: WinCLIP+, few-shot APRIL-GAN."""
-    return isinstance(model.head, FEW_SHOT_HEADS)
+    head = copy.deepcopy(model.head)
+    remember(head, class_name, Features(patches, cls, parts[0].image_size))
+    return replace(model, head=head, training_images=model.training_images | frozenset(hashes))
 
 
 def normal_classes(model: Model) -> tuple[str, ...]:
     """Classes that the model has normal images of; empty for most."""
-    return model.head.references.class_names if isinstance(model.head, FEW_SHOT_HEADS) else ()
+    references = _references(model)
+    return () if references is None else references.class_names
 
 
 def save_model(model: Model, folder: Path, card: str = "") -> None:
@@ -244,22 +189,17 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     A folder that is cut short does not load, so none loads without the list of the images that it has seen.
 
     Args:
-        model: one with a trained head.
+        model: of any method.
         folder: made if missing.
         card: Markdown that goes below the generated part of the model card, such as measured figures.
-
-    Raises:
-        WeightsError: the model has no trained head.
     """
-    if not isinstance(model.head, nn.Module):
-        raise WeightsError(f"{folder}: {model.config.preset} has no trained head to save")
     folder.mkdir(parents=True, exist_ok=True)
     withdraw_model(folder)
     write_seen_images(folder, model.training_images)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
     with replacing(folder / _HEAD) as unfinished:
         save_file(state, unfinished)
-    memory = _memory(model.head)
+    memory = _memory(model)
     if memory:
         with replacing(folder / _MEMORY) as unfinished:
             save_file(memory, unfinished)
@@ -288,46 +228,85 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
         ConfigError: config.json holds settings that this version does not know.
     """
     folder = saved_folder(where, offline=offline)
+    config = read_config(folder)
+    file = folder / _HEAD
     try:
-        tree = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        state = load_file(folder / _HEAD)
-    except (OSError, ValueError, SafetensorError) as error:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
-    config = validated(ModelConfig, tree, str(folder / _CONFIG))
-    seen = read_seen_images(folder)
-    if config.rival is not None:
-        rival = saved_rival(config, state, offline=offline)
-        if (folder / _MEMORY).is_file():
-            _restore_memory(rival.head, folder / _MEMORY)
-        return Model(config, rival.encoder, rival.head, seen).to(device)
-    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
-    head = AdDinoV3(
-        config.method,
-        encoder.spec.widths,
-        state["prompts"].shape[-1],
-        config.class_names or (DEFAULT_CLASS,),
-        config.prompts.source == "learned",
-    )
+    built = parts_of(config.method.kind).shell(config.method, config, state, offline)
+    built.head.load_state_dict(checked_state(str(file), state, built.head.state_dict()))
+    model = Model(config, built.encoder, built.head.eval(), read_seen_images(folder))
+    if (folder / _MEMORY).is_file():
+        _restore_memory(model, folder / _MEMORY)
+    return model.to(device)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """The settings of a saved model, whatever version of the layout they are in.
+
+    Raises:
+        WeightsError: the folder holds no model.
+        ConfigError: config.json holds settings that this version does not know.
+    """
+    file = folder / _CONFIG
     try:
-        head.load_state_dict(state)
-    except RuntimeError as error:
-        raise WeightsError(f"{folder / _HEAD}: does not fit {_CONFIG}: {error}") from None
-    return Model(config, encoder, head.eval(), seen).to(device)
+        tree = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
+    return model_config(tree, str(file))
 
 
-def _memory(head: Method) -> dict[str, Tensor]:
-    """What a head remembers of normal images; empty for most."""
-    return head.references.tensors() if isinstance(head, FEW_SHOT_HEADS) else {}
+def _load_held(model: str, weights: str | None, offline: bool) -> Model:
+    if weights:
+        raise ConfigError(f"--weights {weights}: {model} names its own encoder; it takes none")
+    return load_model(model, offline=offline)
 
 
-def _restore_memory(head: Method, file: Path) -> None:
-    if not isinstance(head, FEW_SHOT_HEADS):
-        raise WeightsError(f"{file}: {type(head).__name__} has no memory for normal images; remove the file")
+def _load_of(method: str, model: str, weights: str | None, offline: bool) -> Model:
+    """A saved model of one method."""
+    held = read_config(saved_folder(model, offline=offline)).method.kind
+    if held != method and model == EMBEDDED:
+        raise ConfigError(
+            f"{method} must be trained: expected a model's folder or a checkpoint of its authors, got {model!r}; "
+            f"train one with `ad-dinov3 train --method {method} --data ... --out DIR`"
+        )
+    if held != method:
+        raise ConfigError(f"{model} is a model of {held}, not of {method}")
+    return _load_held(model, weights, offline)
+
+
+def _from_authors(method: str, file: Path, chosen: Mapping[str, object], offline: bool) -> Model:
+    preset, read_authors = METHODS[method].authors_preset, parts_of(method).read_authors
+    if preset is None or read_authors is None:
+        able = names_of(lambda row: row.authors_preset)
+        raise ConfigError(f"{file}: {method} reads no checkpoint; {able} read those of their authors")
+    tensors = read_tensors(file)
+    opened = new_model(PRESETS[preset].model_copy(update=dict(chosen)), offline=offline)
+    read_authors(opened.head, tensors, str(file))
+    return opened
+
+
+def _references(model: Model) -> References | None:
+    references = parts_of(model.config.method.kind).references
+    return references(model.head) if references else None
+
+
+def _memory(model: Model) -> dict[str, Tensor]:
+    """What a model remembers of normal images; empty for most."""
+    references = _references(model)
+    return {} if references is None else references.tensors()
+
+
+def _restore_memory(model: Model, file: Path) -> None:
+    references = _references(model)
+    if references is None:
+        raise WeightsError(f"{file}: {model.config.method.kind} has no memory for normal images; remove the file")
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{file}: cannot be read ({error}); remember the normal images again") from None
-    head.references.restore(tensors, str(file))
+    references.restore(tensors, str(file))
 
 
 def saved_folder(where: str | Path, *, offline: bool = False) -> Path:
@@ -352,27 +331,16 @@ def saved_folder(where: str | Path, *, offline: bool = False) -> Path:
         ) from None
 
 
-def _encode(config: ModelConfig, words: Mapping[str, str], offline: bool) -> dict[str, Tensor]:
-    from ad_dinov3.encoders.clip_text import load_clip_text  # takes a second, and known prompts do not need it
-
-    prompts = read_prompt_file(Path(config.prompts.file)) if config.prompts.file else DEFAULT_PROMPTS
-    raw = config.prompts.raw_class_names
-    said = prompts.class_names if raw else {**words, **prompts.class_names}
-    prompts = replace(prompts, class_names=said, raw_class_names=raw)
-    encoder = load_clip_text(config.prompts.text_encoder, activation=config.prompts.activation, offline=offline)
-    return encode_classes(encoder, prompts, tuple(words))
-
-
 def _model_card(model: Model, more: str) -> str:
     config, spec = model.config, model.encoder.spec
     lines = [
         "---",
         "library_name: ad-dinov3",
         "pipeline_tag: image-segmentation",
-        f"tags: [anomaly-detection, zero-shot, {config.method_name}]",
+        f"tags: [anomaly-detection, zero-shot, {config.method.kind}]",
         "---",
         "",
-        f"# {METHOD_TITLES[config.method_name]} head on {spec.name}",
+        f"# {METHODS[config.method.kind].title} head on {spec.name}",
         "",
         "Adapters and baked prompts for zero-shot anomaly detection; the frozen backbone is not part of this folder.",
         "",
@@ -380,7 +348,7 @@ def _model_card(model: Model, more: str) -> str:
         f"- trained on: {', '.join(config.trained_on) or 'nothing'}",
         f"- compares with normal images of: {', '.join(normal_classes(model)) or 'no class'}",
         f"- images seen, not to be measured on: {len(model.seen_images)}",
-        f"- classes with prompts: {', '.join(config.class_names) or 'one learned pair for all'}",
+        f"- classes with prompts: {', '.join(config.class_names) or 'none; the class has no say'}",
         f"- licence of the backbone's weights: {spec.licence}; see NOTICE.md",
         "",
         '    detector = ad_dinov3.load("THIS FOLDER")',

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor, device
 
 
+DEFAULT_CLASS = "object"
+"""What an image shows of which nobody says more."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One labelled image of a data set.
@@ -42,6 +46,11 @@ class Sample:
     def has_pixel_labels(self) -> bool:
         """Whether it is known of each pixel if it is anomalous."""
         return self.mask_path is not None or not self.is_anomalous
+
+
+def class_words(class_name: str) -> str:
+    """A class's folder name as people write it: ``metal_nut`` and ``metal-nut`` are "metal nut"."""
+    return " ".join(class_name.replace("_", " ").replace("-", " ").split())
 
 
 @dataclass(frozen=True)
@@ -149,12 +158,4 @@ class TextEncoder(Protocol):
 
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
         """One embedding per sentence, (len(sentences), D) float32, not normalised."""
-        ...
-
-
-class Method(Protocol):
-    """A way from features to scores: one paper, one file."""
-
-    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
-        """Scores of B images whose classes are named (B names)."""
         ...

@@ -19,7 +19,7 @@ from ad_dinov3.bench.summary import seed_summary
 from ad_dinov3.errors import ConfigError, DataError
 
 SETTINGS: dict[str, object] = {
-    "prompts.source": "learned",
+    "method.prompts.source": "learned",
     "input.height": 32,
     "input.width": 32,
     "method.width": 16,
@@ -59,8 +59,8 @@ def test_routes_are_those_of_the_papers_section_4_1() -> None:
 
 def test_the_component_rows_differ_only_in_aacm() -> None:
     alone, both = (v.config("paper", {}) for v in STUDIES["table2"].variants[1:])
-    assert alone.loss.aacm == 0.0
-    assert alone.with_settings({"loss.aacm": both.loss.aacm}) == both
+    assert alone.method.loss.aacm == 0.0
+    assert alone.with_settings({"method.loss.aacm": both.method.loss.aacm}) == both
 
 
 def test_missing_data_and_weights_are_named_with_the_way_to_get_them(tmp_path: Path) -> None:

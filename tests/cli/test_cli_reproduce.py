@@ -41,7 +41,13 @@ def test_reproduce_writes_a_table_that_says_whose_data_it_is_of(
     (own / "wood").mkdir(parents=True)
     for part in ("test", "ground_truth"):
         (other / "tissue" / part).rename(own / "wood" / part)
-    settings = ["prompts.source=learned", "input.height=32", "input.width=32", "method.width=8", "train.epochs=1"]
+    settings = [
+        "method.prompts.source=learned",
+        "input.height=32",
+        "input.width=32",
+        "method.width=8",
+        "train.epochs=1",
+    ]
     options = ["table3", "--out", str(tmp_path / "o"), "--weights", str(tiny_vit), "--train", str(other)]
     options += ["--test", str(own), *[word for text in settings for word in ("--set", text)]]
     done = runner.invoke(app, options, catch_exceptions=False)

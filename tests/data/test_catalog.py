@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from official_trees import TREES, colondb, mvtec_ad, visa
 
-from ad_dinov3.data.catalog import CATALOG, class_words, find_data_set, locate, open_data, read_data, search_roots
+from ad_dinov3.data.catalog import CATALOG, find_data_set, locate, open_data, read_data, search_roots
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import DataError
+from ad_dinov3.types import class_words
 
 
 @pytest.mark.parametrize("tree", TREES)

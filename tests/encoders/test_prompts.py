@@ -14,11 +14,11 @@ from ad_dinov3.encoders.prompts import (
     DEFAULT_PROMPTS,
     WINCLIP_PROMPTS,
     PromptSet,
-    display_name,
     encode_classes,
     read_prompt_file,
 )
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.types import class_words
 
 
 class LetterCounts:
@@ -58,7 +58,7 @@ def test_class_words_come_from_the_table_then_from_the_folder_name() -> None:
     assert prompts.words("01") == "metal casting"
     assert prompts.words("pcb_2__x") == "pcb 2 x"
     assert PromptSet(("{}",), ("damaged {}",), ("{}.",), raw_class_names=True).words("metal_nut") == "metal_nut"
-    assert display_name("metal_nut") == "metal nut"
+    assert class_words("metal_nut") == "metal nut"
 
 
 def test_embeddings_are_the_normalised_mean_of_normalised_sentences(tmp_path: Path) -> None:

@@ -7,8 +7,11 @@ import torch
 from tiny_models import SIZE, convnext_folder, learned_model, prompted_model, vit_folder
 
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.export.graph import BakedRope, ScoreGraph, trace
-from ad_dinov3.model import Model, plain_model
+from ad_dinov3.export.dinov3_graph import BakedRope
+from ad_dinov3.export.graph import trace
+from ad_dinov3.export.graphs import score_graph
+from ad_dinov3.methods.table import borrowing
+from ad_dinov3.model import new_model, open_method
 from ad_dinov3.ops import whiten
 
 
@@ -24,7 +27,7 @@ def images() -> torch.Tensor:
 
 def test_graph_of_a_vit_scores_as_the_model_does_for_each_class(vit: str, images: torch.Tensor) -> None:
     model = prompted_model(vit)
-    graph = ScoreGraph(model, SIZE)
+    graph = score_graph(model, SIZE)
     assert graph.input_names == ["images", "class_index"]
     for index, name in enumerate(graph.class_names):
         with torch.no_grad():
@@ -34,12 +37,11 @@ def test_graph_of_a_vit_scores_as_the_model_does_for_each_class(vit: str, images
         torch.testing.assert_close(score, expected.image_score, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda folder: learned_model(folder), lambda folder: plain_model(folder, learned_model(folder).config)]
-)
-def test_graph_of_a_convnext_scores_as_the_model_does(make: object, tmp_path: Path, images: torch.Tensor) -> None:
-    model: Model = make(convnext_folder(tmp_path))  # type: ignore[operator]
-    graph = ScoreGraph(model, SIZE)
+@pytest.mark.parametrize("is_trained", [True, False])
+def test_graph_of_a_convnext_scores_as_the_model_does(is_trained: bool, tmp_path: Path, images: torch.Tensor) -> None:
+    trained = learned_model(convnext_folder(tmp_path))
+    model = trained if is_trained else new_model(borrowing("dinov3_plain", trained.config))
+    graph = score_graph(model, SIZE)
     assert graph.input_names == ["images"]
     with torch.no_grad():
         patch_map, score = graph(images)
@@ -50,7 +52,7 @@ def test_graph_of_a_convnext_scores_as_the_model_does(make: object, tmp_path: Pa
 
 def test_rotary_tables_are_constants_and_tensors_are_shared_with_the_model(vit: str) -> None:
     model = prompted_model(vit)
-    graph = ScoreGraph(model, SIZE)
+    graph = score_graph(model, SIZE)
     assert isinstance(graph.backbone.rope_embeddings, BakedRope)
     theirs = {id(tensor) for tensor in model.encoder.module.parameters()}  # type: ignore[attr-defined]
     assert {id(tensor) for tensor in graph.backbone.parameters()} <= theirs
@@ -76,7 +78,7 @@ def test_whitening_written_out_equals_the_factorisation(channels: int) -> None:
 
 def test_traced_graph_takes_any_batch_where_it_is_left_open(vit: str, images: torch.Tensor) -> None:
     model = prompted_model(vit, ("object",))
-    program = trace(ScoreGraph(model, SIZE))
+    program = trace(score_graph(model, SIZE))
     with torch.no_grad():
         for count in (1, 3):
             patch_map, _ = program.module()(images[:count])
@@ -87,10 +89,10 @@ def test_traced_graph_takes_any_batch_where_it_is_left_open(vit: str, images: to
 
 def test_what_has_no_fixed_graph_is_refused_with_the_reason(vit: str) -> None:
     with pytest.raises(ConfigError, match="multiples of 16 px"):
-        ScoreGraph(prompted_model(vit), (32, 40))
+        score_graph(prompted_model(vit), (32, 40))
     wide = learned_model(vit, method__tokens="whiten", method__rarity=0)
     wide.head.widths = (384,)  # type: ignore[attr-defined]
     with pytest.raises(ConfigError, match="384 channels has no fixed graph"):
-        ScoreGraph(wide, SIZE)
-    with pytest.raises(ConfigError, match="object cannot be exported"):
-        ScoreGraph(Model(wide.config, wide.encoder, object()), SIZE)  # type: ignore[arg-type]
+        score_graph(wide, SIZE)
+    with pytest.raises(ConfigError, match=r"Mahalanobis.* has no fixed graph: it is computed by numpy"):
+        score_graph(open_method("mahalanobis", "embedded"), SIZE)

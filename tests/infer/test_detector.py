@@ -19,7 +19,7 @@ from ad_dinov3.model import new_model
 
 @pytest.fixture(scope="module")
 def detector(tiny_vit: Path) -> Detector:
-    changes = {"encoder": str(tiny_vit), "prompts.source": "learned", "method.width": 8, "input.height": 32}
+    changes = {"encoder": str(tiny_vit), "method.prompts.source": "learned", "method.width": 8, "input.height": 32}
     return Detector(new_model(PRESETS["default"].with_settings(changes | {"input.width": 64})))
 
 

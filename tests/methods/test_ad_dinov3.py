@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_dinov3.config import PRESETS, LossConfig, MethodConfig
+from ad_dinov3.config import PRESETS, AdDinoV3Config, LossConfig, PromptConfig
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3, enlarged, pooled, rarity
 from ad_dinov3.methods.dinov3_plain import Dinov3Plain
@@ -18,6 +18,7 @@ from ad_dinov3.types import Features
 
 CLASSES = ("bottle", "metal_nut")
 LABELS = torch.tensor([True, False])
+LEARNED = PromptConfig(source="learned")
 GRID, SIZE, WIDTH, TEXT = (4, 6), (64, 96), 12, 12
 
 
@@ -28,10 +29,10 @@ def make_features(batch: int = 2, stages: int = 4, seed: int = 0) -> Features:
     return Features(patches, cls, SIZE)
 
 
-def make_head(config: MethodConfig, learned: bool = False, stages: int = 4) -> AdDinoV3:
+def make_head(config: AdDinoV3Config, stages: int = 4) -> AdDinoV3:
     torch.manual_seed(1)
-    head = AdDinoV3(config.model_copy(update={"width": WIDTH}), (16,) * stages, TEXT, CLASSES, learned)
-    if not learned:
+    head = AdDinoV3(config.model_copy(update={"width": WIDTH}), (16,) * stages, TEXT, CLASSES)
+    if not head.learned_prompts:
         head.set_prompts({name: F.normalize(torch.randn(2, TEXT), dim=-1) for name in CLASSES})
     return head
 
@@ -97,9 +98,11 @@ def test_paper_preset_follows_equations_1_and_2_patch_by_patch() -> None:
 
 
 def test_scores_of_a_batch_equal_those_of_its_images_one_by_one() -> None:
-    for preset in PRESETS.values():
-        stages = len(preset.method.pooling) or 4
-        head, features = make_head(preset.method, stages=stages), make_features(batch=3, stages=stages)
+    for settings in (preset.method for preset in PRESETS.values()):
+        if settings.kind != "ad_dinov3":
+            continue
+        stages = len(settings.pooling) or 4
+        head, features = make_head(settings, stages), make_features(batch=3, stages=stages)
         names = ["bottle", "metal_nut", "bottle"]
         whole = head.score(features, names)
         for i in range(3):
@@ -118,7 +121,7 @@ def test_scores_stay_in_the_unit_interval_on_extreme_tokens() -> None:
     wild = Features(tuple(1e4 * p for p in features.patch_tokens), features.cls_tokens, SIZE)
     flat = Features(tuple(torch.zeros_like(p) for p in features.patch_tokens), features.cls_tokens, SIZE)
     for tokens in ("raw", "standardise", "whiten"):
-        head = make_head(MethodConfig(tokens=tokens))
+        head = make_head(AdDinoV3Config(tokens=tokens))
         for case in (wild, flat):
             scores = head.score(case, CLASSES)
             for values in (scores.patch_map, scores.image_score):
@@ -142,24 +145,24 @@ def test_scores_stay_in_the_unit_interval_on_extreme_tokens() -> None:
     ],
 )
 def test_map_switch_changes_the_map(change: dict[str, object]) -> None:
-    plain = make_head(MethodConfig()).score(make_features(), CLASSES).patch_map
-    changed = make_head(MethodConfig().model_copy(update=change)).score(make_features(), CLASSES).patch_map
+    plain = make_head(AdDinoV3Config()).score(make_features(), CLASSES).patch_map
+    changed = make_head(AdDinoV3Config().model_copy(update=change)).score(make_features(), CLASSES).patch_map
 
     assert changed.shape != plain.shape or not torch.allclose(changed, plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("change", [{"aacm_gain": 3.0}, {"aacm_sigma": "softmax"}])
 def test_aacm_switch_changes_the_loss_and_not_the_map(change: dict[str, object]) -> None:
-    plain, changed = make_head(MethodConfig()), make_head(MethodConfig().model_copy(update=change))
+    plain, changed = make_head(AdDinoV3Config()), make_head(AdDinoV3Config().model_copy(update=change))
     features, masks = make_features(), make_masks()
 
     torch.testing.assert_close(plain.score(features, CLASSES).patch_map, changed.score(features, CLASSES).patch_map)
-    terms = [head.losses(features, CLASSES, masks, LABELS, LossConfig())["aacm"].item() for head in (plain, changed)]
+    terms = [head.losses(features, CLASSES, masks, LABELS)["aacm"].item() for head in (plain, changed)]
     assert terms[0] != pytest.approx(terms[1])
 
 
 def test_aacm_is_the_sigmoid_of_scaled_cosines_to_the_cls_token() -> None:
-    head, features = make_head(MethodConfig()), make_features()
+    head, features = make_head(AdDinoV3Config()), make_features()
 
     maps = head.aacm_maps(head(features, CLASSES), SIZE)
 
@@ -170,8 +173,8 @@ def test_aacm_is_the_sigmoid_of_scaled_cosines_to_the_cls_token() -> None:
 
 
 def test_switching_a_loss_off_removes_its_term_and_its_gradient() -> None:
-    head = make_head(MethodConfig())
-    losses = head.losses(make_features(), CLASSES, make_masks(), LABELS, LossConfig(aacm=0, image=0))
+    head = make_head(AdDinoV3Config(loss=LossConfig(aacm=0, image=0)))
+    losses = head.losses(make_features(), CLASSES, make_masks(), LABELS)
 
     losses["total"].backward()
 
@@ -181,19 +184,21 @@ def test_switching_a_loss_off_removes_its_term_and_its_gradient() -> None:
 
 
 def test_total_is_the_sum_of_the_weighted_terms() -> None:
-    head, features, masks = make_head(MethodConfig()), make_features(), make_masks()
-    losses = head.losses(features, CLASSES, masks, LABELS, LossConfig(cross_modal=0.5, aacm=0.25, image=0.25))
-    single = head.losses(features, CLASSES, masks, LABELS, LossConfig(cross_modal=1, aacm=1, image=1))
+    features, masks = make_features(), make_masks()
+    losses, single = (
+        make_head(AdDinoV3Config(loss=loss)).losses(features, CLASSES, masks, LABELS)
+        for loss in (LossConfig(cross_modal=0.5, aacm=0.25, image=0.25), LossConfig(cross_modal=1, aacm=1, image=1))
+    )
 
     expected = 0.5 * single["cross_modal"] + 0.25 * single["aacm"] + 0.25 * single["image"]
     torch.testing.assert_close(losses["total"], expected)
 
 
 def test_image_term_is_the_released_cross_entropy_of_the_listed_label_and_not_of_the_mask() -> None:
-    head, features = make_head(MethodConfig()), make_features()
+    head, features = make_head(AdDinoV3Config(loss=LossConfig(image=0.25))), make_features()
     labels = torch.tensor([True, False])
 
-    found = head.losses(features, CLASSES, torch.zeros(2, *SIZE), labels, LossConfig(image=0.25))["image"]
+    found = head.losses(features, CLASSES, torch.zeros(2, *SIZE), labels)["image"]
 
     logits = torch.stack([out.image_logits for out in head(features, CLASSES)]).mean(0)  # over the stages
     by_hand = -(logits[0].log_softmax(0)[1] + logits[1].log_softmax(0)[0]) / 2  # no pixel is anomalous, image 0 is
@@ -206,8 +211,8 @@ def test_loss_falls_when_the_map_meets_the_mask_at_every_resolution(resolution: 
     torch.manual_seed(0)
     masks = torch.zeros(2, *SIZE)
     masks[:, 16:48, 16:64] = 1
-    config = LossConfig.model_validate({"resolution": resolution, "over_stages": over_stages})
-    head = make_head(MethodConfig(width=WIDTH), learned=True)
+    loss = LossConfig.model_validate({"resolution": resolution, "over_stages": over_stages})
+    head = make_head(AdDinoV3Config(prompts=LEARNED, loss=loss))
     signal = on_grid(F.adaptive_avg_pool2d(masks[:, None], GRID).flatten(2).mT, GRID).permute(0, 2, 3, 1)
     features = Features(
         tuple(torch.randn(2, *GRID, 16) + 4 * signal for _ in range(4)), (torch.randn(2, 16),) * 4, SIZE
@@ -215,7 +220,7 @@ def test_loss_falls_when_the_map_meets_the_mask_at_every_resolution(resolution: 
     optimiser = torch.optim.Adam(head.parameters(), 1e-2)
     totals = []
     for _ in range(30):
-        losses = head.losses(features, CLASSES, masks, LABELS, config)
+        losses = head.losses(features, CLASSES, masks, LABELS)
         optimiser.zero_grad()
         losses["total"].backward()
         optimiser.step()
@@ -272,7 +277,7 @@ def test_rarity_is_the_mahalanobis_distance_of_projected_tokens() -> None:
 
 
 def test_rarity_of_all_stages_at_once_is_that_of_each_alone() -> None:
-    head, features = make_head(MethodConfig(rarity=5)), make_features()
+    head, features = make_head(AdDinoV3Config(rarity=5)), make_features()
     stages = [patch.flatten(1, 2) for patch in features.patch_tokens]
 
     prepared = head.prepare(features.patch_tokens)
@@ -283,7 +288,7 @@ def test_rarity_of_all_stages_at_once_is_that_of_each_alone() -> None:
 
 
 def test_surround_joins_each_token_less_the_mean_of_its_window() -> None:
-    head, features = make_head(MethodConfig(surround=3, tokens="raw")), make_features()
+    head, features = make_head(AdDinoV3Config(surround=3, tokens="raw")), make_features()
     (rows, columns), patches = GRID, features.patch_tokens[0][0]
 
     found = head.prepare(features.patch_tokens)[0][0].reshape(rows, columns, -1)
@@ -301,7 +306,7 @@ def test_surround_joins_each_token_less_the_mean_of_its_window() -> None:
 
 
 def test_pooled_stage_says_of_each_block_of_cells_what_its_mean_token_says() -> None:
-    config = MethodConfig(pooling=(1, 1, 1, 2), tokens="raw")
+    config = AdDinoV3Config(pooling=(1, 1, 1, 2), tokens="raw")
     features = make_features()
     head = make_head(config)
     last = features.patch_tokens[-1]  # (B, 4, 6, C)
@@ -309,7 +314,7 @@ def test_pooled_stage_says_of_each_block_of_cells_what_its_mean_token_says() -> 
 
     out = head(features, CLASSES)[-1]
 
-    alone = make_head(MethodConfig(tokens="raw"))
+    alone = make_head(AdDinoV3Config(tokens="raw"))
     coarse = Features((mean.reshape(-1, 2, 3, last.shape[-1]),) * 4, features.cls_tokens, features.image_size)
     expected = torch.nn.functional.interpolate(alone(coarse, CLASSES)[-1].patch_logits, GRID, mode="bilinear")
     torch.testing.assert_close(out.patch_logits, expected)
@@ -325,11 +330,11 @@ def test_pooling_of_a_grid_that_it_does_not_divide_keeps_the_grid() -> None:
 
 def test_pooling_of_other_stages_than_the_encoders_is_refused() -> None:
     with pytest.raises(ConfigError, match="pooling"):
-        make_head(MethodConfig(pooling=(2,)))
+        make_head(AdDinoV3Config(pooling=(2,)))
 
 
 def test_fused_logits_are_averaged_before_the_one_sigmoid() -> None:
-    head, features = make_head(MethodConfig(fusion="logits")), make_features()
+    head, features = make_head(AdDinoV3Config(fusion="logits")), make_features()
 
     outputs = head(features, CLASSES)
 
@@ -341,7 +346,7 @@ def test_score_offset_moves_the_score_and_keeps_its_order_and_the_map() -> None:
     features = make_features(batch=6)
     names = list(CLASSES) * 3
     plain, moved = (
-        make_head(MethodConfig(score_offset=offset, gain=3.0)).score(features, names) for offset in (0.0, 2.0)
+        make_head(AdDinoV3Config(score_offset=offset, gain=3.0)).score(features, names) for offset in (0.0, 2.0)
     )
 
     torch.testing.assert_close(moved.image_score.logit(), plain.image_score.logit() - 2, atol=1e-3, rtol=0)
@@ -389,11 +394,11 @@ def test_released_format_refuses_what_it_cannot_hold() -> None:
 
 def test_unknown_class_is_refused_with_the_baked_ones() -> None:
     with pytest.raises(ConfigError, match="no prompts for cable; baked are bottle, metal_nut"):
-        make_head(MethodConfig()).score(make_features(), ["bottle", "cable"])
+        make_head(AdDinoV3Config()).score(make_features(), ["bottle", "cable"])
 
 
 def test_features_of_another_encoder_are_refused() -> None:
-    head = make_head(MethodConfig())
+    head = make_head(AdDinoV3Config())
     narrow = Features((torch.randn(1, *GRID, 8),) * 4, (torch.randn(1, 8),) * 4, SIZE)
 
     with pytest.raises(ShapeError, match="expected stages of widths"):
@@ -401,9 +406,9 @@ def test_features_of_another_encoder_are_refused() -> None:
 
 
 def test_learned_prompts_take_any_class_and_get_gradients() -> None:
-    head = make_head(MethodConfig(), learned=True)
+    head = make_head(AdDinoV3Config(prompts=LEARNED))
 
-    head.losses(make_features(), ["anything", "else"], make_masks(), LABELS, LossConfig())["total"].backward()
+    head.losses(make_features(), ["anything", "else"], make_masks(), LABELS)["total"].backward()
 
     assert head.prompts.grad is not None
     assert float(head.prompts.grad.abs().sum()) > 0

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from ad_dinov3.config import LossConfig
 from ad_dinov3.config.methods import AnomalyClipConfig
 from ad_dinov3.encoders.clip_image import load_clip_vision
 from ad_dinov3.encoders.clip_text import load_clip_text
@@ -206,7 +205,7 @@ def test_head_without_text_tower_scores_by_its_baked_text_and_refuses_to_train(c
     alone.load_state_dict(whole.state_dict())
     assert torch.equal(alone.score(features, ["a"]).patch_map, whole.score(features, ["a"]).patch_map)
     with pytest.raises(ConfigError, match="made without one"):
-        alone.losses(features, ["a"], torch.zeros(1, 20, 20), torch.tensor([True]), LossConfig())
+        alone.losses(features, ["a"], torch.zeros(1, 20, 20), torch.tensor([True]))
 
 
 def test_training_lowers_the_loss_and_scoring_uses_the_new_prompts(clip: tuple[Path, plain.State]) -> None:
@@ -220,7 +219,7 @@ def test_training_lowers_the_loss_and_scoring_uses_the_new_prompts(clip: tuple[P
     method.train()
     totals = []
     for _ in range(12):
-        losses = method.losses(features, ["a"] * 4, masks, masks.any(2).any(1), LossConfig())
+        losses = method.losses(features, ["a"] * 4, masks, masks.any(2).any(1))
         optimiser.zero_grad()
         losses["total"].backward()
         optimiser.step()
@@ -235,7 +234,7 @@ def test_loss_is_image_entropy_and_four_times_the_map_terms(clip: tuple[Path, pl
     masks = torch.zeros(2, 20, 20)
     masks[1, 5:12, 3:9] = 1
     labels = torch.tensor([True, True])  # image 0 is listed as anomalous, and no pixel of its defect is left
-    found = method.losses(features, ["a", "a"], masks, labels, LossConfig())
+    found = method.losses(features, ["a", "a"], masks, labels)
     text = method.text
     cosines = F.normalize(features.cls_tokens[0], dim=-1) @ text.T / 0.07
     image = -(cosines.log_softmax(1)[0, 1] + cosines.log_softmax(1)[1, 1]) / 2

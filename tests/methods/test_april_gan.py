@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ad_dinov3.config import LossConfig
 from ad_dinov3.config.methods import Activation, AprilGanConfig
 from ad_dinov3.encoders.clip_image import ClipTaps, load_clip_vision
 from ad_dinov3.encoders.clip_text import load_clip_text
@@ -170,7 +169,7 @@ def test_loss_is_the_sum_over_layers_of_focal_and_dice(clip: tuple[Path, plain.S
     config = AprilGanConfig()
     method, features = head(clip[0], config), encoded(clip[0], plain.images(2, 20, 20), config)
     masks = (torch.rand(2, 20, 20, generator=torch.Generator().manual_seed(0)) > 0.8).float()
-    found = method.losses(features, ["bottle", "object"], masks, torch.tensor([True, True]), LossConfig())["total"]
+    found = method.losses(features, ["bottle", "object"], masks, torch.tensor([True, True]))["total"]
     expected = 0.0
     for abnormal in method.maps(method.logits(features, ["bottle", "object"]), (20, 20)):
         abnormal = abnormal.detach()
@@ -191,7 +190,7 @@ def test_training_steps_lower_the_loss_and_touch_only_the_layers(clip: tuple[Pat
     optimiser = torch.optim.Adam([p for p in method.parameters() if p.requires_grad], 1e-3, (0.5, 0.999))
     totals = []
     for _ in range(15):
-        loss = method.losses(features, NAMES, masks, torch.tensor([True] * 4), LossConfig())["total"]
+        loss = method.losses(features, NAMES, masks, torch.tensor([True] * 4))["total"]
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

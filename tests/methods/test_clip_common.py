@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
+from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.methods.clip_common import BakedPrompts, References, checked_state, gaussian
+from ad_dinov3.methods.clip_common import BakedPrompts, gaussian
 from ad_dinov3.methods.kmeans import kmeans
+from ad_dinov3.methods.references import References
 
 
 @pytest.mark.parametrize("shape", [(1, 40, 33), (3, 7, 5), (2, 1, 60)])

@@ -1,9 +1,20 @@
+"""The classical baseline: its formulas, and that it is a model like any other."""
+
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from ad_dinov3.errors import ShapeError
+from ad_dinov3.cli import evaluate, predict
+from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.layouts import read_folder
+from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.opening import load
 from ad_dinov3.methods.mahalanobis import FILTERS_PER_SIGMA, SIGMAS_PX, filter_responses, mahalanobis_map, own_distance
 
 
@@ -74,3 +85,36 @@ def test_flat_image_has_a_finite_map() -> None:
 def test_image_with_four_channels_is_refused() -> None:
     with pytest.raises(ShapeError, match="RGB"):
         mahalanobis_map(np.zeros((8, 8, 4), np.uint8))
+
+
+def test_detector_gives_the_map_of_the_resized_image_and_the_mean_of_its_top_hundredth(texture: np.ndarray) -> None:
+    detector = load(method="mahalanobis")
+    image = np.repeat(texture[..., None], 3, axis=2)
+    raw = detector.score(detector.prepare(image)[None], ["anything"])
+    expected = mahalanobis_map(detector.prepare(image).transpose(1, 2, 0))
+    np.testing.assert_array_equal(raw.maps[0], expected)
+    assert raw.scores[0] == pytest.approx(np.sort(expected, axis=None)[-655:].mean(), rel=1e-6)  # of 256 x 256
+
+
+def test_predict_and_evaluate_give_the_same_scores(squares: Path, tmp_path: Path) -> None:
+    for command, more in (
+        (predict.app, [str(squares / "tile" / "test"), "-o", str(tmp_path / "p")]),
+        (evaluate.app, ["--data", str(squares), "--out", str(tmp_path / "e"), "--save-maps"]),
+    ):
+        done = CliRunner().invoke(command, [*more, "--method", "mahalanobis"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "p" / "results.jsonl").read_text().splitlines()]
+    found = {Path(row["image"]).name: row["score"] for row in rows if "score" in row}
+    detector = load(method="mahalanobis")
+    assert isinstance(detector, Detector)
+    for sample in read_folder(squares):
+        score = detector.predict(decode_image(sample.image_path)).score
+        assert found[sample.image_path.name] == pytest.approx(score, abs=1e-6)
+    measured = [json.loads(line) for line in (tmp_path / "e" / "rows.jsonl").read_text().splitlines()]
+    assert {row["weights_hash"] for row in measured} == {detector.fingerprint}
+    assert {row["method"] for row in measured} == {"mahalanobis"}
+
+
+def test_an_encoder_is_refused(tiny_vit: Path) -> None:
+    with pytest.raises(ConfigError, match="mahalanobis works on pixels and takes no encoder"):
+        load(method="mahalanobis", weights=str(tiny_vit))

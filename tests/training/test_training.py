@@ -27,7 +27,7 @@ from ad_dinov3.training.output import LOG
 QUICK = {
     "input.height": 32,
     "input.width": 40,
-    "prompts.source": "learned",
+    "method.prompts.source": "learned",
     "method.width": 8,
     "train.epochs": 3,
     "train.batch_size": 4,
@@ -124,7 +124,7 @@ def test_checkpoint_of_other_settings_is_refused(tmp_path: Path, tiny_vit: Path,
     train(new_model(quick(tiny_vit)), samples, tmp_path)
 
     with pytest.raises(TrainingError, match="other settings or data"):
-        train(new_model(quick(tiny_vit, loss__aacm=0.1)), samples, tmp_path, RunOptions(resume=True))
+        train(new_model(quick(tiny_vit, method__loss__aacm=0.1)), samples, tmp_path, RunOptions(resume=True))
 
 
 def test_cached_and_live_training_agree_within_half_precision(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
@@ -286,8 +286,8 @@ def test_two_processes_train_to_the_same_model_as_one(tmp_path: Path, tiny_vit: 
 
 
 def test_model_without_a_trainable_head_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
-    from ad_dinov3.model import plain_model
+    from ad_dinov3.methods.table import borrowing
 
-    model = plain_model(str(tiny_vit), PRESETS["default"])
+    model = new_model(borrowing("dinov3_plain", quick(tiny_vit)))
     with pytest.raises(ConfigError, match="nothing to train"):
         train(replace(model), read_folder(squares), tmp_path)

@@ -9,25 +9,26 @@ from pathlib import Path
 from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.bench.scoring import TestSet, image_hash
 from ad_dinov3.bench.seen import Seen, refuse_seen
-from ad_dinov3.config import METHOD_TITLES
+from ad_dinov3.config import PRESETS
 from ad_dinov3.data.decode import image_size
 from ad_dinov3.errors import ConfigError, WeightsError
+from ad_dinov3.methods.table import check_comparable, method_row
 
-METHODS = (*METHOD_TITLES, "mahalanobis")
 _FILES = frozenset({".pth", ".pt", ".safetensors", ".ckpt"})
 
 
-def check_method(method: str | None, weights: str | None) -> None:
-    """Refuse a method that does not exist, and weights for one that takes none.
+def check_method(method: str | None, weights: str | None, has_normals: bool = False) -> None:
+    """Refuse a method that does not exist, and weights or normal images for one that takes none.
 
     Raises:
         ConfigError: it is one of these.
     """
-    if method not in (None, *METHODS):
-        raise ConfigError(f"no method {method!r}; there are {', '.join(METHODS)}")
-    if weights and method in (None, "ad_dinov3", "mahalanobis"):
+    row = None if method is None else method_row(method)
+    if method and has_normals:
+        check_comparable(method)
+    if weights and (row is None or not row.weights(PRESETS[row.preset])):
         taker = method or "a model without --method"
-        raise ConfigError(f"--weights names the encoder of dinov3_plain or of a baseline; {taker} takes none")
+        raise ConfigError(f"--weights names the encoder of what comes from no model's folder; {taker} takes none")
 
 
 def check_model(method: str | None, model: str) -> None:
@@ -37,7 +38,7 @@ def check_model(method: str | None, model: str) -> None:
         WeightsError: nothing is there.
     """
     path = Path(model)
-    if method in ("mahalanobis", "winclip") or model == EMBEDDED or path.exists():
+    if model == EMBEDDED or path.exists():
         return
     is_path = path.is_absolute() or model.startswith(".") or len(path.parts) > 2 or path.suffix in _FILES
     if is_path:

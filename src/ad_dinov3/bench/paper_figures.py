@@ -14,7 +14,6 @@ from ad_dinov3.bench.run import score
 from ad_dinov3.bench.scoring import ScoringOptions, as_test_set
 from ad_dinov3.bench.similarity import draw_similarity
 from ad_dinov3.bench.studies import Variant
-from ad_dinov3.bench.subjects import mahalanobis_subject
 from ad_dinov3.data.masks import load_mask
 from ad_dinov3.errors import DataError
 from ad_dinov3.infer.detector import Detector
@@ -30,10 +29,9 @@ def figure3(plan: Plan, options: StudyOptions, reports: Reports | None = None) -
     """
     reports = reports or Reports()
     lines = sorted(plan.variants, key=lambda variant: variant.label != "AD-DINOv3")
-    baseline = Variant("untrained baseline", "dinov3_plain")
+    untrained = (Variant("untrained baseline", "dinov3_plain"), Variant("mahalanobis", "mahalanobis"))
     for route in plan.routes:
-        subjects = [subject_of(line, options.seeds[0], route, options, reports) for line in (*lines, baseline)]
-        subjects.append(mahalanobis_subject())
+        subjects = [subject_of(line, options.seeds[0], route, options, reports) for line in (*lines, *untrained)]
         for name in route.test:
             test_set = as_test_set(options.open(name), options.limit)
             stored = []

@@ -9,6 +9,7 @@ from ad_dinov3.bench.protocol import PROTOCOLS, Protocol
 from ad_dinov3.bench.studies import Route, Study, Variant
 from ad_dinov3.data.catalog import LabelledData, open_data
 from ad_dinov3.errors import DataError, WeightsError
+from ad_dinov3.methods.table import METHODS
 from ad_dinov3.weights import find_local, public_row, ways
 
 
@@ -116,11 +117,7 @@ def plan_study(study: Study, options: StudyOptions) -> Plan:
 
 def _weights_of(variant: Variant, options: StudyOptions) -> list[str]:
     """Names of the weights that a variant needs."""
-    if variant.method == "mahalanobis":
-        return []
-    config = variant.config(options.preset, options.changes)
-    needs_text = variant.method == "ad_dinov3" and config.prompts.source == "clip"
-    return [config.encoder, *([config.prompts.text_encoder] if needs_text else [])]
+    return list(METHODS[variant.method].weights(variant.config(options.preset, options.changes)))
 
 
 def _find_weights(name: str) -> Need:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +12,12 @@ from ad_dinov3.bench.rows import MetricRow, write_metric_rows
 from ad_dinov3.bench.run import Evaluation, Subject, evaluate
 from ad_dinov3.bench.scoring import ScoringOptions, as_test_set
 from ad_dinov3.bench.studies import Route, Variant
-from ad_dinov3.bench.subjects import detector_subject, mahalanobis_subject
-from ad_dinov3.config import ModelConfig, validated
+from ad_dinov3.bench.subjects import detector_subject
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.listing import spread
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.model import load_model, new_model, plain_model
+from ad_dinov3.model import load_model, new_model, read_config
 from ad_dinov3.training.loop import Progress, RunOptions, train
 from ad_dinov3.types import Sample
 
@@ -90,14 +89,10 @@ def trained_model(variant: Variant, seed: int, route: Route, options: StudyOptio
 
 def subject_of(variant: Variant, seed: int, route: Route, options: StudyOptions, reports: Reports) -> Subject:
     """A line of a study, ready to be measured, trained if need be."""
-    if variant.method == "mahalanobis":
-        return replace(mahalanobis_subject(), method=variant.label)
     if variant.is_trained:
         model = load_model(trained_model(variant, seed, route, options, reports), device=options.device)
     else:
-        config = variant.config(options.preset, options.changes)
-        is_plain = variant.method == "dinov3_plain"
-        model = plain_model(config.encoder, config) if is_plain else new_model(config)
+        model = new_model(variant.config(options.preset, options.changes))
     name = f"seed {seed}" if variant.is_trained else model.encoder.spec.name
     subject = detector_subject(Detector(model, device=options.device), name, options.device)
     return replace(subject, method=variant.label)
@@ -112,6 +107,6 @@ def _runs(variants: Sequence[Variant], seeds: Sequence[int]) -> Iterator[tuple[V
 
 def _check_same(folder: Path, config: ModelConfig) -> None:
     """Refuse a model that was made with other settings; the words baked into it may differ."""
-    found = validated(ModelConfig, json.loads((folder / "config.json").read_text(encoding="utf-8")), str(folder))
+    found = read_config(folder)
     if found.model_copy(update={"class_names": ()}) != config.model_copy(update={"class_names": ()}):
         raise ConfigError(f"{folder} holds a model of other settings; choose another --out, or remove it")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.bench.protocol import Protocol
-from ad_dinov3.data.catalog import LabelledData, class_words
+from ad_dinov3.data.catalog import LabelledData
 from ad_dinov3.data.listing import spread
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError, DataError
@@ -27,7 +27,7 @@ from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, stream
 from ad_dinov3.predict.shards import ALL, Shard
 from ad_dinov3.predict.types import Scored
-from ad_dinov3.types import Sample
+from ad_dinov3.types import Sample, class_words
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from ad_dinov3.assets import BACKBONES, EMBEDDED, EMBEDDED_MODEL
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import read_seen_images
+from ad_dinov3.methods.table import METHODS
 
 _SHIPPED = {EMBEDDED: EMBEDDED_MODEL, **BACKBONES}
 
@@ -64,18 +65,20 @@ def seen_on_disk(method: str | None, model: str, weights: str | None) -> Seen:
     """What the folders of a model and of its encoder say that they have seen; nothing where there is no folder yet.
 
     Args:
-        method: as in ``evaluate --method``; an untrained one takes the encoder from the model, and mahalanobis nothing.
+        method: as in ``evaluate --method``; one that borrows an encoder takes the model's, others that
+            need no training take nothing from ``embedded``.
         model: ``embedded``, a model's folder or an exported folder; others say nothing before they are downloaded.
         weights: the encoder that is used in place of the model's own.
     """
-    if method == "mahalanobis":
+    row = None if method is None else METHODS[method]
+    if row and not row.is_trained and not row.borrows_encoder and model == EMBEDDED:
         return Seen(model)
     folder = _SHIPPED.get(model, Path(model))
     settings = _settings(folder)
     encoder = weights or str(settings.get("encoder", ""))
     place = _SHIPPED.get(encoder, Path(encoder)) if encoder else None
     known = read_seen_images(place) if place else frozenset()
-    if method == "dinov3_plain":
+    if row and row.borrows_encoder:
         settings = {}
     elif not (weights and method):
         known |= read_seen_images(folder)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.methods.table import borrowing, method_row
 
 
 @dataclass(frozen=True)
@@ -25,20 +26,24 @@ class Variant:
 
     @property
     def is_trained(self) -> bool:
-        """False for the untrained baseline, WinCLIP and the classical floor."""
-        return self.method not in ("dinov3_plain", "winclip", "mahalanobis")
+        """Whether it must be trained before it is measured."""
+        return method_row(self.method).is_trained
 
     def config(self, preset: str, changes: Mapping[str, object]) -> ModelConfig:
-        """The settings of this line; a rival has a preset of its own, and changes that do not concern it are left out.
+        """The settings of this line; a baseline has a preset of its own, and takes only the training's changes.
 
         Raises:
             ConfigError: no such preset or setting.
         """
-        name = self.method if self.method in PRESETS else preset
-        if name not in PRESETS:
-            raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-        wanted = changes if name == preset else {k: v for k, v in changes.items() if k.startswith("train.")}
-        return PRESETS[name].with_settings({**wanted, **self.changes})
+        if preset not in PRESETS:
+            raise ConfigError(f"no preset {preset!r}; there are {', '.join(PRESETS)}")
+        row, usual = method_row(self.method), PRESETS[preset]
+        if row.borrows_encoder:
+            return borrowing(self.method, usual.with_settings(changes)).with_settings(self.changes)
+        if usual.method.kind == self.method:
+            return usual.with_settings({**changes, **self.changes})
+        wanted = {key: value for key, value in changes.items() if key.startswith("train.")}
+        return PRESETS[row.preset].with_settings({**wanted, **self.changes})
 
 
 @dataclass(frozen=True)
@@ -103,7 +108,7 @@ STUDIES = {
             "AD-DINOv3, Table 2",
             (
                 Variant("untrained baseline", "dinov3_plain"),
-                Variant("CMCL alone", changes={"loss.aacm": 0.0}),
+                Variant("CMCL alone", changes={"method.loss.aacm": 0.0}),
                 Variant("CMCL and AACM"),
             ),
             (_ABLATION,),

@@ -1,28 +1,19 @@
-"""Methods made ready for measuring: a saved model, the untrained baseline, the classical floor."""
+"""Methods made ready for measuring: detectors and exported models."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.bench.checks import check_method
 from ad_dinov3.bench.run import Subject
-from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
-from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.session import Session
-from ad_dinov3.methods import mahalanobis
-
-_UNTRAINED = ("dinov3_plain", "winclip")
-_TOP_SHARE = 0.01
+from ad_dinov3.methods.table import METHODS
 
 
 def open_subject(
@@ -31,11 +22,8 @@ def open_subject(
     """A method with weights.
 
     Args:
-        method: one of `ad_dinov3.bench.checks.METHODS`; None: what the model's folder or the exported folder is of.
-        model: ``embedded``, a model's folder, an exported folder or a hub repository; the baseline takes its encoder
-            and input from it. For a rival its trained model's folder or a checkpoint of its authors; WinCLIP needs
-            none.
-        weights: another image encoder for ``dinov3_plain``, or the CLIP of a rival that comes from no model's folder.
+        method: a key of `METHODS`; None: what the model's folder or the exported folder is of.
+        model, weights: as `infer.opening.load` takes them.
         device: a torch device.
         offline: never download.
 
@@ -44,19 +32,17 @@ def open_subject(
         WeightsError: the model's or the encoder's files are missing or do not fit.
     """
     check_method(method, weights)
-    if method == "mahalanobis":
-        return mahalanobis_subject()
     opened = load(model, method=method, weights=weights, device=device, offline=offline)
     if isinstance(opened, Session):
         return session_subject(opened, model, device)
-    is_bare = opened.method in _UNTRAINED and not (opened.method == "winclip" and Path(model).is_dir())
+    row = METHODS[opened.method]
+    is_bare = not row.is_trained and (row.borrows_encoder or model == EMBEDDED)
     return detector_subject(opened, opened.config.encoder if is_bare else model, device)
 
 
 def detector_subject(detector: Detector, model: str, device: str) -> Subject:
-    """A detector as it is measured; an untrained method carries no training data."""
+    """A detector as it is measured; what is not trained has no seed of a training."""
     config, method = detector.config, detector.method
-    is_trained = method not in _UNTRAINED
     return Subject(
         detector,
         method=method,
@@ -64,10 +50,10 @@ def detector_subject(detector: Detector, model: str, device: str) -> Subject:
         weights_hash=detector.fingerprint,
         input_size=config.input.size,
         interpolation=config.input.interpolation,
-        trained_on=config.trained_on if is_trained else (),
+        trained_on=config.trained_on,
         encoder_trained_on=detector.model.encoder.spec.trained_on,
         seen_images=detector.model.seen_images,
-        training_seed=config.train.seed if is_trained else None,
+        training_seed=config.train.seed if METHODS[method].is_trained else None,
         device=device,
     )
 
@@ -113,30 +99,3 @@ def session_subject(session: Session, model: str, device: str) -> Subject:
         training_seed=config.training_seed,
         device=f"{config.runtime} {config.precision} on {device}",
     )
-
-
-def mahalanobis_subject(size_px: int = 256) -> Subject:
-    """The classical floor; its hash is that of its source, since it has no weights."""
-    source = inspect.getsource(mahalanobis) + str(size_px)
-    return Subject(
-        _Mahalanobis(size_px),
-        method="mahalanobis",
-        model="mahalanobis",
-        weights_hash=hashlib.sha256(source.encode()).hexdigest()[:16],
-        input_size=(size_px, size_px),
-        interpolation="bilinear",
-    )
-
-
-class _Mahalanobis:
-    def __init__(self, size_px: int) -> None:
-        self._size_px = size_px
-
-    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return resize_image(image, (self._size_px, self._size_px), "bilinear")
-
-    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
-        maps = np.stack([mahalanobis.mahalanobis_map(image.transpose(1, 2, 0), self._size_px) for image in batch])
-        top = max(1, round(_TOP_SHARE * self._size_px**2))
-        scores = np.sort(maps.reshape(len(maps), -1), axis=1)[:, -top:].mean(axis=1)
-        return RawScores(maps, scores)

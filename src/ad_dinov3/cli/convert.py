@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from ad_dinov3.cli.options import Offline, command_app
+from ad_dinov3.methods.table import names_of
 
 if TYPE_CHECKING:
     from ad_dinov3.model import Model
@@ -21,7 +22,7 @@ def convert(
     source: Annotated[Path, typer.Argument(help="a .pth file of a method's authors, or a model folder")],
     out: Annotated[Path, typer.Option("--out", "-o", help="the model folder, or the .pth file, to write")],
     method: Annotated[
-        str, typer.Option(help="whose .pth file it is: ad_dinov3, april_gan, anomalyclip, adaclip")
+        str, typer.Option(help=f"whose .pth file it is: {names_of(lambda row: row.authors_preset)}")
     ] = "ad_dinov3",
     weights: Annotated[
         str | None,
@@ -38,42 +39,23 @@ def convert(
     import torch
 
     from ad_dinov3.files import replacing
-    from ad_dinov3.model import load_model, save_model
+    from ad_dinov3.model import load_model, open_method, save_model, with_prompts
 
     if source.is_dir():
         state = _authors_state(load_model(source, offline=offline), source)
         with replacing(out) as unfinished:
             torch.save(state, unfinished)
     else:
-        save_model(_read_authors(source, method, weights, class_name or [], offline), out)
+        opened = open_method(method, str(source), weights, offline=offline)
+        save_model(with_prompts(opened, class_name or [], offline=offline), out)
     Console().print(f"wrote {out}")
 
 
 def _authors_state(model: Model, source: Path) -> dict[str, object]:
     from ad_dinov3.errors import ConfigError
-    from ad_dinov3.methods.ad_dinov3 import AdDinoV3
-    from ad_dinov3.methods.released_format import to_released
-    from ad_dinov3.methods.rivals import RIVAL_HEADS, authors_state
+    from ad_dinov3.methods.table import parts_of
 
-    if isinstance(model.head, AdDinoV3):
-        return dict(to_released(model.head))
-    if isinstance(model.head, RIVAL_HEADS):
-        return authors_state(model.head)
-    raise ConfigError(f"{source}: no authors' format for {model.config.preset}")
-
-
-def _read_authors(source: Path, method: str, weights: str | None, class_names: list[str], offline: bool) -> Model:
-    from ad_dinov3.config import PRESETS
-    from ad_dinov3.methods.ad_dinov3 import AdDinoV3
-    from ad_dinov3.methods.released_format import load_released
-    from ad_dinov3.model import new_model, open_method, with_prompts
-    from ad_dinov3.weights.tensors import read_tensors
-
-    if method != "ad_dinov3":
-        return with_prompts(open_method(method, str(source), weights, offline=offline), class_names, offline=offline)
-    tensors = read_tensors(source)
-    config = PRESETS["released"].with_settings({"encoder": weights} if weights else {})
-    model = new_model(config, {name: name for name in class_names}, offline=offline)
-    if isinstance(model.head, AdDinoV3):
-        load_released(model.head, tensors, str(source))
-    return model
+    write_authors = parts_of(model.config.method.kind).write_authors
+    if write_authors is None:
+        raise ConfigError(f"{source}: {model.config.method.kind} has no checkpoints of its authors")
+    return write_authors(model.head)

@@ -32,7 +32,7 @@ app = command_app()
 def evaluate(
     data: Annotated[list[str], typer.Option(help="data set: folder, manifest, catalog name or NAME=DIR; repeatable")],
     model: AnyModel = "embedded",
-    method: Annotated[str | None, typer.Option(help=f"mahalanobis, {METHOD_HELP}")] = None,
+    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
     weights: Weights = None,
     normals: Normals = None,
     protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
@@ -70,7 +70,7 @@ def evaluate(
     from ad_dinov3.data.catalog import open_data
     from ad_dinov3.predict.shards import read_shard
 
-    check_method(method, weights)
+    check_method(method, weights, normals is not None)
     check_model(method, model)
     rules, part = read_protocol(protocol), read_shard(shard, os.environ)
     sets = [as_test_set(open_data(spec), limit) for spec in data]

@@ -39,7 +39,10 @@ class PrecisionChoice(StrEnum):
 @app.command()
 def export(
     model: Annotated[
-        str, typer.Argument(help="embedded, a model's folder, a Hugging Face id, or with --method a rival's .pth file")
+        str,
+        typer.Argument(
+            help="embedded, a model's folder, a Hugging Face id, or with --method a .pth file of its authors"
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the exported model")],
     method: Method = None,

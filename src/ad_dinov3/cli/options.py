@@ -12,6 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ad_dinov3.methods.table import METHODS
+
 if TYPE_CHECKING:
     from ad_dinov3.training.loop import Progress as TrainingProgress
 
@@ -26,10 +28,7 @@ def command_app(help_text: str | None = None) -> typer.Typer:
 # The panels of every command's help.
 IMAGES, MODEL, DECISION, OUTPUT, SERVICE, RUNNING = "Images", "Model", "Decision", "Output", "Service", "Running"
 
-METHOD_HELP = (
-    "The method: ad_dinov3, dinov3_plain (untrained), winclip, april_gan, anomalyclip or adaclip. By default it is "
-    "that of the model."
-)
+METHOD_HELP = f"The method: {', '.join(METHODS)}. By default it is that of the model."
 Method = Annotated[str | None, typer.Option(help=METHOD_HELP, metavar="NAME", rich_help_panel=MODEL)]
 Weights = Annotated[
     str | None,

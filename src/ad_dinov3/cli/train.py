@@ -12,6 +12,7 @@ from rich.console import Console
 
 from ad_dinov3.cli.options import Offline, command_app, read_changes, training_progress
 from ad_dinov3.data.listing import spread
+from ad_dinov3.methods.table import method_row, names_of
 from ad_dinov3.training.output import CHART, LOG, check_output
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ app = command_app()
 def train(
     data: Annotated[list[str], typer.Option(help="data set: a folder or a catalog name; repeat for several")],
     out: Annotated[Path, typer.Option("--out", "-o", help="folder of the model that comes out")],
-    method: Annotated[str, typer.Option(help="ad_dinov3, or a rival: april_gan, anomalyclip, adaclip")] = "ad_dinov3",
+    method: Annotated[str, typer.Option(help=names_of(lambda row: row.is_trained))] = "ad_dinov3",
     preset: Annotated[
         str | None,
-        typer.Option(help="paper, released, default or embedded; of a rival: by default its authors' settings"),
+        typer.Option(help="paper, released, default or embedded; of another method: by default its authors' settings"),
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="image encoder, or a rival's CLIP: name, folder or file; lite0 is embedded")
+        str | None, typer.Option(help="image encoder, or a baseline's CLIP: name, folder or file; lite0 is embedded")
     ] = None,
     settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings")] = None,
     changes: Annotated[list[str] | None, typer.Option("--set", help="one setting: train.epochs=5")] = None,
@@ -46,7 +47,7 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events to --out")] = False,
     limit: Annotated[int | None, typer.Option(help="at most this many images of each set, evenly spread")] = None,
 ) -> None:
-    """Train the adapters of AD-DINOv3, or a rival's head, on labelled images; the encoders stay frozen.
+    """Train the adapters of AD-DINOv3, or a baseline's head, on labelled images; the encoders stay frozen.
 
     Writes a model folder that predict and evaluate take as --model, a log (train.jsonl) and a picture of the losses
     (loss.svg). Ctrl-C or a kill loses at most one epoch: the same command with --resume goes on.
@@ -98,11 +99,10 @@ def train(
 def _usual_preset(method: str, weights: str | None) -> str:
     from ad_dinov3.errors import ConfigError
 
-    if method in {"winclip", "dinov3_plain"}:
+    row = method_row(method)
+    if not row.is_trained:
         raise ConfigError(f"{method} is not trained; it is ready: ad-dinov3 predict --method {method} ...")
-    if method != "ad_dinov3":
-        return method
-    return "embedded" if weights == "lite0" else "default"
+    return "embedded" if method == "ad_dinov3" and weights == "lite0" else row.preset
 
 
 def _config(preset: str, weights: str | None, changes: dict[str, object], sets: tuple[str, ...]) -> ModelConfig:
@@ -118,7 +118,7 @@ def _config(preset: str, weights: str | None, changes: dict[str, object], sets: 
 def _check_method(config: ModelConfig, method: str) -> None:
     from ad_dinov3.errors import ConfigError
 
-    found = config.rival.kind if config.rival else "ad_dinov3"
+    found = config.method.kind
     if found != method:
         raise ConfigError(f"preset {config.preset} is one of {found}: add --method {found}, or choose another preset")
 

@@ -1,9 +1,7 @@
-"""Settings of the four systems that the paper compares with; the defaults are what their authors' code does.
+"""Settings of the methods: each has its own and nobody else's; the defaults of a published one are its authors' code's.
 
 A field whose wrong value would quietly change the published maps says so: these differences between the systems are
-the reason why none of them can be run with another's tower. Towers, prompts and words are the rival's own: the
-sections ``prompts``, ``method`` and ``loss`` of a model's settings are AD-DINOv3's and have no say here, but for
-``loss.resolution``.
+the reason why none of them can be run with another's tower.
 """
 
 from __future__ import annotations
@@ -17,7 +15,111 @@ from ad_dinov3.config.settings import Settings
 Activation = Literal["gelu", "quick_gelu"]
 PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]
 ClassWords = Literal["folder", "words"]
+LossResolution = Literal["grid", "mid", "full"]
 _CLASS_WORDS = "folder: metal_nut as it is, as published; words: metal nut, or what the data set's catalog says"
+_LOSS_RESOLUTION = "where maps meet masks: patch grid, four times the grid, or the input's size"
+
+
+class PromptConfig(Settings):
+    """Where the normal and the abnormal embedding come from."""
+
+    source: Literal["clip", "learned"] = Field(
+        "clip", description="clip: a prompt ensemble through CLIP's text encoder; learned: two free vectors, no text"
+    )
+    text_encoder: str = Field("openai/clip-vit-large-patch14-336", description="weights name or path")
+    activation: Activation = Field(
+        "quick_gelu", description="quick_gelu is what OpenAI trained; the released code runs gelu by accident"
+    )
+    raw_class_names: bool = Field(
+        False, description="folder names as they are ('metal_nut'), as the released code writes them"
+    )
+    file: str | None = Field(None, description="TOML file with states, templates and class words; None: the built-in")
+
+
+class LossConfig(Settings):
+    """Equations 4-6, and the image term of the released code."""
+
+    cross_modal: float = Field(0.5, ge=0, description="lambda_CM of eq. 6; 0 switches CMCL off")
+    aacm: float = Field(0.25, ge=0, description="lambda_AACM of eq. 6; 0 switches AACM off")
+    image: float = Field(0.25, ge=0, description="weight of the image-level cross entropy (released code, not paper)")
+    over_stages: Literal["mean_map", "per_stage"] = Field(
+        "mean_map", description="loss of the stage-averaged map, or the mean of the stages' losses"
+    )
+    resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
+
+
+class AdDinoV3Config(Settings):
+    """AD-DINOv3 (Yuan et al., 2025); equation numbers are the paper's."""
+
+    kind: Literal["ad_dinov3"] = "ad_dinov3"
+    prompts: PromptConfig = PromptConfig()
+    loss: LossConfig = LossConfig()
+    width: int = Field(768, ge=1, description="common space of patches, CLS tokens and text, after the adapters")
+    adapter: Literal["linear", "bottleneck"] = Field(
+        "linear", description="eq. 1: linear = LeakyReLU(W1 x); bottleneck = LeakyReLU(W2 LeakyReLU(W1 x))"
+    )
+    residual: float = Field(0.0, ge=0, description="weight of a skip around each adapter (not in the paper)")
+    stages: Literal["all", "last"] = Field("all", description="Table 3: all encoder stages, or the last alone")
+    tokens: Literal["raw", "standardise", "whiten"] = Field(
+        "standardise",
+        description="patch tokens per image: as they are, per channel to mean 0 and deviation 1, "
+        "or whitened by their covariance (not in the paper)",
+    )
+    rarity: int = Field(
+        0,
+        ge=0,
+        description="channels that an image's patch tokens are projected to and whitened in; their Mahalanobis "
+        "distance joins the adapter's input; 0: off (not in the paper)",
+    )
+    surround: int = Field(
+        0,
+        ge=0,
+        description="side in cells of the window whose mean is taken from each token; the difference joins the "
+        "adapter's input; 0: off, else odd (not in the paper)",
+    )
+    pooling: tuple[int, ...] = Field(
+        (),
+        description="for each stage, cells per side whose tokens are averaged into one before its adapter: what a "
+        "coarse stage gained by being enlarged to the common grid; empty: none (not in the paper)",
+    )
+    text_norm: bool = Field(True, description="eq. 2 divides by the text's norm; the released code does not")
+    text_layout: Literal["columns", "interleaved"] = Field(
+        "columns", description="interleaved repeats the reshape by which the released code mixes its two text vectors"
+    )
+    gain: float = Field(100.0, gt=0, description="factor on the cosine of eq. 2 before the softmax")
+    learned_gain: bool = Field(False, description="train a gain and a bias for each stage, from `gain` and 0 on")
+    fusion: Literal["probabilities", "logits"] = Field(
+        "probabilities", description="mean over the stages: of probabilities (paper), or of logits (not in the paper)"
+    )
+    aacm_gain: float = Field(10.0, gt=0, description="factor on the cosine of eq. 3 before sigma")
+    aacm_sigma: Literal["sigmoid", "softmax"] = Field(
+        "sigmoid", description="sigma of eq. 4: sigmoid per patch, or softmax over patches scaled to a maximum of 1"
+    )
+    upsample: Literal["probabilities", "logits"] = Field(
+        "probabilities",
+        description="what is interpolated: abnormal probabilities (paper), or logits to the input's "
+        "size before the softmax, corners aligned (released code)",
+    )
+    image_score: Literal["cls", "top_patches", "both"] = Field(
+        "both", description="image score: CLS head, mean of the highest patches, or the mean of the two"
+    )
+    score_offset: float = Field(
+        0.0, description="taken from the logit of the image score, so that one threshold serves score and map"
+    )
+    top_fraction: float = Field(0.01, gt=0, le=1, description="share of the map averaged by top_patches")
+
+
+class Dinov3PlainConfig(Settings):
+    """DINOv3 without training (AD-DINOv3, Table 2, first row): there is nothing to choose."""
+
+    kind: Literal["dinov3_plain"] = "dinov3_plain"
+
+
+class MahalanobisConfig(Settings):
+    """The global RX detector (Reed and Yu, 1990) on filter responses."""
+
+    kind: Literal["mahalanobis"] = "mahalanobis"
+    sigma_px: float = Field(3.0, ge=0, description="Gaussian on the distances, in px of the input")
 
 
 class WinClipConfig(Settings):
@@ -51,6 +153,7 @@ class AprilGanConfig(Settings):
     upsample: Literal["logits", "probabilities"] = Field("logits", description="what is interpolated")
     align_corners: bool = Field(True, description="of the bilinear resize")
     sigma_px: float = Field(0.0, ge=0, description="Gaussian on the map, in px of the input")
+    loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
 
 class AnomalyClipConfig(Settings):
@@ -70,6 +173,7 @@ class AnomalyClipConfig(Settings):
     align_corners: bool = Field(False, description="of the bilinear resize")
     sigma_px: float = Field(4.0, ge=0, description="Gaussian on the map, in px of the input")
     map_weight: float = Field(4.0, gt=0, description="the factor lam of the map losses")
+    loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
 
 class AdaClipConfig(Settings):
@@ -92,46 +196,17 @@ class AdaClipConfig(Settings):
     cluster_patches: int = Field(100, ge=1, description="how many of the most abnormal patches are clustered")
     cluster_weight: float = Field(0.2, ge=0, le=1, description="share of the clusters in the image embedding")
     cluster_seed: int = Field(111, ge=0, description="of the k-means, for every image anew; the released code has none")
+    loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
 
-RivalConfig = Annotated[WinClipConfig | AprilGanConfig | AnomalyClipConfig | AdaClipConfig, Field(discriminator="kind")]
-
-_CLIP_L = "openai/clip-vit-large-patch14-336"
-_CLIP_B_PLUS = "timm/vit_base_patch16_plus_clip_240.laion400m_e31"  # OpenCLIP's ViT-B-16-plus-240
-_INPUT_518 = {"encoder": _CLIP_L, "input.height": 518, "input.width": 518, "input.interpolation": "bicubic"}
-_ADAM = {"train.optimizer": "adam", "train.learning_rate": 1e-3, "train.betas": (0.5, 0.999), "train.seed": 111}
-_APRIL_GAN = {**_INPUT_518, **_ADAM, "rival": {"kind": "april_gan"}, "train.batch_size": 8}
-_ADACLIP = {
-    **_INPUT_518,
-    "rival": {"kind": "adaclip"},
-    "train.optimizer": "adamw",
-    "train.learning_rate": 1e-2,
-    "train.betas": (0.5, 0.999),
-    "train.weight_decay": 1e-2,
-    "train.seed": 111,
-    "train.epochs": 5,
-    "train.batch_size": 1,
-}
-
-# What the authors train with, as changes to the common settings. Those named after a training set differ in what the
-# authors chose for it; mosaics of test images of one class are theirs, of the images of one step are ours.
-RIVAL_PRESETS: dict[str, dict[str, object]] = {
-    "winclip": {
-        "encoder": _CLIP_B_PLUS,
-        "input.height": 240,
-        "input.width": 240,
-        "input.interpolation": "bicubic",
-        "rival": {"kind": "winclip"},
-    },
-    "april_gan": {**_APRIL_GAN, "train.epochs": 15},  # as trained on VisA
-    "april_gan_mvtec": {**_APRIL_GAN, "train.epochs": 3, "train.mosaic_share": 0.2},
-    "anomalyclip": {
-        **_INPUT_518,
-        **_ADAM,
-        "rival": {"kind": "anomalyclip"},
-        "train.epochs": 15,
-        "train.batch_size": 8,
-    },
-    "adaclip": _ADACLIP,
-    "adaclip_mvtec": {**_ADACLIP, "train.mosaic_share": 0.2},
-}
+MethodConfig = Annotated[
+    AdDinoV3Config
+    | Dinov3PlainConfig
+    | WinClipConfig
+    | AprilGanConfig
+    | AnomalyClipConfig
+    | AdaClipConfig
+    | MahalanobisConfig,
+    Field(discriminator="kind"),
+]
+"""The settings of one method; ``kind`` says of which."""

@@ -7,19 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ad_dinov3.data.known_sets import CATALOG, ClassRow, DataSet, class_words
+from ad_dinov3.data.known_sets import CATALOG, ClassRow, DataSet
 from ad_dinov3.data.layouts import any_of, list_folder
 from ad_dinov3.data.listing import Listing
 from ad_dinov3.data.manifest import read_manifest
 from ad_dinov3.errors import DataError
-from ad_dinov3.types import Sample
+from ad_dinov3.types import Sample, class_words
 
 __all__ = [
     "CATALOG",
     "ClassRow",
     "DataSet",
     "LabelledData",
-    "class_words",
     "find_data_set",
     "locate",
     "names_here",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ad_dinov3.data.layouts import Layout, any_of, folder_pairs, list_folder, list_visa, tree
 from ad_dinov3.data.manifest import list_real_iad
+from ad_dinov3.types import class_words
 
 _BY_NC_SA = "CC BY-NC-SA 4.0"
 
@@ -54,11 +55,6 @@ class DataSet:
     homepage: str
     mask_above: int | None = 0
     notes: str = ""
-
-
-def class_words(class_name: str) -> str:
-    """A folder's name as people write it: ``metal_nut`` -> ``metal nut``."""
-    return class_name.replace("_", " ").replace("-", " ").strip()
 
 
 _MVTEC_AD_COUNTS = {

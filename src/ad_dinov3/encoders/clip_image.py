@@ -4,25 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ad_dinov3.config.methods import Activation, PositionResize
 from ad_dinov3.encoders.filling import fill, fingerprint
-from ad_dinov3.encoders.stages import StageTokens
-from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.encoders.stages import StageTokens, check_images, checked_stages
 from ad_dinov3.types import EncoderSpec, Features
-from ad_dinov3.weights import Activation, ClipWeights, load_clip_weights, resolve_weights
+from ad_dinov3.weights import ClipWeights, load_clip_weights, resolve_weights
 
 if TYPE_CHECKING:
     from transformers import CLIPVisionModelWithProjection
 
 OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
 OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
-
-PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]
 
 
 class Positions(nn.Module):
@@ -155,7 +153,7 @@ class ClipImageEncoder:
         Raises:
             ShapeError: another dtype or rank, or sides that are not multiples of the patch size.
         """
-        _check_images(images, self.spec.size_multiple)
+        check_images(images, self.spec.size_multiple)
         device = next(self.module.parameters()).device
         with torch.no_grad():
             tokens: StageTokens = self.module(normalise(images.to(device)))
@@ -248,22 +246,3 @@ def normalise(images: Tensor) -> Tensor:
 def as_grid(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, h*w, C) in row-major order as (B, h, w, C)."""
     return tokens.reshape(tokens.shape[0], *grid, tokens.shape[2])
-
-
-def checked_stages(stages: Sequence[int], depth: int) -> tuple[int, ...]:
-    """The stages as a tuple.
-
-    Raises:
-        ConfigError: they are not ascending or not within 1..depth.
-    """
-    if not stages or list(stages) != sorted(set(stages)) or stages[0] < 1 or stages[-1] > depth:
-        raise ConfigError(f"expected ascending stages within 1..{depth}, got {tuple(stages)}")
-    return tuple(stages)
-
-
-def _check_images(images: Tensor, step: int) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError(f"expected images (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}")
-    height, width = images.shape[2:]
-    if height % step or width % step or not height or not width:
-        raise ShapeError(f"expected height and width to be multiples of {step} px, got {height}x{width}; resize first")

@@ -11,11 +11,11 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from ad_dinov3.config.methods import Activation
 from ad_dinov3.encoders.filling import fill, fingerprint
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.weights import (
     PUBLIC_CLIPS,
-    Activation,
     ClipWeights,
     find_local,
     load_clip_weights,

@@ -13,8 +13,7 @@ from ad_dinov3.encoders.context import ContextStages
 from ad_dinov3.encoders.convnext import ConvNeXt, ConvNextConfig
 from ad_dinov3.encoders.efficientnet_lite import Group, StagedLite, read_groups
 from ad_dinov3.encoders.filling import fill, fingerprint
-from ad_dinov3.encoders.stages import StagedConvNeXt, StagedViT
-from ad_dinov3.errors import ShapeError
+from ad_dinov3.encoders.stages import StagedConvNeXt, StagedViT, check_images
 from ad_dinov3.types import EncoderSpec, Features
 from ad_dinov3.weights import BackboneWeights, load_backbone_weights, resolve_weights
 
@@ -76,7 +75,7 @@ class Dinov3Encoder:
         Raises:
             ShapeError: another dtype or rank, or sides that are not multiples of ``spec.size_multiple``.
         """
-        _check_images(images, self.spec.size_multiple)
+        check_images(images, self.spec.size_multiple)
         device = self.device
         enabled = self.autocast is not None
         # no_grad, not inference_mode: adapters are trained on these tensors, and autograd refuses inference tensors.
@@ -190,13 +189,3 @@ def _built_lite(groups: Sequence[Group], stages: Sequence[int], weights: Backbon
         model = StagedLite(groups, stages, weights.grid_stride)
     fill(model, weights.state, weights.path)
     return model
-
-
-def _check_images(images: Tensor, size_multiple: int) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ShapeError(f"expected images (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}")
-    height, width = images.shape[2:]
-    if height % size_multiple or width % size_multiple or not height or not width:
-        raise ShapeError(
-            f"expected height and width to be multiples of {size_multiple} px, got {height}x{width}; resize first"
-        )

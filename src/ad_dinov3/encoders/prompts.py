@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import replacing, user_cache
-from ad_dinov3.types import TextEncoder
+from ad_dinov3.types import TextEncoder, class_words
 
 _LOG = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class PromptSet:
         templates: sentences, each with one ``{}`` for the state.
         class_names: words for a class whose folder name says nothing, such as ``{"01": "metal casting"}``.
         raw_class_names: leave folder names as they are ("metal_nut"), as the released code of AD-DINOv3 does;
-            otherwise underscores become spaces.
+            otherwise as `class_words` has it.
 
     Raises:
         ConfigError: an empty list, or an entry without exactly one ``{}``.
@@ -93,7 +93,7 @@ class PromptSet:
         """What the class is called in a sentence."""
         if class_name in self.class_names:
             return self.class_names[class_name]
-        return class_name if self.raw_class_names else display_name(class_name)
+        return class_name if self.raw_class_names else class_words(class_name)
 
     def sentences(self, class_name: str) -> Sentences:
         """Every state in every template, about one class."""
@@ -144,11 +144,6 @@ WINCLIP_PROMPTS = PromptSet(
         *(f"a photo of {article} {{}} for anomaly detection." for article in _ARTICLES),
     ),
 )
-
-
-def display_name(class_name: str) -> str:
-    """A folder name as people write it: ``metal_nut`` is "metal nut"."""
-    return " ".join(class_name.replace("_", " ").split())
 
 
 def read_prompt_file(path: Path) -> PromptSet:

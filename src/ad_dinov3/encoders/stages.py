@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_dinov3.encoders.convnext import STEM_STRIDE
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.errors import ConfigError, ShapeError
 
 if TYPE_CHECKING:
     from transformers import DINOv3ViTModel
@@ -146,6 +146,19 @@ def checked_stages(stages: Sequence[int], depth: int) -> tuple[int, ...]:
     if not stages or list(stages) != sorted(set(stages)) or stages[0] < 1 or stages[-1] > depth:
         raise ConfigError(f"expected ascending stages within 1..{depth}, got {tuple(stages)}")
     return tuple(stages)
+
+
+def check_images(images: Tensor, step: int) -> None:
+    """Refuse what is no batch of images for an encoder whose input has sides in multiples of ``step`` px.
+
+    Raises:
+        ShapeError: another dtype or rank, or sides that are not multiples of the step.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ShapeError(f"expected images (B, 3, H, W) uint8, got {tuple(images.shape)} {images.dtype}")
+    height, width = images.shape[2:]
+    if height % step or width % step or not height or not width:
+        raise ShapeError(f"expected height and width to be multiples of {step} px, got {height}x{width}; resize first")
 
 
 def to_grid(features: Tensor, stride: int, grid_stride: int) -> Tensor:

@@ -29,16 +29,15 @@ from ad_dinov3.encoders.efficientnet_lite import StagedLite
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
+from ad_dinov3.export.graphs import score_graph
 from ad_dinov3.export.parity import TOLERANCES, Parity, compare, token_distance
-from ad_dinov3.export.rivals import score_graph
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.compared import save_references
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.exported import Precision, Runtime, SessionConfig, SessionInput, write_session_config
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.session import Session
-from ad_dinov3.methods.dinov3_plain import Dinov3Plain
-from ad_dinov3.methods.winclip import WinClip
+from ad_dinov3.methods.table import METHODS
 
 if TYPE_CHECKING:
     import openvino
@@ -180,7 +179,6 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
 
 def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: ExportOptions) -> SessionConfig:
     config, model = detector.config, detector.model
-    untrained = isinstance(model.head, Dinov3Plain | WinClip)
     says = (detector.model.fingerprint, options.runtime, options.precision, graph.size, str(options.calibration))
     step = graph.size_multiple if graph.resizable else None
     return SessionConfig(
@@ -196,9 +194,9 @@ def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: E
         method=detector.method,
         encoder=model.encoder.spec.name,
         licence=model.encoder.spec.licence,
-        trained_on=() if untrained else config.trained_on,
+        trained_on=config.trained_on,
         encoder_trained_on=model.encoder.spec.trained_on,
-        training_seed=None if untrained else config.train.seed,
+        training_seed=config.train.seed if METHODS[detector.method].is_trained else None,
         size_multiple=step,
     )
 

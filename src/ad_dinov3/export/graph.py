@@ -1,130 +1,111 @@
 """A model as one traced graph: uint8 images in, raw patch map and image score out.
 
 Normalisation, backbone, adapters and baked prompts are inside, at a fixed input size; smoothing and thresholds stay
-outside, because people change them at run time. The rotary tables of a ViT are constants: what several runtimes make of
-their computation is the best-known trap of exporting DINOv3.
+outside, because people change them at run time. `dinov3_graph` and `clip_graph` make the parts, `graphs` says for whom.
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from ad_dinov3.encoders.context import ContextStages
-from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedModule
-from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.export.tokens import ComparisonTokens
-from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS, AdDinoV3
-from ad_dinov3.methods.dinov3_plain import Dinov3Plain
-from ad_dinov3.model import Model, has_own_memory, tells_tokens
-from ad_dinov3.types import Features
-
-MAX_WHITENED = 64
-"""Channels up to which whitening is written out, step by step, in operations that every runtime has."""
+from ad_dinov3.methods.head import Head
+from ad_dinov3.methods.table import METHODS
+from ad_dinov3.model import Model
+from ad_dinov3.types import DEFAULT_CLASS, Features, Scores
 
 _MOST_STEPS = 512  # of a resizable graph's side; torch wants a bound
+T = TypeVar("T")
 
 
-class BakedRope(nn.Module):
-    """The rotary tables of one input size as constants, in place of their computation."""
+@dataclass(frozen=True)
+class GraphInput:
+    """What images a graph takes.
 
-    def __init__(self, rope: nn.Module, size: tuple[int, int]) -> None:
-        super().__init__()
-        cos, sin = rope(torch.zeros(1, 3, *size))
-        self.register_buffer("cos", cos)
-        self.register_buffer("sin", sin)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.get_buffer("cos"), self.get_buffer("sin")
-
-
-class FreeRope(nn.Module):
-    """The rotary tables of any input size in plain arithmetic; transformers' own remember the size they are traced at.
-
-    Args:
-        rope: of a DINOv3 ViT.
-        patch_size: side of a patch in px.
+    Attributes:
+        size: (H, W) in px, the only one unless it is resizable.
+        resizable: every size in multiples of ``size_multiple`` will do.
+        size_multiple: in px, what sides are multiples of.
+        mean, std: the statistics that images are normalised with, per channel of [0, 1].
     """
 
-    def __init__(self, rope: nn.Module, patch_size: int) -> None:
-        super().__init__()
-        self.patch_size = patch_size
-        self.register_buffer("inv_freq", rope.get_buffer("inv_freq").clone())  # (head width / 4,)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (h*w, head width) of the patches' centres, each side running from -1 to 1."""
-        rows, columns = pixels.shape[2] // self.patch_size, pixels.shape[3] // self.patch_size
-        frequencies = 2 * math.pi * self.get_buffer("inv_freq")
-        down, across = (_centres(count)[:, None] * frequencies for count in (rows, columns))
-        both = (down[:, None].expand(-1, columns, -1), across[None].expand(rows, -1, -1))
-        angles = torch.cat([*both, *both], -1).flatten(0, 1)
-        return angles.cos(), angles.sin()
+    size: tuple[int, int]
+    resizable: bool
+    size_multiple: int
+    mean: Sequence[float]
+    std: Sequence[float]
 
 
-def _centres(count: int) -> Tensor:
-    """Centres of ``count`` cells from -1 to 1; the division is a tensor's, since runtimes lack one of sizes."""
-    past = torch.arange(1, count + 1, dtype=torch.float32)
-    return (2 * past - 1) / past[-1:] - 1
+class Scoring(nn.Module):
+    """A head's score as a module.
 
+    Args:
+        head: of any method.
+        score: the head's score; None: ``head.score``.
+        prompts: the head's tensor whose rows are the prompts of its classes, so that a class can be chosen by a number;
+            None where the class has no say.
+    """
 
-class _Scoring(nn.Module):
-    """A method's score as a module, for the class whose prompts are its first."""
-
-    def __init__(self, head: AdDinoV3 | Dinov3Plain) -> None:
+    def __init__(
+        self,
+        head: Head,
+        prompts: str | None = None,
+        score: Callable[[Features, Sequence[str]], Scores] | None = None,
+    ) -> None:
         super().__init__()
         self.head = head
-        self.class_name = head.class_names[0] if isinstance(head, AdDinoV3) else DEFAULT_CLASS
+        self.class_names = head.class_names if prompts else ()
+        self.prompts = prompts and f"head.{prompts}"
+        self.score = score or head.score
 
     def forward(self, features: Features) -> tuple[Tensor, Tensor]:
-        scores = self.head.score(features, (self.class_name,))
+        """Patch map and image score for the class whose prompts are the first."""
+        scores = self.score(features, self.class_names[:1] or (DEFAULT_CLASS,))
         return scores.patch_map, scores.image_score
+
+    def of_class(self, features: Features, class_index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The same for the class (1,) int64 that is named by its number; None: the first."""
+        if class_index is None or self.prompts is None:
+            scored: tuple[Tensor, Tensor] = self(features)
+            return scored
+        chosen = {self.prompts: self.get_parameter(self.prompts).index_select(0, class_index)}
+        patch_map, score = torch.func.functional_call(self, chosen, (features,))
+        return patch_map, score
 
 
 class ScoreGraph(nn.Module):
     """Raw scores of uint8 images, as a runtime without torch computes them.
 
     Args:
-        model: AD-DINOv3 or its untrained baseline.
-        size: (H, W) of the input in px, the only one that the graph takes unless it is resizable.
-        resizable: the graph takes every size in multiples of ``size_multiple``.
+        backbone: normalised float images to ``StageTokens``.
+        scoring: what a method makes of them.
+        given: the images that it takes.
 
     Attributes:
-        size_multiple: in px, what sides are multiples of; what the backbone's coarsest stage divides without padding
-            where the graph is resizable.
         class_names: whose prompts are baked; empty where the class has no say.
         input_names: ``images``, and ``class_index`` if there is more than one class.
         comparison: makes the tokens that images are compared by, where the graph tells them.
-
-    Raises:
-        ConfigError: the method has no fixed graph, or the encoder cannot take the size.
     """
 
-    def __init__(self, model: Model, size: tuple[int, int], resizable: bool = False) -> None:
+    def __init__(self, backbone: nn.Module, scoring: Scoring, given: GraphInput) -> None:
         super().__init__()
+        self.size, self.resizable, self.size_multiple = given.size, given.resizable, given.size_multiple
         self.comparison: ComparisonTokens | None = None
-        head, encoder = model.head, model.encoder
-        if not isinstance(head, AdDinoV3 | Dinov3Plain) or not isinstance(encoder, Dinov3Encoder):
-            raise ConfigError(f"{type(head).__name__} cannot be exported; expected AD-DINOv3 or its untrained baseline")
-        self.size, self.resizable = size, resizable
-        self.size_multiple = _step(encoder.module) if resizable else encoder.spec.size_multiple
-        _check_graph(head, encoder.spec.name, size, self.size_multiple)
-        self.backbone = _baked(encoder.module, None if resizable else size)
-        self._normalise_by(encoder.mean, encoder.std)
-        self.scoring = _Scoring(head)
-        named = isinstance(head, AdDinoV3) and not head.learned_prompts
-        self.class_names = head.class_names if isinstance(head, AdDinoV3) and named else ()
+        self.backbone = backbone
+        self.scoring = scoring
+        self.class_names = scoring.class_names
         self.input_names = ["images", "class_index"] if len(self.class_names) > 1 else ["images"]
-
-    def _normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        scale = 1 / (255 * torch.tensor(std))
+        scale = 1 / (255 * torch.tensor(given.std))
         self.register_buffer("scale", scale[:, None, None])
-        self.register_buffer("shift", (-torch.tensor(mean) * 255 * scale)[:, None, None])
+        self.register_buffer("shift", (-torch.tensor(given.mean) * 255 * scale)[:, None, None])
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -137,8 +118,9 @@ class ScoreGraph(nn.Module):
         Raises:
             ConfigError: the method has no tokens by which images can be compared, or the graph has no fixed size.
         """
-        if has_own_memory(model) or not tells_tokens(model):
-            raise ConfigError(f"{type(model.head).__name__} compares images in its own way or not at all")
+        row = METHODS[model.config.method.kind]
+        if row.remembers or not row.tells_tokens:
+            raise ConfigError(f"{row.title} compares images in its own way or not at all")
         if self.resizable:
             raise ConfigError("comparison tokens are exported at one size; name it with --size")
         step = model.encoder.spec.patch_size
@@ -171,13 +153,18 @@ class ScoreGraph(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """What the head makes of `encode`'s tokens of images of ``size`` (H, W)."""
         stages = len(tokens) // 2
-        features = Features(tokens[:stages], tokens[stages:], size)
-        if class_index is None or not isinstance(self.scoring.head, AdDinoV3):
-            patch_map, score = self.scoring(features)
-        else:
-            chosen = {"head.prompts": self.scoring.head.prompts.index_select(0, class_index)}
-            patch_map, score = torch.func.functional_call(self.scoring, chosen, (features,))
-        return patch_map, score
+        return self.scoring.of_class(Features(tokens[:stages], tokens[stages:], size), class_index)
+
+
+def expected(value: object, kind: type[T]) -> T:
+    """A model's part, of the class that a graph is written for.
+
+    Raises:
+        ConfigError: it is of another.
+    """
+    if not isinstance(value, kind):
+        raise ConfigError(f"{type(value).__name__} cannot be exported; expected {kind.__name__}")
+    return value
 
 
 class EncodeGraph(nn.Module):
@@ -241,15 +228,6 @@ def _exported(
     return lowered
 
 
-def _check_graph(head: AdDinoV3 | Dinov3Plain, encoder: str, size: tuple[int, int], step: int) -> None:
-    check_size(encoder, size, step)
-    if isinstance(head, AdDinoV3) and head.config.tokens == "whiten" and max(head.widths) > MAX_WHITENED:
-        raise ConfigError(
-            f"method.tokens = whiten over {max(head.widths)} channels has no fixed graph: runtimes lack its matrix "
-            f"factorisation, which is written out up to {MAX_WHITENED} channels; run this model with torch"
-        )
-
-
 def check_size(encoder: str, size: tuple[int, int], step: int) -> None:
     """Raises:
     ConfigError: a side of ``size`` (H, W) is no multiple of ``step`` px.
@@ -258,28 +236,10 @@ def check_size(encoder: str, size: tuple[int, int], step: int) -> None:
         raise ConfigError(f"expected a size in multiples of {step} px for {encoder}, got {size[0]}x{size[1]}")
 
 
-def _step(module: StagedModule) -> int:
-    """Sides in multiples of this many px need no padding in any stage, nor in those of the image at half size."""
-    if isinstance(module, ContextStages):
-        return 2 * module.staged.step
-    return module.size_multiple if isinstance(module, StagedViT) else module.step
-
-
 def twin_of(module: nn.Module) -> nn.Module:
     """A copy whose parts can be exchanged; its tensors are shared with the original."""
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     return copy.deepcopy(module, shared)
-
-
-def _baked(module: StagedModule, size: tuple[int, int] | None) -> nn.Module:
-    """The backbone at one size, or at any if it is None; its tensors are shared with the original."""
-    twin = twin_of(module)
-    if isinstance(twin, StagedViT):
-        rope = (
-            FreeRope(twin.rope_embeddings, twin.patch_size) if size is None else BakedRope(twin.rope_embeddings, size)
-        )
-        twin.add_module("rope_embeddings", rope)
-    return twin
 
 
 def _written_out() -> dict[torch._ops.OperatorBase, Callable[..., object]]:

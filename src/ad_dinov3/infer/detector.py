@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ad_dinov3.assets import EMBEDDED
-from ad_dinov3.config import METHOD_TITLES, ModelConfig
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.model import InputConfig
 from ad_dinov3.data.pixels import ImageSource, as_rgb
 from ad_dinov3.data.transforms import resize_image
@@ -33,21 +33,19 @@ from ad_dinov3.infer.good_images import check_unseen, distinct, file_hashes
 from ad_dinov3.infer.prediction import Prediction, predict_images
 from ad_dinov3.infer.scorer import RawScores, Scorer
 from ad_dinov3.infer.views import WHOLE, View
-from ad_dinov3.methods.ad_dinov3 import DEFAULT_CLASS
+from ad_dinov3.methods.table import METHODS
 from ad_dinov3.model import (
     Model,
-    has_own_memory,
     load_model,
     normal_classes,
     save_model,
     saved_folder,
-    tells_tokens,
     with_normals,
     with_prompts,
 )
 from ad_dinov3.references.calibration import References
 from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
-from ad_dinov3.types import Features
+from ad_dinov3.types import DEFAULT_CLASS, Features
 
 
 class Detector:
@@ -61,6 +59,7 @@ class Detector:
 
     def __init__(self, model: Model, *, device: str = "cpu", offline: bool = False) -> None:
         self.model = model.to(device)
+        self._prompted = self.model  # with the prompts of all classes that were asked for
         self.offline = offline
         self.references = References()
 
@@ -96,10 +95,10 @@ class Detector:
             ConfigError: there are no images, or the method has a memory of its own and the view is not of whole images.
             ImageError: a file cannot be decoded.
         """
-        if has_own_memory(self.model):
+        if METHODS[self.method].remembers:
             self._remember_in_head(images, class_name)
             return None
-        self.model = with_prompts(self.model, [class_name], offline=self.offline)
+        self._hold(with_prompts(self.model, [class_name], offline=self.offline))
         found = remembered(self, distinct(images), class_name, view)
         self.references = with_class(self.references, found)
         self._note(images)
@@ -123,7 +122,7 @@ class Detector:
             ConfigError: so few images cannot promise the share, or the model has seen one of them.
         """
         check_unseen(images, self.model.seen_images)
-        self.model = with_prompts(self.model, [class_name], offline=self.offline)
+        self._hold(with_prompts(self.model, [class_name], offline=self.offline))
         plain = replace(self.references, calibrations={}, view=view.words)
         found = calibrated(scorer_of(self, plain, view), distinct(images), class_name, false_alarms)
         self.references = replace(plain, calibrations={**self.references.calibrations, class_name: found})
@@ -133,12 +132,15 @@ class Detector:
     def _remember_in_head(self, images: Sequence[ImageSource], class_name: str) -> None:
         inputs = [torch.from_numpy(self.prepare(as_rgb(image))) for image in images]
         batch = torch.stack(inputs) if inputs else torch.empty(0, 3, *self.config.input.size, dtype=torch.uint8)
-        self.model = with_normals(self.model, class_name, batch)
+        self._hold(with_normals(self.model, class_name, batch))
         self._note(images)
 
     def _note(self, images: Sequence[ImageSource]) -> None:
         """Let nobody measure the model on these images."""
-        self.model = replace(self.model, training_images=self.model.training_images | file_hashes(images))
+        self._hold(replace(self.model, training_images=self.model.training_images | file_hashes(images)))
+
+    def _hold(self, model: Model) -> None:
+        self.model = self._prompted = model
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model's folder, with what it knows of normal images; never the backbone."""
@@ -162,7 +164,7 @@ class Detector:
     @property
     def method(self) -> str:
         """What ``--method`` calls the model's method."""
-        return self.config.method_name
+        return self.config.method.kind
 
     @property
     def normal_classes(self) -> tuple[str, ...]:
@@ -225,19 +227,19 @@ class Detector:
         Raises:
             ConfigError: the method's features are not comparable.
         """
-        if not tells_tokens(self.model):
-            raise ConfigError(f"{METHOD_TITLES[self.method]} has no tokens by which images can be compared")
+        if not METHODS[self.method].tells_tokens:
+            raise ConfigError(f"{METHODS[self.method].title} has no tokens by which images can be compared")
         features = self._features(batch, class_names)
         stages = [stage.float().cpu().numpy() for stage in features.patch_tokens]
         projection = seeded_projection(sum(stage.shape[-1] for stage in stages))
         return Answer(self._scores(features, batch, class_names), comparison_tokens(stages, projection=projection))
 
     def _features(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Features:
-        self.model = with_prompts(self.model, class_names, offline=self.offline)
+        self._prompted = with_prompts(self._prompted, class_names, offline=self.offline)
         return self.model.encoder.encode(torch.from_numpy(batch))
 
     def _scores(self, features: Features, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
-        scores = self.model.head.score(features, class_names)
+        scores = self._prompted.head.score(features, class_names)
         maps = scores.patch_map.float().cpu().numpy()
         sigma = self.config.smoothing_sigma_px / batch.shape[2]
         return RawScores(smooth(maps, sigma), scores.image_score.float().cpu().numpy())

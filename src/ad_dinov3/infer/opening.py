@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ad_dinov3.assets import EMBEDDED
-from ad_dinov3.config import METHOD_TITLES
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.compared import load_references
 from ad_dinov3.infer.exported import is_exported, read_session_config
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.infer.views import WHOLE, View
+from ad_dinov3.methods.table import METHODS, method_row
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector
@@ -104,8 +104,8 @@ def check_method(method: str | None) -> None:
     Raises:
         ConfigError: it is neither None nor a method's name; the message lists the names.
     """
-    if method not in (None, *METHOD_TITLES):
-        raise ConfigError(f"there is no method {method!r}; there are {', '.join(METHOD_TITLES)}")
+    if method is not None:
+        method_row(method)
 
 
 def remember_all(detector: Detector | Session, normals: Mapping[str, Sequence[Path]], view: View = WHOLE) -> None:
@@ -132,7 +132,7 @@ def look_through(detector: Detector | Session, view: View) -> Viewed:
 
 def method_title(detector: Titled) -> str:
     """What people call a model's method, and whose normal images it compares with."""
-    title = METHOD_TITLES.get(detector.method, detector.method)
+    title = METHODS[detector.method].title if detector.method in METHODS else detector.method
     return f"{title}, few-shot ({', '.join(detector.normal_classes)})" if detector.normal_classes else title
 
 

@@ -1,26 +1,29 @@
 """AD-DINOv3 (Yuan et al., 2025): adapters on DINOv3 tokens and CLIP prompts, calibrated by AACM.
 
 The equations are the paper's. Switches that are not in the paper are those of its released code or of our own
-ablation, and `MethodConfig` says which.
+ablation, and `AdDinoV3Config` says which.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.config import LossConfig, MethodConfig
+from ad_dinov3.config import AdDinoV3Config, LossConfig, ModelConfig
+from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes, read_prompt_file
 from ad_dinov3.errors import ConfigError, ShapeError
-from ad_dinov3.methods.head import Head
-from ad_dinov3.methods.losses import focal_dice
+from ad_dinov3.methods.head import Built, Parts, TrainableHead
+from ad_dinov3.methods.losses import focal_dice, loss_size
+from ad_dinov3.methods.released_format import load_released, to_released
 from ad_dinov3.ops import cosine_columns, on_grid, resize_map, standardise, top_mean, whiten
-from ad_dinov3.types import Features, Scores
+from ad_dinov3.types import DEFAULT_CLASS, Features, Scores
 
-DEFAULT_CLASS = "object"
 _SLOPE = 0.01  # of LeakyReLU, torch's own default, as released
 
 
@@ -32,7 +35,7 @@ class Adapter(nn.Module):
         config: ``adapter``, ``width`` and ``residual`` are used.
     """
 
-    def __init__(self, width_in: int, config: MethodConfig) -> None:
+    def __init__(self, width_in: int, config: AdDinoV3Config) -> None:
         super().__init__()
         self.first = nn.Linear(width_in, config.width, bias=False)
         self.second = nn.Linear(config.width, config.width, bias=False) if config.adapter == "bottleneck" else None
@@ -123,15 +126,14 @@ class StageOutputs:
     aacm_logits: Tensor
 
 
-class AdDinoV3(Head):
+class AdDinoV3(TrainableHead):
     """The trainable head, with the prompts of known classes baked in.
 
     Args:
         config: the switches.
         widths: channels of each encoder stage.
         text_width: length D of a frozen prompt embedding; learned ones have the common space's.
-        class_names: classes whose prompts it holds; row 0 normal, row 1 abnormal.
-        learned_prompts: the prompt vectors are parameters (one pair for all classes) instead of frozen text.
+        class_names: classes whose prompts it holds, normal and abnormal; learned prompts are one pair for all classes.
 
     Raises:
         ConfigError: ``pooling`` is not of the encoder's stages.
@@ -139,16 +141,15 @@ class AdDinoV3(Head):
 
     def __init__(
         self,
-        config: MethodConfig,
+        config: AdDinoV3Config,
         widths: Sequence[int],
         text_width: int,
         class_names: Sequence[str] = (DEFAULT_CLASS,),
-        learned_prompts: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
-        self.class_names = tuple(class_names)
-        self.learned_prompts = learned_prompts
+        self.learned_prompts = config.prompts.source == "learned"
+        self._class_names = () if self.learned_prompts else tuple(class_names)
         used = tuple(widths) if config.stages == "all" else tuple(widths[-1:])
         self.widths = used
         self.rarities = nn.ModuleList(Rarity(width, config.rarity) for width in used if config.rarity)
@@ -160,17 +161,22 @@ class AdDinoV3(Head):
             raise ConfigError(f"expected method.pooling to name {len(used)} stages, got {config.pooling}")
         self.cls_adapters = nn.ModuleList(Adapter(width, config) for width in used)
         # Learned prompts lie in the common space already: an adapter would only name the same two vectors otherwise.
-        adapted = () if learned_prompts else ("normal", "abnormal")
+        adapted = () if self.learned_prompts else ("normal", "abnormal")
         self.text_adapters = nn.ModuleList(Adapter(text_width, config) for _ in adapted)
-        shape = (1, 2, config.width) if learned_prompts else (len(self.class_names), 2, text_width)
-        self.prompts = nn.Parameter(F.normalize(torch.randn(shape), dim=-1), requires_grad=learned_prompts)
+        shape = (1, 2, config.width) if self.learned_prompts else (len(self.class_names), 2, text_width)
+        self.prompts = nn.Parameter(F.normalize(torch.randn(shape), dim=-1), requires_grad=self.learned_prompts)
         gains = torch.full((len(used),), config.gain)
         self.log_gain = nn.Parameter(gains.log(), requires_grad=config.learned_gain)
         self.bias = nn.Parameter(torch.zeros(len(used)), requires_grad=config.learned_gain)
 
-    def set_prompts(self, embeddings: dict[str, Tensor]) -> None:
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes with baked prompts; empty where prompts are learned."""
+        return self._class_names
+
+    def set_prompts(self, embeddings: Mapping[str, Tensor]) -> None:
         """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
-        self.class_names = tuple(embeddings)
+        self._class_names = tuple(embeddings)
         rows = torch.stack([embeddings[name] for name in self.class_names]).to(self.log_gain.device)
         self.prompts = nn.Parameter(rows, requires_grad=False)
 
@@ -278,11 +284,12 @@ class AdDinoV3(Head):
         return resize_map(logits, size, align_corners=True) if self.config.upsample == "logits" else logits
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """The weighted terms of eq. 6 and the image term of the released code; see `Head.losses`."""
+        """The weighted terms of eq. 6 and the image term of the released code; see `TrainableHead.losses`."""
+        config = self.config.loss
         outputs = self(features, class_names)
-        size = _loss_size(features.grid, features.image_size, config)
+        size = loss_size(features.grid, features.image_size, config.resolution)
         target = resize_map(masks[:, None], size)[:, 0]
         terms = {"cross_modal": config.cross_modal * _map_loss(self.maps(outputs, size), target, config)}  # eq. 5
         if config.aacm:
@@ -309,13 +316,56 @@ class AdDinoV3(Head):
         return Scores(patch_map, score)
 
 
-def _loss_size(grid: tuple[int, int], full: tuple[int, int], config: LossConfig) -> tuple[int, int]:
-    mid = (min(4 * grid[0], full[0]), min(4 * grid[1], full[1]))
-    return {"grid": grid, "mid": mid, "full": full}[config.resolution]
-
-
 def _map_loss(maps: Sequence[Tensor], target: Tensor, config: LossConfig) -> Tensor:
     size = (int(target.shape[1]), int(target.shape[2]))
     if config.over_stages == "mean_map":
         maps = [torch.stack(list(maps)).mean(0)]
     return torch.stack([focal_dice(resize_map(one[:, None], size)[:, 0], target) for one in maps]).mean()
+
+
+def _new(settings: AdDinoV3Config, config: ModelConfig, words: Mapping[str, str], offline: bool) -> Built[AdDinoV3]:
+    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
+    learned = settings.prompts.source == "learned"
+    text = {} if learned else _encoded(settings, words, offline)
+    width = settings.width if learned else next(iter(text.values())).shape[-1]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        head = AdDinoV3(settings, encoder.spec.widths, width, tuple(words))
+    if text:
+        head.set_prompts(text)
+    return Built(encoder, head)
+
+
+def _shell(
+    settings: AdDinoV3Config, config: ModelConfig, state: Mapping[str, Tensor], offline: bool
+) -> Built[AdDinoV3]:
+    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
+    text_width = state["prompts"].shape[-1] if "prompts" in state else settings.width
+    return Built(encoder, AdDinoV3(settings, encoder.spec.widths, text_width, config.class_names))
+
+
+def _add_prompts(head: AdDinoV3, config: ModelConfig, words: Mapping[str, str], offline: bool) -> None:
+    if head.learned_prompts:
+        return
+    known = dict(zip(head.class_names, head.prompts.detach(), strict=True))
+    new = _encoded(head.config, words, offline)
+    head.set_prompts(known | {name: rows.to(head.prompts.device) for name, rows in new.items()})
+
+
+def _encoded(settings: AdDinoV3Config, words: Mapping[str, str], offline: bool) -> dict[str, Tensor]:
+    """Prompt embeddings of classes, class name -> (2, D)."""
+    from ad_dinov3.encoders.clip_text import load_clip_text  # takes a second, and known prompts do not need it
+
+    chosen = settings.prompts
+    prompts = read_prompt_file(Path(chosen.file)) if chosen.file else DEFAULT_PROMPTS
+    said = prompts.class_names if chosen.raw_class_names else {**words, **prompts.class_names}
+    prompts = replace(prompts, class_names=said, raw_class_names=chosen.raw_class_names)
+    encoder = load_clip_text(chosen.text_encoder, activation=chosen.activation, offline=offline)
+    return encode_classes(encoder, prompts, tuple(words))
+
+
+def _written(head: AdDinoV3) -> dict[str, object]:
+    return dict(to_released(head))
+
+
+PARTS = Parts(_new, _shell, _add_prompts, load_released, _written)

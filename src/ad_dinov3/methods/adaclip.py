@@ -17,16 +17,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.config import LossConfig
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import AdaClipConfig
-from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
+from ad_dinov3.encoders.clip_image import ClipVision, as_grid, build_clip_vision
+from ad_dinov3.encoders.clip_text import ClipTextEncoder, build_clip_text
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
+from ad_dinov3.encoders.dinov3 import quarters
+from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.encoders.prompts import ADACLIP_PROMPTS, PromptSet
-from ad_dinov3.encoders.stages import StageTokens
-from ad_dinov3.methods.clip_common import FrozenText, checked_state, class_rows, gaussian, loss_size
-from ad_dinov3.methods.head import Head
+from ad_dinov3.encoders.stages import StageTokens, checked_stages
+from ad_dinov3.methods.clip_common import Frozen, class_rows, gaussian, read_both_towers, read_text_tower, spoken
+from ad_dinov3.methods.head import Built, Parts, TrainableHead
 from ad_dinov3.methods.kmeans import kmeans
-from ad_dinov3.methods.losses import dice, focal, focal_dice
+from ad_dinov3.methods.losses import dice, focal, focal_dice, loss_size
 from ad_dinov3.ops import on_grid
 from ad_dinov3.types import Features, Scores
 
@@ -72,7 +75,7 @@ class Joint:
     text: Tensor
 
 
-class AdaClip(Head):
+class AdaClip(TrainableHead):
     """Static prompts, generators of dynamic prompts, and projections, around two frozen towers that are not saved.
 
     Features are those of ``ClipStart``.
@@ -91,8 +94,8 @@ class AdaClip(Head):
         super().__init__()
         self.config = config
         self.stages = checked_stages(stages, len(vision.blocks))
-        self._vision = (vision,)  # in a tuple, so that it is neither a parameter nor saved here
-        self.frozen = FrozenText(tower)
+        self.vision = Frozen(vision)
+        self.frozen = Frozen(tower)
         self.sentences: dict[str, Sentences] = {}  # by class; only token ids can be baked here
         length, depth = config.prompt_length, config.prompt_depth
         width, shared = vision.width, vision.text_width
@@ -141,7 +144,7 @@ class AdaClip(Head):
             patches: (B, h*w, C) as they enter the first block.
             dynamic: (B, P, C), added to each block's static prompts.
         """
-        vision, length = self._vision[0], self.config.prompt_length
+        vision, length = self.vision.needed(), self.config.prompt_length
         tokens = torch.cat([vision.start().expand(patches.shape[0], 1, -1), patches], 1)
         taps = []
         for index, block in enumerate(vision.blocks):
@@ -208,14 +211,14 @@ class AdaClip(Head):
         return F.normalize(torch.stack(embeddings), dim=-1)
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Focal loss of the image, and focal and both dice losses of each stage; see ``Head``.
+        """Focal loss of the image, and focal and both dice losses of each stage; see ``TrainableHead``.
 
         Raises:
             ConfigError: a class has no sentences.
         """
-        size = loss_size(features.grid, features.image_size, config.resolution)
+        size = loss_size(features.grid, features.image_size, self.config.loss_resolution)
         target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
         joint = self(features, class_names)
         logits = self.stage_logits(joint, features.grid)
@@ -285,3 +288,37 @@ def _authors_name(name: str) -> str:
     part, _, rest = name.partition(".")
     rest = str(int(rest) + 1) if part == "text_prompts" else rest
     return f"clip_model.{_NAMES[part]}.{rest}"
+
+
+def _new(settings: AdaClipConfig, config: ModelConfig, words: Mapping[str, str], offline: bool) -> Built[AdaClip]:
+    weights = read_both_towers(config, offline)
+    loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
+    text = build_clip_text(weights, settings.activation)
+    stages = config.encoder_stages or quarters(len(loaded.vision.blocks))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        head = AdaClip(settings, loaded.vision, ClipTextTower(text.module), stages)
+    _tokenize(head, text, words)
+    return Built(loaded.encoder(ClipStart(loaded.vision), (loaded.vision.width,), {}), head.eval())
+
+
+def _shell(settings: AdaClipConfig, config: ModelConfig, state: Mapping[str, Tensor], offline: bool) -> Built[AdaClip]:
+    # The sentences run through the text tower with every image, so that it is needed, and with it their words.
+    return _new(settings, config, {name: name for name in config.class_names}, offline)
+
+
+def _add_prompts(head: AdaClip, config: ModelConfig, words: Mapping[str, str], offline: bool) -> None:
+    _tokenize(head, read_text_tower(config, head.config.activation, offline), words)
+
+
+def _tokenize(head: AdaClip, text: ClipTextEncoder, words: Mapping[str, str]) -> None:
+    prompts = adaclip_prompts(spoken(words, head.config.class_words))
+    new = {name: Sentences(*(text.tokenize(side) for side in prompts.sentences(name))) for name in words}
+    head.set_sentences(head.sentences | new)
+
+
+def _written(head: AdaClip) -> dict[str, object]:
+    return dict(to_authors(head))
+
+
+PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written)

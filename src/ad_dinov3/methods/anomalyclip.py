@@ -14,15 +14,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.config import LossConfig
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import AnomalyClipConfig
-from ad_dinov3.encoders.clip_image import ClipVision, as_grid, checked_stages
+from ad_dinov3.encoders.clip_image import ClipImageEncoder, ClipVision, LoadedVision, as_grid, build_clip_vision
+from ad_dinov3.encoders.clip_text import build_clip_text
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.encoders.stages import StageTokens
+from ad_dinov3.encoders.filling import checked_state
+from ad_dinov3.encoders.stages import StageTokens, checked_stages
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.methods.clip_common import FrozenText, checked_state, gaussian, loss_size
-from ad_dinov3.methods.head import Head
-from ad_dinov3.methods.losses import dice, focal_dice
+from ad_dinov3.methods.clip_common import Frozen, gaussian, read_both_towers
+from ad_dinov3.methods.head import Built, Parts, TrainableHead
+from ad_dinov3.methods.losses import dice, focal_dice, loss_size
 from ad_dinov3.ops import on_grid
 from ad_dinov3.types import Features, Scores
 
@@ -95,7 +97,7 @@ def value_attention(block: CLIPEncoderLayer, tokens: Tensor) -> Tensor:
     return added
 
 
-class AnomalyClip(Head):
+class AnomalyClip(TrainableHead):
     """The learned prompts, and the two embeddings that the text tower makes of them.
 
     Features are those of ``DualPath``. The embeddings are computed once for scoring and saved with the head, so a
@@ -126,7 +128,7 @@ class AnomalyClip(Head):
         self.register_buffer("words", torch.zeros(2, positions - 1 - config.prompt_length, text_width))
         self.register_buffer("tokens", torch.zeros(2, positions, dtype=torch.int64))
         self.register_buffer("text", torch.zeros(2, width))
-        self.frozen = FrozenText(tower)
+        self.frozen = Frozen(tower)
 
     def set_tokens(self, tokens: Tensor) -> None:
         """Take the token ids (2, T) of ``prompt_texts``, and the tower's embeddings of what stays fixed in them.
@@ -185,14 +187,14 @@ class AnomalyClip(Head):
         return [self._resized(one.softmax(1), size)[:, 1] for one in logits]
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Cross entropy of the image and, ``map_weight`` fold, focal and both dice losses of each stage; see ``Head``.
+        """Cross entropy of the image, plus ``map_weight`` times focal and both dice losses of each stage.
 
         Raises:
             ConfigError: the head has no text tower.
         """
-        size = loss_size(features.grid, features.image_size, config.resolution)
+        size = loss_size(features.grid, features.image_size, self.config.loss_resolution)
         target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
         text = self.embeddings()
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
@@ -281,3 +283,42 @@ def to_authors(head: AnomalyClip) -> dict[str, Tensor]:
 
 
 _PREFIX = "prompt_learner."
+
+
+def _new(
+    settings: AnomalyClipConfig, config: ModelConfig, words: Mapping[str, str], offline: bool
+) -> Built[AnomalyClip]:
+    weights = read_both_towers(config, offline)
+    loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
+    text = build_clip_text(weights, settings.activation)
+    tower = ClipTextTower(text.module)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        head = AnomalyClip(settings, tower.width, loaded.vision.text_width, tower)
+    positions = tower.position_embedding.weight.shape[0]
+    head.set_tokens(padded_tokens(text.tokenize(prompt_texts(settings)), positions))
+    return Built(_encoder(settings, config, loaded), head.eval())
+
+
+def _shell(
+    settings: AnomalyClipConfig, config: ModelConfig, state: Mapping[str, Tensor], offline: bool
+) -> Built[AnomalyClip]:
+    loaded = build_clip_vision(read_both_towers(config, offline), settings.activation, settings.position_resize)
+    shared = loaded.vision.text_width
+    text_width = state["context"].shape[-1] if "context" in state else shared
+    return Built(_encoder(settings, config, loaded), AnomalyClip(settings, text_width, shared))
+
+
+def _encoder(settings: AnomalyClipConfig, config: ModelConfig, loaded: LoadedVision) -> ClipImageEncoder:
+    # The last stage alone is the authors' choice since April 2025.
+    stages = tuple(config.encoder_stages or (len(loaded.vision.blocks),))
+    dual = DualPath(loaded.vision, stages, settings)
+    facts = {"stages": stages, "dual": dual.first_dual, "cls_norm": settings.cls_norm}
+    return loaded.encoder(dual, dual.widths, facts)
+
+
+def _written(head: AnomalyClip) -> dict[str, object]:
+    return {"prompt_learner": {name.removeprefix(_PREFIX): tensor for name, tensor in to_authors(head).items()}}
+
+
+PARTS = Parts(_new, _shell, read_authors=from_authors, write_authors=_written)

@@ -9,22 +9,30 @@ over all test images of the class, which one image cannot know; ours takes the l
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.config import LossConfig
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import AprilGanConfig
+from ad_dinov3.encoders.clip_image import ClipTaps, build_clip_vision
+from ad_dinov3.encoders.clip_text import build_clip_text
+from ad_dinov3.encoders.dinov3 import quarters
+from ad_dinov3.encoders.filling import checked_state
+from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes
 from ad_dinov3.errors import ShapeError
-from ad_dinov3.methods.clip_common import BakedPrompts, References, checked_state, gaussian, loss_size
-from ad_dinov3.methods.head import Head
-from ad_dinov3.methods.losses import focal_dice
+from ad_dinov3.methods.clip_common import BakedPrompts, gaussian, read_both_towers, read_text_tower, spoken
+from ad_dinov3.methods.head import Built, Parts, TrainableHead
+from ad_dinov3.methods.losses import focal_dice, loss_size
+from ad_dinov3.methods.references import References
 from ad_dinov3.ops import cosine_columns, on_grid
-from ad_dinov3.types import Features, Scores
+from ad_dinov3.types import Features, Scores, TextEncoder
+from ad_dinov3.weights import ClipWeights
 
 
-class AprilGan(Head):
+class AprilGan(TrainableHead):
     """The trainable head: L linear layers, with the prompts of known classes baked in.
 
     Features are those of ``ClipTaps``: raw block outputs, and the image's embedding as every stage's CLS token.
@@ -81,10 +89,10 @@ class AprilGan(Head):
         return [self._resized(one.softmax(1), size)[:, 1] for one in logits]
 
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
-        """Sum over the layers of focal and dice loss of the abnormal probability; see ``Head``."""
-        size = loss_size(features.grid, features.image_size, config.resolution)
+        """Sum over the layers of focal and dice loss of the abnormal probability; see ``TrainableHead``."""
+        size = loss_size(features.grid, features.image_size, self.config.loss_resolution)
         target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
         terms = [focal_dice(one, target) for one in self.maps(self.logits(features, class_names), size)]
         return {"total": torch.stack(terms).sum()}
@@ -131,3 +139,51 @@ def to_authors(head: AprilGan) -> dict[str, Tensor]:
 
 
 _PREFIX = "trainable_linearlayer.fc."
+
+
+def _new(settings: AprilGanConfig, config: ModelConfig, words: Mapping[str, str], offline: bool) -> Built[AprilGan]:
+    weights = read_both_towers(config, offline)
+    built = _built(settings, config, weights, ())
+    _bake(built.head, build_clip_text(weights, settings.activation), words)
+    return built
+
+
+def _shell(
+    settings: AprilGanConfig, config: ModelConfig, state: Mapping[str, Tensor], offline: bool
+) -> Built[AprilGan]:
+    return _built(settings, config, read_both_towers(config, offline), config.class_names)
+
+
+def _built(
+    settings: AprilGanConfig, config: ModelConfig, weights: ClipWeights, class_names: Sequence[str]
+) -> Built[AprilGan]:
+    loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
+    stages = tuple(config.encoder_stages or quarters(len(loaded.vision.blocks)))
+    widths = (loaded.vision.width,) * len(stages)
+    encoder = loaded.encoder(ClipTaps(loaded.vision, stages), widths, {"stages": stages})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        head = AprilGan(settings, widths, loaded.vision.text_width, class_names)
+    return Built(encoder, head.eval())
+
+
+def _add_prompts(head: AprilGan, config: ModelConfig, words: Mapping[str, str], offline: bool) -> None:
+    _bake(head, read_text_tower(config, head.config.activation, offline), words)
+
+
+def _bake(head: AprilGan, text: TextEncoder, words: Mapping[str, str]) -> None:
+    known = dict(zip(head.class_names, head.prompts.rows.detach().cpu(), strict=True))
+    prompts = replace(DEFAULT_PROMPTS, class_names=spoken(words, head.config.class_words))
+    head.set_prompts(known | encode_classes(text, prompts, tuple(words)))
+
+
+def _written(head: AprilGan) -> dict[str, object]:
+    state = {key: tensor.detach() for key, tensor in head.layers.state_dict().items()}
+    return {"trainable_linearlayer": {f"fc.{key}": tensor for key, tensor in state.items()}}
+
+
+def _references(head: AprilGan) -> References:
+    return head.references
+
+
+PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written, AprilGan.remember, _references)

@@ -1,15 +1,21 @@
-"""What the methods on CLIP share: baked prompts, reference images, the Gaussian, and strict checkpoints."""
+"""What the methods on CLIP share: baked prompts, frozen towers and how they are read, and the Gaussian."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.errors import ConfigError, WeightsError
+from ad_dinov3.config import ModelConfig
+from ad_dinov3.config.methods import Activation, ClassWords
+from ad_dinov3.encoders.clip_text import ClipTextEncoder, build_clip_text
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.weights import ClipWeights, load_clip_weights, resolve_weights
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class BakedPrompts(nn.Module):
@@ -53,75 +59,20 @@ def class_rows(class_names: Sequence[str], known: Sequence[str]) -> list[int]:
     return [known.index(name) for name in class_names]
 
 
-class References:
-    """Tokens of normal reference images by class, the memory of the few-shot variants; levels are the method's own."""
-
-    def __init__(self) -> None:
-        self._levels: dict[str, tuple[Tensor, ...]] = {}
-
-    def __len__(self) -> int:
-        return len(self._levels)
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes with reference images."""
-        return tuple(self._levels)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All that is remembered: ``LEVEL/CLASS`` -> L2-normalised tokens (N, C), on the CPU."""
-        return {
-            f"{level}/{name}": tokens.cpu() for name, kept in self._levels.items() for level, tokens in enumerate(kept)
-        }
-
-    def restore(self, tensors: Mapping[str, Tensor], origin: str) -> None:
-        """Take what `tensors` gave, in place of everything remembered.
-
-        Raises:
-            WeightsError: a level of a class is missing, or a key has another form.
-        """
-        by_class: dict[str, dict[int, Tensor]] = {}
-        for key, tokens in tensors.items():
-            level, slash, name = key.partition("/")
-            if not (slash and level.isdigit() and tokens.ndim == 2):
-                raise WeightsError(f"{origin}: expected tensors LEVEL/CLASS of tokens (N, C), got {key!r}")
-            by_class.setdefault(name, {})[int(level)] = tokens
-        depths = {len(levels) for levels in by_class.values()}
-        if len(depths) > 1 or any(set(levels) != set(range(len(levels))) for levels in by_class.values()):
-            raise WeightsError(f"{origin}: expected the same levels of every class, got {', '.join(sorted(tensors))}")
-        self._levels = {name: tuple(levels[i] for i in range(len(levels))) for name, levels in by_class.items()}
-
-    def remember(self, class_name: str, levels: Sequence[Tensor]) -> None:
-        """Keep the tokens of a class's reference images: for each level a tensor (N, C), in place of earlier ones."""
-        self._levels[class_name] = tuple(F.normalize(tokens.detach(), dim=-1) for tokens in levels)
-
-    def distances(self, levels: Sequence[Tensor], class_names: Sequence[str]) -> list[Tensor]:
-        """1 minus the largest cosine to a reference token, for each level (B, T, C): (B, T) in [0, 2].
-
-        Raises:
-            ConfigError: a class has no reference images.
-        """
-        unknown = sorted(set(class_names) - self._levels.keys())
-        if unknown:
-            raise ConfigError(f"no reference images of {', '.join(unknown)}; there are {', '.join(self._levels)}")
-        found = []
-        for level, tokens in enumerate(levels):
-            memory = [self._levels[name][level].to(tokens.device) for name in class_names]
-            rows = zip(F.normalize(tokens, dim=-1), memory, strict=True)
-            found.append(torch.stack([(1 - one @ known.T).amin(1) for one, known in rows]))
-        return found
-
-
-class FrozenText:
-    """A frozen text tower inside a head that is not part of the head's parameters nor of what is saved.
+class Frozen(Generic[M]):
+    """A frozen tower beside a head: neither among its parameters nor saved with it, and shared by its copies.
 
     Args:
-        tower: None for a head that only scores.
+        tower: None for a head that only scores with what is baked.
     """
 
-    def __init__(self, tower: ClipTextTower | None) -> None:
+    def __init__(self, tower: M | None) -> None:
         self.tower = None if tower is None else tower.eval().requires_grad_(False)
 
-    def needed(self) -> ClipTextTower:
+    def __deepcopy__(self, memo: dict[int, object]) -> Frozen[M]:
+        return self
+
+    def needed(self) -> M:
         """The tower.
 
         Raises:
@@ -135,6 +86,29 @@ class FrozenText:
         """Move or convert the tower as a head is moved or converted."""
         if self.tower is not None:
             self.tower._apply(fn)  # type: ignore[no-untyped-call]
+
+
+def read_both_towers(config: ModelConfig, offline: bool) -> ClipWeights:
+    """The tensors of the CLIP that a model's settings name.
+
+    Raises:
+        WeightsError: they are missing, broken or of another model.
+    """
+    return load_clip_weights(resolve_weights(config.encoder, offline=offline), towers="both")
+
+
+def read_text_tower(config: ModelConfig, activation: Activation, offline: bool) -> ClipTextEncoder:
+    """The text tower of the CLIP that a model's settings name.
+
+    Raises:
+        WeightsError: its tensors are missing, broken or of another model.
+    """
+    return build_clip_text(load_clip_weights(resolve_weights(config.encoder, offline=offline)), activation)
+
+
+def spoken(words: Mapping[str, str], rule: ClassWords) -> dict[str, str]:
+    """Class name -> what prompts say for it: the folder's name, as published, or its words."""
+    return {name: name if rule == "folder" else said for name, said in words.items()}
 
 
 def gaussian(maps: Tensor, sigma: float) -> Tensor:
@@ -160,31 +134,3 @@ def _mirrored(size: int, radius: int, device: torch.device) -> Tensor:
     """Indices -radius .. size + radius - 1 folded back into 0 .. size - 1 (d c b a | a b c d | d c b a)."""
     folded = torch.arange(-radius, size + radius, device=device) % (2 * size)
     return torch.minimum(folded, 2 * size - 1 - folded)
-
-
-def loss_size(grid: tuple[int, int], full: tuple[int, int], resolution: str) -> tuple[int, int]:
-    """Where maps meet masks, (h, w): the patch ``grid``, four times it (``mid``) or the input's size (``full``)."""
-    mid = (min(4 * grid[0], full[0]), min(4 * grid[1], full[1]))
-    return {"grid": grid, "mid": mid, "full": full}[resolution]
-
-
-def checked_state(origin: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The found tensors as float32, after every name and shape was compared with the wanted ones.
-
-    Raises:
-        WeightsError: lists the missing, the unknown and the misshapen tensors.
-    """
-    wrong = [
-        f"{key} {tuple(found[key].shape)} instead of {tuple(wanted[key].shape)}"
-        for key in wanted.keys() & found.keys()
-        if wanted[key].shape != found[key].shape
-    ]
-    problems = {
-        "missing": sorted(wanted.keys() - found.keys()),
-        "unknown": sorted(found.keys() - wanted.keys()),
-        "of another shape": sorted(wrong),
-    }
-    told = [f"{len(keys)} {what}: {', '.join(keys)}" for what, keys in problems.items() if keys]
-    if told:
-        raise WeightsError(f"{origin}: the tensors do not fit this model; {'; '.join(told)}")
-    return {key: tensor.to(wanted[key].dtype) for key, tensor in found.items()}

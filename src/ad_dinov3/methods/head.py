@@ -1,22 +1,38 @@
-"""What a trainable method has beyond scoring."""
+"""What a method is in code: a head that scores features, and the functions that only its own file knows."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
-from ad_dinov3.config import LossConfig
-from ad_dinov3.types import Features, Scores
+from ad_dinov3.config import ModelConfig, Settings
+from ad_dinov3.methods.references import References
+from ad_dinov3.types import Features, ImageEncoder, Scores
 
 
 class Head(nn.Module):
-    """A trainable method on frozen features; the parameters that require gradients are the ones to train."""
+    """A method on features; its state dict is what is saved of it, trained or baked in."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes whose prompts it holds; empty where the class has no say."""
+        return ()
+
+    @abstractmethod
+    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
+        """Scores of B images whose classes are named (B names)."""
+
+
+class TrainableHead(Head):
+    """A head on frozen features; the parameters that require gradients are the ones to train."""
 
     @abstractmethod
     def losses(
-        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor, config: LossConfig
+        self, features: Features, class_names: Sequence[str], masks: Tensor, labels: Tensor
     ) -> dict[str, Tensor]:
         """The weighted terms of the training loss, means over the B images, and their sum as ``total``.
 
@@ -25,9 +41,40 @@ class Head(nn.Module):
             class_names: B names.
             masks: (B, H, W) float in [0, 1] at the input's size.
             labels: (B,) bool, which images are listed as anomalous, also where the mask is too small to survive.
-            config: weights, and where maps meet masks.
         """
 
-    @abstractmethod
-    def score(self, features: Features, class_names: Sequence[str]) -> Scores:
-        """Scores of B images."""
+
+H = TypeVar("H", bound=Head)
+C = TypeVar("C", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Built(Generic[H]):
+    """A method's frozen encoder and its head."""
+
+    encoder: ImageEncoder
+    head: H
+
+
+@dataclass(frozen=True)
+class Parts(Generic[C, H]):
+    """A method's own functions; C are its settings, H is its head.
+
+    Attributes:
+        new: (settings, the model's settings, class name -> words, offline) -> with first values and baked prompts.
+        shell: (settings, the model's settings, saved tensors, offline) -> with a head that the tensors can be put into.
+        add_prompts: (head, the model's settings, class name -> words, offline) bakes prompts of further classes into a
+            head; None: prompts know no classes, or there are none.
+        read_authors: (head, tensors, file) puts a checkpoint of the authors' code into a head.
+        write_authors: a head as the authors' code saves it: what ``torch.save`` writes and their loader takes.
+        remember: (head, class name, features) lets a head compare with normal images.
+        references: what a head remembers.
+    """
+
+    new: Callable[[C, ModelConfig, Mapping[str, str], bool], Built[H]]
+    shell: Callable[[C, ModelConfig, Mapping[str, Tensor], bool], Built[H]]
+    add_prompts: Callable[[H, ModelConfig, Mapping[str, str], bool], None] | None = None
+    read_authors: Callable[[H, Mapping[str, Tensor], str], None] | None = None
+    write_authors: Callable[[H], dict[str, object]] | None = None
+    remember: Callable[[H, str, Features], None] | None = None
+    references: Callable[[H], References] | None = None

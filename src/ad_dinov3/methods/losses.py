@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ad_dinov3.config.methods import LossResolution
+
 # The released code smooths labels by this much and adds it to the probability before the logarithm.
 _SMOOTH = 1e-5
 
@@ -34,3 +36,9 @@ def dice(abnormal: Tensor, mask: Tensor) -> Tensor:
 def focal_dice(abnormal: Tensor, mask: Tensor) -> Tensor:
     """Sum of focal and dice loss (paper, eqs. 4 and 5)."""
     return focal(abnormal, mask) + dice(abnormal, mask)
+
+
+def loss_size(grid: tuple[int, int], full: tuple[int, int], resolution: LossResolution) -> tuple[int, int]:
+    """Where maps meet masks, (h, w): the patch ``grid``, four times it (``mid``) or the input's size (``full``)."""
+    mid = (min(4 * grid[0], full[0]), min(4 * grid[1], full[1]))
+    return {"grid": grid, "mid": mid, "full": full}[resolution]

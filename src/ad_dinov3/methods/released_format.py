@@ -9,21 +9,23 @@ That code keeps LeakyReLU(fc1 x) and drops what fc2 makes of it, so fc2 is check
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.methods.ad_dinov3 import AdDinoV3
+from ad_dinov3.encoders.filling import checked_state
+from ad_dinov3.errors import ConfigError
 
-_MODULES = {
+if TYPE_CHECKING:
+    from ad_dinov3.methods.ad_dinov3 import AdDinoV3
+
+_MODULES = {  # theirs -> ours
     "patch_token_adapter": "patch_adapters",
     "cls_token_adapter": "cls_adapters",
     "prompt_adapter": "text_adapters",
 }
-_KEY = re.compile(r"(\w+)\.(\d+)\.(fc1|fc2)\.0\.weight")
 
 
 def load_released(head: AdDinoV3, tensors: Mapping[str, Tensor], origin: str) -> None:
@@ -35,28 +37,16 @@ def load_released(head: AdDinoV3, tensors: Mapping[str, Tensor], origin: str) ->
         origin: the file, for messages.
 
     Raises:
-        WeightsError: names or shapes are not those of this head; all differences are listed.
+        WeightsError: lists the missing, the unknown and the misshapen tensors.
+        ConfigError: the head has adapters that the format cannot hold.
     """
-    wanted = {f"{theirs}.{i}.{part}.0.weight" for theirs, i, part in _parts(head)}
-    if set(tensors) != wanted:
-        raise WeightsError(
-            f"{origin}: not a released AD-DINOv3 checkpoint for this encoder; "
-            f"missing: {_names(wanted - set(tensors))}; unknown: {_names(set(tensors) - wanted)}"
-        )
-    state = head.state_dict()
-    found = {
-        f"{_MODULES[match[1]]}.{match[2]}.first.weight": tensor.float()
-        for name, tensor in tensors.items()
-        if (match := _KEY.fullmatch(name)) and match[3] == "fc1"
+    wanted = {f"{module}.{name}": rows for module, part in to_released(head).items() for name, rows in part.items()}
+    checked = checked_state(origin, tensors, wanted)
+    # The prompts are not in their file: they stay as they were baked.
+    adapters = {
+        f"{ours}.{i}.first.weight": checked[f"{theirs}.{i}.fc1.0.weight"] for theirs, ours, i in _adapters(head)
     }
-    wrong = [
-        f"{name}: expected {tuple(state[name].shape)}, found {tuple(tensor.shape)}"
-        for name, tensor in found.items()
-        if state[name].shape != tensor.shape
-    ]
-    if wrong:
-        raise WeightsError(f"{origin}: shapes of another encoder: {'; '.join(wrong)}")
-    head.load_state_dict(state | found)
+    head.load_state_dict(head.state_dict() | adapters)
 
 
 def to_released(head: AdDinoV3) -> dict[str, dict[str, Tensor]]:
@@ -70,16 +60,15 @@ def to_released(head: AdDinoV3) -> dict[str, dict[str, Tensor]]:
         raise ConfigError("the released format holds linear adapters of all stages on text prompts, without residual")
     state = head.state_dict()
     tree: dict[str, dict[str, Tensor]] = {name: {} for name in _MODULES}
-    for theirs, i, part in _parts(head):
-        first = state[f"{_MODULES[theirs]}.{i}.first.weight"].cpu()
-        tree[theirs][f"{i}.{part}.0.weight"] = first.clone() if part == "fc1" else torch.zeros_like(first.mT)
+    for theirs, ours, i in _adapters(head):
+        first = state[f"{ours}.{i}.first.weight"].cpu()  # (768, C)
+        tree[theirs] |= {
+            f"{i}.fc1.0.weight": first.clone(),
+            f"{i}.fc2.0.weight": torch.zeros_like(first.mT),
+        }  # (C, 768)
     return tree
 
 
-def _parts(head: AdDinoV3) -> list[tuple[str, int, str]]:
-    counts = {theirs: len(getattr(head, ours)) for theirs, ours in _MODULES.items()}
-    return [(theirs, i, part) for theirs, count in counts.items() for i in range(count) for part in ("fc1", "fc2")]
-
-
-def _names(names: set[str]) -> str:
-    return ", ".join(sorted(names)) or "none"
+def _adapters(head: AdDinoV3) -> list[tuple[str, str, int]]:
+    """(their module, ours, index) of each adapter."""
+    return [(theirs, ours, i) for theirs, ours in _MODULES.items() for i in range(len(getattr(head, ours)))]

@@ -13,13 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import WinClipConfig
-from ad_dinov3.encoders.clip_image import ClipVision, as_grid
+from ad_dinov3.encoders.clip_image import ClipVision, as_grid, build_clip_vision
+from ad_dinov3.encoders.clip_text import build_clip_text
 from ad_dinov3.encoders.prompts import WINCLIP_PROMPTS, PromptSet
 from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.errors import ShapeError
-from ad_dinov3.methods.clip_common import BakedPrompts, References, gaussian
+from ad_dinov3.methods.clip_common import BakedPrompts, gaussian, read_both_towers, read_text_tower, spoken
+from ad_dinov3.methods.head import Built, Head, Parts
+from ad_dinov3.methods.references import References
 from ad_dinov3.types import Features, Scores, TextEncoder
+from ad_dinov3.weights import ClipWeights
 
 _WINDOW_BATCH = 512  # windows per pass: bounds the memory, whatever the batch
 _DOUBLED, _MISSING = "a jpeg corrupted photo of the {}.", "a jpeg corrupted photo of a {}."
@@ -96,7 +101,7 @@ def window_patches(grid: tuple[int, int], side: int) -> Tensor:
     return board.unfold(0, side, 1).unfold(1, side, 1).flatten(2).flatten(0, 1)
 
 
-class WinClip(nn.Module):
+class WinClip(Head):
     """Scores windows against prompts, and against reference images once it has some.
 
     Features are those of ``ClipWindows``.
@@ -229,3 +234,37 @@ def encode_winclip(encoder: TextEncoder, config: WinClipConfig, words: Mapping[s
             rows.append((F.normalize(embeddings, dim=-1) if config.normalise_sentences else embeddings).mean(0))
         found[name] = torch.stack(rows).cpu()
     return found
+
+
+def _new(settings: WinClipConfig, config: ModelConfig, words: Mapping[str, str], offline: bool) -> Built[WinClip]:
+    weights = read_both_towers(config, offline)
+    built = _built(settings, weights, ())
+    _bake(built.head, build_clip_text(weights, settings.activation), words)
+    return built
+
+
+def _shell(settings: WinClipConfig, config: ModelConfig, state: Mapping[str, Tensor], offline: bool) -> Built[WinClip]:
+    return _built(settings, read_both_towers(config, offline), config.class_names)
+
+
+def _built(settings: WinClipConfig, weights: ClipWeights, class_names: Sequence[str]) -> Built[WinClip]:
+    loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
+    windows = ClipWindows(loaded.vision, settings)
+    encoder = loaded.encoder(windows, windows.widths, {"scales": settings.scales, "patch_norm": settings.patch_norm})
+    return Built(encoder, WinClip(settings, loaded.vision.text_width, class_names).eval())
+
+
+def _add_prompts(head: WinClip, config: ModelConfig, words: Mapping[str, str], offline: bool) -> None:
+    _bake(head, read_text_tower(config, head.config.activation, offline), words)
+
+
+def _bake(head: WinClip, text: TextEncoder, words: Mapping[str, str]) -> None:
+    known = dict(zip(head.class_names, head.prompts.rows.detach().cpu(), strict=True))
+    head.set_prompts(known | encode_winclip(text, head.config, spoken(words, head.config.class_words)))
+
+
+def _references(head: WinClip) -> References:
+    return head.references
+
+
+PARTS = Parts(_new, _shell, _add_prompts, remember=WinClip.remember, references=_references)

@@ -24,7 +24,7 @@ from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
 from ad_dinov3.files import file_hash
-from ad_dinov3.methods.head import Head
+from ad_dinov3.methods.head import TrainableHead
 from ad_dinov3.model import Model, save_model, withdraw_model
 from ad_dinov3.training.augment import augment, mosaics
 from ad_dinov3.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
@@ -146,8 +146,8 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
     options = options or RunOptions()
     config = model.config
     head = model.head
-    if not isinstance(head, Head):
-        raise ConfigError(f"{config.preset} has nothing to train")
+    if not isinstance(head, TrainableHead):
+        raise ConfigError(f"{config.method.kind} has nothing to train")
     if (config.train.augment or config.train.mosaic_share) and options.cache:
         raise ConfigError("augmentation changes the images, cached features do not: add --no-cache, or do not augment")
     ranks = join(options.device)
@@ -175,7 +175,7 @@ class _Run:
 Source = Callable[[list[int], int], Batch]  # rows of one step on one rank, and the epoch
 
 
-def _loop(head: Head, data: TrainingSet, source: Source, run: _Run) -> None:
+def _loop(head: TrainableHead, data: TrainingSet, source: Source, run: _Run) -> None:
     settings, ranks = run.config.train, run.ranks
     optimiser = _optimiser(head, run.config)
     steps = -(-len(data.samples) // settings.batch_size)
@@ -203,12 +203,12 @@ def _loop(head: Head, data: TrainingSet, source: Source, run: _Run) -> None:
             write_checkpoint(run.out, Checkpoint(epoch + 1, _identity(run.config, data)), head, optimiser)
 
 
-def _step(head: Head, optimiser: torch.optim.Optimizer, batch: Batch, run: _Run) -> dict[str, float]:
+def _step(head: TrainableHead, optimiser: torch.optim.Optimizer, batch: Batch, run: _Run) -> dict[str, float]:
     device = torch.device(run.options.device)
     features, masks, labels = batch.features.to(device), batch.masks.to(device), batch.labels.to(device)
     bf16 = device.type == "cuda" and run.config.train.precision == "bf16"
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        losses = head.losses(features, batch.class_names, masks, labels, run.config.loss)
+        losses = head.losses(features, batch.class_names, masks, labels)
     optimiser.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
     average_gradients(head, run.ranks, len(batch.rows))
@@ -222,7 +222,7 @@ def learning_rate(config: ModelConfig, step: int, steps: int) -> float:
     return config.train.learning_rate * (step / warmup if step < warmup else 1.0)
 
 
-def _optimiser(head: Head, config: ModelConfig) -> torch.optim.Optimizer:
+def _optimiser(head: TrainableHead, config: ModelConfig) -> torch.optim.Optimizer:
     kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.train.optimizer]
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
     return kind(
@@ -312,7 +312,7 @@ def _identity(config: ModelConfig, data: TrainingSet) -> str:
     return json.dumps([config.model_dump(mode="json", exclude={"train": {"epochs"}}), sorted(data.keys)])
 
 
-def _resume(head: Head, optimiser: torch.optim.Optimizer, data: TrainingSet, run: _Run) -> int:
+def _resume(head: TrainableHead, optimiser: torch.optim.Optimizer, data: TrainingSet, run: _Run) -> int:
     checkpoint = read_checkpoint(run.out, head, optimiser, run.options.device)
     if checkpoint is None:
         return 0

@@ -32,7 +32,6 @@ from ad_dinov3.weights.table import PUBLIC_CLIPS as PUBLIC_CLIPS
 from ad_dinov3.weights.table import PublicBackbone as PublicBackbone
 
 if TYPE_CHECKING:
-    from ad_dinov3.weights.clip import Activation as Activation
     from ad_dinov3.weights.clip import ClipWeights as ClipWeights
     from ad_dinov3.weights.clip import is_clip as is_clip
     from ad_dinov3.weights.clip import load_clip_weights as load_clip_weights
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from ad_dinov3.weights.tensors import tensor_names as tensor_names
 
 _HOMES = {
-    "Activation": "clip",
     "ClipWeights": "clip",
     "is_clip": "clip",
     "load_clip_weights": "clip",

@@ -10,13 +10,13 @@ from typing import Literal
 
 from torch import Tensor
 
+from ad_dinov3.config.methods import Activation
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.weights.folders import checkpoint_file, read_json
 from ad_dinov3.weights.resolve import WeightSource
 from ad_dinov3.weights.tensors import is_torchscript, read_tensors
 
 Towers = Literal["text", "both"]
-Activation = Literal["gelu", "quick_gelu"]
 
 _HEAD_WIDTH = 64  # of every public CLIP text tower and ViT; a configuration beside the file overrides it
 _IN_BLOCK = {

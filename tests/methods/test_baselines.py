@@ -1,4 +1,4 @@
-"""Rivals as models: saved, loaded, opened from their authors' checkpoints, trained, refused where they do not fit."""
+"""Baselines as models: saved, loaded, read from their authors' checkpoints, trained, refused where they do not fit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ad_dinov3.cli import train as train_command
 from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.methods.rivals import RIVAL_HEADS, authors_state
-from ad_dinov3.model import Model, load_model, new_model, open_method, save_model, with_prompts
+from ad_dinov3.methods.table import METHODS, parts_of
+from ad_dinov3.model import load_model, new_model, normal_classes, open_method, save_model, with_normals, with_prompts
 from ad_dinov3.training.loop import RunOptions, train
 
-RIVALS = ("winclip", "april_gan", "anomalyclip", "adaclip")
-TRAINED = RIVALS[1:]
+ON_CLIP = ("winclip", "april_gan", "anomalyclip", "adaclip")
+TRAINED = ON_CLIP[1:]
 
 
 def settings(method: str, clip: str) -> ModelConfig:
@@ -26,13 +26,8 @@ def settings(method: str, clip: str) -> ModelConfig:
     return PRESETS[method].with_settings(small)
 
 
-def head_of(model: Model) -> torch.nn.Module:
-    assert isinstance(model.head, RIVAL_HEADS)
-    return model.head
-
-
-@pytest.mark.parametrize("method", RIVALS)
-def test_saved_rival_gives_the_same_map_and_fingerprint(method: str, clip: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ON_CLIP)
+def test_saved_baseline_gives_the_same_map_and_fingerprint(method: str, clip: str, tmp_path: Path) -> None:
     model = new_model(settings(method, clip), {"metal_nut": "metal nut"}, offline=True)
     save_model(model, tmp_path / "model")
     loaded = load_model(tmp_path / "model", offline=True)
@@ -45,7 +40,7 @@ def test_saved_rival_gives_the_same_map_and_fingerprint(method: str, clip: str, 
     assert 0 <= float(before.patch_map.min()) <= float(before.patch_map.max()) <= 1
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize("method", ON_CLIP)
 def test_new_class_gets_prompts_and_leaves_known_ones_alone(method: str, clip: str) -> None:
     model = new_model(settings(method, clip), offline=True)
     image = plain.images(1, 24, 24)
@@ -53,7 +48,7 @@ def test_new_class_gets_prompts_and_leaves_known_ones_alone(method: str, clip: s
     wider = with_prompts(model, ["bottle"], offline=True)
     wider.score(image, ["bottle"])
     assert torch.equal(before, wider.score(image, ["object"]).patch_map)
-    assert wider.config.class_names == ("object", "bottle")
+    assert wider.config.class_names == (() if method == "anomalyclip" else ("object", "bottle"))
 
 
 @pytest.mark.parametrize("method", ["winclip", "april_gan", "adaclip"])
@@ -61,7 +56,7 @@ def test_class_words_matter_where_a_folders_name_is_not_what_people_say(method: 
     image = plain.images(1, 24, 24)
     words = {"metal_nut": "metal nut", "bottle": "bottle"}
     folder, said = (
-        new_model(settings(method, clip).with_settings({"rival.class_words": kind}), words, offline=True)
+        new_model(settings(method, clip).with_settings({"method.class_words": kind}), words, offline=True)
         for kind in ("folder", "words")
     )
     for name, differs in (("metal_nut", True), ("bottle", False)):
@@ -69,7 +64,7 @@ def test_class_words_matter_where_a_folders_name_is_not_what_people_say(method: 
         assert torch.equal(*maps) is not differs
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize("method", ON_CLIP)
 def test_batch_of_four_equals_four_of_one_from_pixels_on(method: str, clip: str) -> None:
     model = new_model(settings(method, clip), {"metal_nut": "metal nut"}, offline=True)
     images, names = plain.images(4, 24, 24), ["object", "metal_nut"] * 2
@@ -90,7 +85,7 @@ def test_train_refuses_what_is_not_trained_and_says_what_to_do(method: str) -> N
 def test_checkpoint_of_the_authors_opens_as_a_model(method: str, clip: str, tmp_path: Path) -> None:
     made = new_model(settings(method, clip).with_settings({"train.seed": 7}), offline=True)
     file = tmp_path / "authors.pth"
-    torch.save(authors_state(made.head), file)  # type: ignore[arg-type]
+    torch.save(parts_of(method).write_authors(made.head), file)  # type: ignore[misc]
     opened = open_method(method, str(file), clip, offline=True)
     image = plain.images(1, 24, 24)
     assert torch.equal(made.score(image, ["object"]).patch_map, opened.score(image, ["object"]).patch_map)
@@ -99,7 +94,7 @@ def test_checkpoint_of_the_authors_opens_as_a_model(method: str, clip: str, tmp_
         open_method(other, str(file), clip, offline=True)
 
 
-def test_untrained_rival_is_refused_and_winclip_is_not(clip: str) -> None:
+def test_untrained_baseline_is_refused_and_winclip_is_not(clip: str) -> None:
     with pytest.raises(ConfigError, match=r"adaclip must be trained.*--method adaclip"):
         open_method("adaclip", "embedded", clip, offline=True)
     assert open_method("winclip", "embedded", clip, offline=True).config.input.size == (240, 240)
@@ -147,7 +142,7 @@ def test_presets_are_what_the_authors_trained_with() -> None:
     found = {
         name: (p.train.optimizer, p.train.learning_rate, p.train.betas, p.train.epochs, p.train.batch_size)
         for name, p in PRESETS.items()
-        if p.rival is not None and name != "winclip"
+        if METHODS[p.method.kind].is_trained and p.method.kind != "ad_dinov3"
     }
     assert found["april_gan"] == ("adam", 1e-3, (0.5, 0.999), 15, 8)
     assert found["anomalyclip"] == ("adam", 1e-3, (0.5, 0.999), 15, 8)
@@ -155,3 +150,28 @@ def test_presets_are_what_the_authors_trained_with() -> None:
     assert all(PRESETS[name].train.seed == 111 for name in found)
     assert all(PRESETS[name].input.size == (518, 518) for name in found)
     assert PRESETS["winclip"].input.size == (240, 240)
+
+
+@pytest.mark.parametrize("method", ON_CLIP)
+def test_model_with_further_prompts_shares_the_towers_and_leaves_the_old_one_as_it_was(method: str, clip: str) -> None:
+    model = new_model(settings(method, clip), offline=True)
+    before = (model.config, model.head.class_names, model.fingerprint)
+    wider = with_prompts(model, ["bottle"], offline=True)
+    assert (model.config, model.head.class_names, model.fingerprint) == before
+    assert wider.encoder is model.encoder
+    assert getattr(wider.head, "frozen", None) is getattr(model.head, "frozen", None)  # the text tower, where it runs
+    if method != "anomalyclip":
+        assert "bottle" in wider.head.class_names
+
+
+@pytest.mark.parametrize("method", ["winclip", "april_gan"])
+def test_model_with_normal_images_leaves_the_old_one_zero_shot(method: str, clip: str) -> None:
+    model = new_model(settings(method, clip), offline=True)
+    image, fingerprint = plain.images(1, 24, 24), model.fingerprint
+    zero_shot = model.score(image, ["object"]).patch_map
+    one = with_normals(model, "object", plain.images(2, 24, 24), ["a" * 64])
+    two = with_normals(one, "object", plain.images(3, 24, 24), ["b" * 64])
+    assert torch.equal(model.score(image, ["object"]).patch_map, zero_shot)
+    assert (model.fingerprint, model.training_images, normal_classes(model)) == (fingerprint, frozenset(), ())
+    assert len({model.fingerprint, one.fingerprint, two.fingerprint}) == 3
+    assert two.training_images == {"a" * 64, "b" * 64}

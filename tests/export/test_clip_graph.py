@@ -1,4 +1,4 @@
-"""Rivals as fixed graphs: the model's own maps in both runtimes, refused where there is no fixed graph."""
+"""Baselines on CLIP as fixed graphs: the model's own maps in both runtimes, refused where there is no fixed graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ad_dinov3.cli import export, predict
 from ad_dinov3.config import PRESETS
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.export.build import ExportOptions, export_model
-from ad_dinov3.export.rivals import score_graph
+from ad_dinov3.export.graphs import score_graph
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.session import Session
 from ad_dinov3.model import Model, new_model, save_model
@@ -53,12 +53,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def new(method: str, clip: str) -> Model:
     changes: dict[str, object] = {"encoder": clip, "input.height": SIZE[0], "input.width": SIZE[1]}
     if method == "april_gan":
-        changes["rival.gain"] = 10.0  # random towers are steep enough
+        changes["method.gain"] = 10.0  # random towers are steep enough
     return new_model(PRESETS[method].with_settings(changes), {"metal_nut": "metal nut"}, offline=True)
 
 
 @pytest.mark.parametrize(("method", "runtime"), [("winclip", "onnx"), ("april_gan", "openvino")])
-def test_exported_rival_scores_as_the_model_it_was_made_from(
+def test_exported_baseline_scores_as_the_model_it_was_made_from(
     method: str, runtime: str, clip: str, photos: Path, tmp_path: Path
 ) -> None:
     detector = Detector(new(method, clip), offline=True)
@@ -74,7 +74,7 @@ def test_exported_rival_scores_as_the_model_it_was_made_from(
     np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
 
 
-def test_rivals_without_a_fixed_graph_are_refused_with_the_reason(clip: str, photos: Path) -> None:
+def test_baselines_without_a_fixed_graph_are_refused_with_the_reason(clip: str, photos: Path) -> None:
     with pytest.raises(ConfigError, match=r"AdaCLIP has no fixed graph: .* text tower .* k-means"):
         score_graph(new("adaclip", clip), SIZE)
     few_shot = Detector(new("winclip", clip), offline=True)
@@ -87,7 +87,7 @@ def test_rivals_without_a_fixed_graph_are_refused_with_the_reason(clip: str, pho
         score_graph(new("april_gan", clip), SIZE, resizable=True)
 
 
-def test_export_predict_and_evaluate_take_a_rival_by_name(clip: str, photos: Path, tmp_path: Path) -> None:
+def test_export_predict_and_evaluate_take_a_baseline_by_name(clip: str, photos: Path, tmp_path: Path) -> None:
     save_model(new("anomalyclip", clip), tmp_path / "model")
     arguments = [str(tmp_path / "model"), "-o", str(tmp_path / "line"), "--calibration", str(photos), "--offline"]
     result = CliRunner().invoke(export.app, [*arguments, "--method", "anomalyclip"], catch_exceptions=False)
