@@ -45,7 +45,7 @@ class Adapter(nn.Module):
         self.residual = config.residual
 
     def forward(self, tokens: Tensor) -> Tensor:
-        adapted = F.leaky_relu(self.first(tokens), _SLOPE)
+        adapted = F.leaky_relu(self.first(tokens), _SLOPE)  # (..., C_in) to (..., width)
         if self.second is not None:
             adapted = F.leaky_relu(self.second(adapted), _SLOPE)
         if self.residual:
@@ -73,8 +73,9 @@ class Rarity(nn.Module):
 
 def surrounding(tokens: Tensor, grid: tuple[int, int], side: int) -> Tensor:
     """Mean of each token's window of ``side`` x ``side`` cells, the border continued: (B, T, C) of (B, T, C)."""
-    padded = F.pad(on_grid(tokens, grid), (side // 2,) * 4, mode="replicate")
-    return F.avg_pool2d(padded, side, stride=1).flatten(2).mT
+    # Without the continued border a token at the edge would differ from its surroundings only for lying there.
+    padded = F.pad(on_grid(tokens, grid), (side // 2,) * 4, mode="replicate")  # (B, C, h + side - 1, w + side - 1)
+    return F.avg_pool2d(padded, side, stride=1).flatten(2).mT  # (B, C, h, w) to (B, T, C)
 
 
 def pooled(patches: Tensor, side: int) -> Tensor:
@@ -82,9 +83,9 @@ def pooled(patches: Tensor, side: int) -> Tensor:
     if side == 1:
         return patches
     beyond = (0, -patches.shape[2] % side, 0, -patches.shape[1] % side)
-    columns = patches.permute(0, 3, 1, 2)
+    columns = patches.permute(0, 3, 1, 2)  # (B, C, h, w)
     columns = F.pad(columns, beyond, mode="replicate") if any(beyond) else columns
-    return F.avg_pool2d(columns, side).permute(0, 2, 3, 1)
+    return F.avg_pool2d(columns, side).permute(0, 2, 3, 1)  # (B, ceil(h / side), ceil(w / side), C)
 
 
 def enlarged(values: Tensor, side: int, grid: tuple[int, int]) -> Tensor:
@@ -104,10 +105,11 @@ def rarity(projected: Tensor, grid: tuple[int, int]) -> Tensor:
     Returns:
         (B, T, 2 + K) of (B, T, K): log mean square of the whitened tokens, its 5x5 mean, and their sizes.
     """
-    white = whiten(projected)
-    distance = (white.square().mean(-1, keepdim=True) + 1e-2).log()
+    white = whiten(projected)  # (B, T, K), identity covariance within each image
+    # The mean square is 1 on average over an image; its logarithm keeps one extreme token from drowning the others.
+    distance = (white.square().mean(-1, keepdim=True) + 1e-2).log()  # (B, T, 1)
     padded = F.pad(on_grid(distance, grid), (2, 2, 2, 2), mode="replicate")
-    around = F.avg_pool2d(padded, 5, stride=1).flatten(2).mT
+    around = F.avg_pool2d(padded, 5, stride=1).flatten(2).mT  # (B, T, 1)
     return torch.cat([distance, around, white.abs()], -1)
 
 
@@ -152,6 +154,7 @@ class AdDinoV3(TrainableHead):
         self._class_names = () if self.learned_prompts else tuple(class_names)
         used = tuple(widths) if config.stages == "all" else tuple(widths[-1:])
         self.widths = used
+        # What an adapter reads of a token: itself, its difference from the surroundings, and its rarity.
         self.rarities = nn.ModuleList(Rarity(width, config.rarity) for width in used if config.rarity)
         extra = 2 + config.rarity if config.rarity else 0
         repeated = 2 if config.surround else 1
@@ -166,6 +169,7 @@ class AdDinoV3(TrainableHead):
         shape = (1, 2, config.width) if self.learned_prompts else (len(self.class_names), 2, text_width)
         self.prompts = nn.Parameter(F.normalize(torch.randn(shape), dim=-1), requires_grad=self.learned_prompts)
         gains = torch.full((len(used),), config.gain)
+        # As a logarithm, a trained gain stays positive, and steps are relative to its size.
         self.log_gain = nn.Parameter(gains.log(), requires_grad=config.learned_gain)
         self.bias = nn.Parameter(torch.zeros(len(used)), requires_grad=config.learned_gain)
 
@@ -187,11 +191,11 @@ class AdDinoV3(TrainableHead):
             ConfigError: a class has no baked prompt.
         """
         if self.learned_prompts:
-            return self.prompts.expand(len(class_names), -1, -1).mT
+            return self.prompts.expand(len(class_names), -1, -1).mT  # (1, 2, width) to (B, width, 2)
         unknown = sorted(set(class_names) - set(self.class_names))
         if unknown:
             raise ConfigError(f"no prompts for {', '.join(unknown)}; baked are {', '.join(self.class_names)}")
-        rows = self.prompts[[self.class_names.index(name) for name in class_names]]
+        rows = self.prompts[[self.class_names.index(name) for name in class_names]]  # (B, 2, D)
         adapted = torch.stack([ada(rows[:, i]) for i, ada in enumerate(self.text_adapters)], 1)  # (B, 2, width)
         if self.config.text_layout == "interleaved":
             # The released code's reshape: column 0 gets the even entries of both vectors, column 1 the odd ones.
@@ -202,15 +206,15 @@ class AdDinoV3(TrainableHead):
         """Patch tokens (B, h_l, w_l, C_l) of the used stages as the adapters take them: (B, T_l, C'_l)."""
         change = {"standardise": standardise, "whiten": whiten}.get(self.config.tokens)
         grids = [(one.shape[1], one.shape[2]) for one in stages]
-        tokens = [one.flatten(1, 2) for one in stages]
+        tokens = [one.flatten(1, 2) for one in stages]  # (B, T_l, C_l)
         tokens = tokens if change is None else [change(one) for one in tokens]
         parts = [[one] for one in tokens]
         if self.config.surround:
             for part, one, grid in zip(parts, tokens, grids, strict=True):
-                part.append(one - surrounding(one, grid, self.config.surround))
+                part.append(one - surrounding(one, grid, self.config.surround))  # (B, T_l, C_l)
         if self.config.rarity:
             for part, rare in zip(parts, self._rarities(tokens, grids), strict=True):
-                part.append(rare)
+                part.append(rare)  # (B, T_l, 2 + K)
         return [torch.cat(part, -1) for part in parts]
 
     def _rarities(self, tokens: Sequence[Tensor], grids: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -266,7 +270,7 @@ class AdDinoV3(TrainableHead):
         (B, *size) where logits are interpolated before the softmax, else (B, h, w) on the patch grid: interpolation is
         linear, so probabilities are averaged over the stages first and interpolated once.
         """
-        # Softmax over two channels is the sigmoid of their difference; one channel is interpolated instead of two.
+        # Softmax over two channels is the sigmoid of their difference: one channel (B, 1, h, w) is interpolated.
         margins = [out.patch_logits[:, 1:] - out.patch_logits[:, :1] for out in outputs]
         if self.config.fusion == "logits":
             margins = [torch.stack(margins).mean(0)]
@@ -290,12 +294,12 @@ class AdDinoV3(TrainableHead):
         config = self.config.loss
         outputs = self(features, class_names)
         size = loss_size(features.grid, features.image_size, config.resolution)
-        target = resize_map(masks[:, None], size)[:, 0]
+        target = resize_map(masks[:, None], size)[:, 0]  # (B, *size), soft: the share of a cell that is anomalous
         terms = {"cross_modal": config.cross_modal * _map_loss(self.maps(outputs, size), target, config)}  # eq. 5
         if config.aacm:
             terms["aacm"] = config.aacm * _map_loss(self.aacm_maps(outputs, size), target, config)  # eq. 4
         if config.image:
-            logits = torch.stack([out.image_logits for out in outputs]).mean(0)
+            logits = torch.stack([out.image_logits for out in outputs]).mean(0)  # (L, B, 2) to (B, 2)
             terms["image"] = config.image * F.cross_entropy(logits, labels.long())
         return {"total": torch.stack(list(terms.values())).sum(), **terms}  # eq. 6
 
@@ -307,11 +311,12 @@ class AdDinoV3(TrainableHead):
             ConfigError: a class has no baked prompt.
         """
         outputs = self(features, class_names)
-        patch_map = torch.stack(self.maps(outputs, features.image_size)).mean(0)
-        image_logits = torch.stack([out.image_logits for out in outputs]).mean(0)
+        patch_map = torch.stack(self.maps(outputs, features.image_size)).mean(0)  # (L, B, h, w) to (B, h, w)
+        image_logits = torch.stack([out.image_logits for out in outputs]).mean(0)  # (B, 2)
         by_cls, by_patches = image_logits.softmax(1)[:, 1], top_mean(patch_map, self.config.top_fraction)
         score = {"cls": by_cls, "top_patches": by_patches, "both": (by_cls + by_patches) / 2}[self.config.image_score]
         if self.config.score_offset:
+            # A shift of the logit moves the threshold and keeps the ranking.
             score = (score.logit(1e-6) - self.config.score_offset).sigmoid()
         return Scores(patch_map, score)
 
@@ -328,7 +333,7 @@ def _new(settings: AdDinoV3Config, config: ModelConfig, words: Mapping[str, str]
     learned = settings.prompts.source == "learned"
     text = {} if learned else _encoded(settings, words, offline)
     width = settings.width if learned else next(iter(text.values())).shape[-1]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the seed decides the adapters, and nothing of the caller's
         torch.manual_seed(config.train.seed)
         head = AdDinoV3(settings, encoder.spec.widths, width, tuple(words))
     if text:

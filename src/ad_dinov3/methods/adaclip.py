@@ -47,7 +47,8 @@ class ClipStart(nn.Module):
 
     def forward(self, pixels: Tensor) -> StageTokens:
         """One stage: patches (B, h, w, C) as they enter the first block, and the image's embedding (B, D)."""
-        tokens = self.vision.embed(pixels)
+        tokens = self.vision.embed(pixels)  # (B, 1 + h*w, C)
+        # This pass has no prompts, so that it never changes while prompts are learned.
         embedding = self.vision.project(self.vision.run(tokens)[:, 0])
         return StageTokens((as_grid(tokens[:, 1:], self.vision.grid(pixels)),), (embedding,))
 
@@ -129,11 +130,13 @@ class AdaClip(TrainableHead):
         """
         image = features.cls_tokens[0]  # (B, D), of the plain tower
         visual = torch.stack([layer(image) for layer in self.visual_generators], 1)  # (B, P, C)
-        textual = torch.stack([layer(image) for layer in self.text_generators], 1)
+        textual = torch.stack([layer(image) for layer in self.text_generators], 1)  # (B, P, C of the text tower)
         cls, taps = self.prompted_tokens(features.patch_tokens[0].flatten(1, 2), visual)
+        # cls (B, D); each tap (B, h*w, C) to (B, h*w, D)
         patches = [F.normalize(layer(tokens), dim=-1) for layer, tokens in zip(self.patch_layers, taps, strict=True)]
         class_rows(class_names, self.class_names)
         rows = zip(textual, class_names, strict=True)
+        # Sentence by image: dynamic prompts differ between images, so that nothing can be shared in the batch.
         text = torch.stack([self.prompted_text(one, self.sentences[name]) for one, name in rows])
         return Joint(tuple(patches), F.normalize(self.cls_layer(cls), dim=-1), text)
 
@@ -145,15 +148,15 @@ class AdaClip(TrainableHead):
             dynamic: (B, P, C), added to each block's static prompts.
         """
         vision, length = self.vision.needed(), self.config.prompt_length
-        tokens = torch.cat([vision.start().expand(patches.shape[0], 1, -1), patches], 1)
+        tokens = torch.cat([vision.start().expand(patches.shape[0], 1, -1), patches], 1)  # (B, 1 + h*w, C)
         taps = []
         for index, block in enumerate(vision.blocks):
             if index < self.config.prompt_depth:
                 own = tokens if index == 0 else tokens[:, :-length]  # the last block's prompts make room for the next
-                tokens = torch.cat([own, self._rounded(self.visual_prompts[index] + dynamic)], 1)
+                tokens = torch.cat([own, self._rounded(self.visual_prompts[index] + dynamic)], 1)  # (B, 1 + h*w + P, C)
             tokens = block(tokens, None)
             if index + 1 in self.stages:
-                taps.append(tokens[:, 1:-length])
+                taps.append(tokens[:, 1:-length])  # patches alone, without CLS in front and prompts behind
         return vision.project(tokens[:, 0]), taps
 
     def prompted_text(self, dynamic: Tensor, sentences: Sentences) -> Tensor:
@@ -170,6 +173,7 @@ class AdaClip(TrainableHead):
         columns = []
         for ids in (sentences.normal, sentences.abnormal):
             ids = ids.to(dynamic.device)
+            # (S, D); one image's prompts serve all sentences of a side
             embedded = F.normalize(tower(tower.token_embedding(ids), ids.argmax(1), deep), dim=-1)
             columns.append(F.normalize(embedded.mean(0), dim=-1))
         return torch.stack(columns, 1)
@@ -182,7 +186,8 @@ class AdaClip(TrainableHead):
         """Abnormal probability of B images, from the CLS token and the clusters of the most abnormal patches (HSF)."""
         share = self.config.cluster_weight
         abnormal = torch.stack(list(logits)).mean(0).softmax(1)[:, 1].flatten(1)  # (B, h*w)
-        clusters = self.cluster_embedding(joint.patches, abnormal)
+        clusters = self.cluster_embedding(joint.patches, abnormal)  # (B, D)
+        # The CLS token sees the whole object, the clusters what is most abnormal on it.
         image = F.normalize(share * clusters + (1 - share) * joint.cls, dim=-1)
         return (self.config.gain * (image[:, None] @ joint.text)[:, 0]).softmax(1)[:, 1]
 
@@ -197,16 +202,17 @@ class AdaClip(TrainableHead):
             abnormal: (B, T), by which the patches are chosen.
         """
         count = min(abnormal.shape[1], self.config.cluster_patches)
-        chosen = abnormal.topk(count, dim=1).indices
+        chosen = abnormal.topk(count, dim=1).indices  # (B, count)
         rows = torch.arange(len(chosen), device=chosen.device)[:, None]
         stacked = torch.stack([one[rows, chosen] for one in patches], 2)  # (B, count, L, D)
-        points = stacked.detach().flatten(2).cpu().numpy()
+        points = stacked.detach().flatten(2).cpu().numpy()  # (B, count, L*D): k-means itself has no gradient
         embeddings = []
         for tokens, concatenated in zip(stacked.mean(2), points, strict=True):
             labels = torch.from_numpy(kmeans(concatenated, min(self.config.clusters, count), self.config.cluster_seed))
             members = F.one_hot(labels).to(tokens)  # (count, clusters)
             sizes = members.sum(0)
-            centres = (members.T @ tokens)[sizes > 0] / sizes[sizes > 0, None]
+            # Through these means the gradient reaches the patches. A cluster may have lost its last member.
+            centres = (members.T @ tokens)[sizes > 0] / sizes[sizes > 0, None]  # (clusters, D)
             embeddings.append(centres.mean(0))
         return F.normalize(torch.stack(embeddings), dim=-1)
 
@@ -219,7 +225,7 @@ class AdaClip(TrainableHead):
             ConfigError: a class has no sentences.
         """
         size = loss_size(features.grid, features.image_size, self.config.loss_resolution)
-        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
+        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]  # (B, *size)
         joint = self(features, class_names)
         logits = self.stage_logits(joint, features.grid)
         image = focal(self.image_probabilities(joint, logits), labels.float())
@@ -295,7 +301,7 @@ def _new(settings: AdaClipConfig, config: ModelConfig, words: Mapping[str, str],
     loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
     text = build_clip_text(weights, settings.activation)
     stages = config.encoder_stages or quarters(len(loaded.vision.blocks))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the seed decides prompts and layers, and nothing of the caller's
         torch.manual_seed(config.train.seed)
         head = AdaClip(settings, loaded.vision, ClipTextTower(text.module), stages)
     _tokenize(head, text, words)

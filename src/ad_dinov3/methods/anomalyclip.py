@@ -65,7 +65,7 @@ class DualPath(nn.Module):
     def forward(self, pixels: Tensor) -> StageTokens:
         """Projected patches (B, h, w, D) of each stage and the image's embedding (B, D) of normalised images."""
         grid = self.vision.grid(pixels)
-        usual = self.vision.embed(pixels)
+        usual = self.vision.embed(pixels)  # (B, 1 + h*w, C)
         second = usual
         patches = []
         for index, block in enumerate(self.vision.blocks):
@@ -73,11 +73,12 @@ class DualPath(nn.Module):
                 usual = block(usual, None)
                 second = usual  # the second path begins as the usual one
             else:
-                second = second + value_attention(block, usual)  # no MLP on this path
+                # What is added is always computed from the usual path; this one has no MLP and feeds nothing back.
+                second = second + value_attention(block, usual)
                 usual = block(usual, None)
             if index + 1 in self.stages:
-                patches.append(as_grid(self.vision.project(second[:, 1:]), grid))
-        cls = usual[:, 0]
+                patches.append(as_grid(self.vision.project(second[:, 1:]), grid))  # (B, h, w, D)
+        cls = usual[:, 0]  # (B, C)
         embedding = self.vision.project(cls) if self.cls_norm else self.vision.projection(cls)
         return StageTokens(tuple(patches), (embedding,) * len(patches))
 
@@ -90,9 +91,9 @@ def value_attention(block: CLIPEncoderLayer, tokens: Tensor) -> Tensor:
         tokens: (B, T, C), before the block's first LayerNorm.
     """
     attention = block.self_attn
-    values = attention.v_proj(block.layer_norm1(tokens))
+    values = attention.v_proj(block.layer_norm1(tokens))  # (B, T, C)
     heads = values.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, heads, T, d)
-    mixed = F.scaled_dot_product_attention(heads, heads, heads)
+    mixed = F.scaled_dot_product_attention(heads, heads, heads)  # a token attends to those whose values are like its
     added: Tensor = attention.out_proj(mixed.transpose(1, 2).flatten(2))
     return added
 
@@ -137,7 +138,7 @@ class AnomalyClip(TrainableHead):
             ConfigError: the head has no text tower.
         """
         tower = self.frozen.needed()
-        embedded = tower.token_embedding(tokens.to(self.start.device)).detach()
+        embedded = tower.token_embedding(tokens.to(self.start.device)).detach()  # (2, T, C)
         self.tokens = tokens.to(self.start.device, torch.int64)
         self.start, self.words = embedded[:, :1], embedded[:, 1 + self.config.prompt_length :]
 
@@ -148,7 +149,8 @@ class AnomalyClip(TrainableHead):
             ConfigError: the head has no text tower.
         """
         tower = self.frozen.needed()
-        prompts = torch.cat([self.start, self.context, self.words], 1)
+        prompts = torch.cat([self.start, self.context, self.words], 1)  # (2, T, C)
+        # The released code rounds them so, in training too: a head that was trained through it needs it.
         deep = [(prompt.half().float() if self.config.half_prompts else prompt)[None] for prompt in self.deep]
         return F.normalize(tower(prompts, self.tokens.argmax(1), deep), dim=-1)  # the end token has the largest id
 
@@ -195,9 +197,10 @@ class AnomalyClip(TrainableHead):
             ConfigError: the head has no text tower.
         """
         size = loss_size(features.grid, features.image_size, self.config.loss_resolution)
-        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
-        text = self.embeddings()
+        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]  # (B, *size)
+        text = self.embeddings()  # (2, D), through the text tower at every step
         image = F.cross_entropy(self.image_logits(features, text), labels.long())
+        # Dice for both classes: most cells are normal, and dice of the abnormal class alone would not see them.
         stages = [
             focal_dice(one, target) + dice(1 - one, 1 - target)
             for one in self.maps(self.stage_logits(features, text), size)
@@ -218,7 +221,7 @@ class AnomalyClip(TrainableHead):
 
     def compare(self, features: Features) -> Scores:
         """`score` with whatever embeddings are there, without looking at them: a fixed graph cannot."""
-        maps = self.maps(self.stage_logits(features, self.text), features.image_size)
+        maps = self.maps(self.stage_logits(features, self.text), features.image_size)  # (B, H, W) each
         image = self.image_logits(features, self.text).softmax(1)[:, 1]
         return Scores(gaussian(torch.stack(maps).mean(0), self.config.sigma_px), image)
 
@@ -233,7 +236,7 @@ def prompt_texts(config: AnomalyClipConfig) -> list[str]:
 
 def padded_tokens(tokens: Tensor, positions: int) -> Tensor:
     """Token ids (2, T), padded by repeating the end token, as the authors have them: (2, positions), padded by 0."""
-    first_end = tokens.argmax(1, keepdim=True)
+    first_end = tokens.argmax(1, keepdim=True)  # the end token has the largest id; argmax takes its first place
     kept = torch.where(torch.arange(tokens.shape[1]) <= first_end, tokens, 0)
     return F.pad(kept, (0, positions - tokens.shape[1]))
 
@@ -249,6 +252,7 @@ def from_authors(head: AnomalyClip, state: Mapping[str, Tensor], origin: str = "
     checked = checked_state(origin, state, to_authors(head))
 
     def both(name: str) -> Tensor:
+        # (1, 1, ...) each: their leading axes are for several classes and prompts, of which there is one.
         return torch.stack([checked[f"{_PREFIX}{name}_{side}"][0, 0] for side in _SIDES])
 
     with torch.no_grad():
@@ -292,7 +296,7 @@ def _new(
     loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
     text = build_clip_text(weights, settings.activation)
     tower = ClipTextTower(text.module)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the seed decides the prompts, and nothing of the caller's
         torch.manual_seed(config.train.seed)
         head = AnomalyClip(settings, tower.width, loaded.vision.text_width, tower)
     positions = tower.position_embedding.weight.shape[0]

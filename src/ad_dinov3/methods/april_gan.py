@@ -64,6 +64,7 @@ class AprilGan(TrainableHead):
 
     def remember(self, class_name: str, features: Features) -> None:
         """Take the patches of normal reference images of one class; from then on that class is scored few-shot."""
+        # (K, h, w, C) to (K*h*w, C): where in an image a patch lay is forgotten.
         self.references.remember(class_name, [tokens.flatten(0, 2) for tokens in features.patch_tokens])
 
     def logits(self, features: Features, class_names: Sequence[str]) -> list[Tensor]:
@@ -76,14 +77,16 @@ class AprilGan(TrainableHead):
         if len(features.patch_tokens) != len(self.layers):
             raise ShapeError(f"expected features of {len(self.layers)} stages, got {len(features.patch_tokens)}")
         text = self.prompts.columns(class_names)  # (B, D, 2)
-        found = []
+        found = []  # of (B, 2, h, w)
         for layer, tokens in zip(self.layers, features.patch_tokens, strict=True):
-            patches = layer(tokens.flatten(1, 2))  # (B, T, D)
+            patches = layer(tokens.flatten(1, 2))  # (B, h, w, C) to (B, T, D)
+            # The text has length 1 already, so the cosine needs the patches' norm alone.
             found.append(self.config.gain * on_grid(cosine_columns(patches, text, False), features.grid))
         return found
 
     def maps(self, logits: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
         """Abnormal probability of each layer, (B, *size) in [0, 1]."""
+        # The order matters: softmax of enlarged logits has sharper borders than enlarged probabilities.
         if self.config.upsample == "logits":
             return [self._resized(one, size).softmax(1)[:, 1] for one in logits]
         return [self._resized(one.softmax(1), size)[:, 1] for one in logits]
@@ -93,7 +96,7 @@ class AprilGan(TrainableHead):
     ) -> dict[str, Tensor]:
         """Sum over the layers of focal and dice loss of the abnormal probability; see ``TrainableHead``."""
         size = loss_size(features.grid, features.image_size, self.config.loss_resolution)
-        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]
+        target = F.adaptive_avg_pool2d(masks[:, None], size)[:, 0]  # (B, *size), the share of a cell that is anomalous
         terms = [focal_dice(one, target) for one in self.maps(self.logits(features, class_names), size)]
         return {"total": torch.stack(terms).sum()}
 
@@ -105,17 +108,20 @@ class AprilGan(TrainableHead):
             ConfigError: a class has no baked prompt, or no reference images while others have.
         """
         size = features.image_size
-        total = torch.stack(self.maps(self.logits(features, class_names), size)).sum(0)
-        by_text = self.image_scores(features, class_names)
+        total = torch.stack(self.maps(self.logits(features, class_names), size)).sum(0)  # (B, H, W) in [0, L]
+        by_text = self.image_scores(features, class_names)  # (B,)
         if not self.references:
             return Scores(gaussian(total, self.config.sigma_px) / len(self.layers), by_text)
         far = self.references.distances([tokens.flatten(1, 2) for tokens in features.patch_tokens], class_names)
+        # (B, h*w) distances in [0, 2] of each layer, so that the sum ends in [0, L + 2 L].
         total = total + sum(self._resized(on_grid(one[..., None], features.grid), size)[:, 0] for one in far)
+        # [0, 1], whatever the layers: a threshold must not depend on whether there are normal images.
         patch_map = gaussian(total, self.config.sigma_px) / (len(self.layers) + 2 * len(far))
         return Scores(patch_map, (by_text + patch_map.amax((1, 2))) / 2)
 
     def image_scores(self, features: Features, class_names: Sequence[str]) -> Tensor:
         """Abnormal probability of CLIP's own image embedding, (B,)."""
+        # (B, 1, D) against (B, D, 2): the untouched CLIP is what tells whole images apart; no layer was trained for it.
         cosines = cosine_columns(features.cls_tokens[-1][:, None], self.prompts.columns(class_names), False)
         return (self.config.gain * cosines[:, 0]).softmax(1)[:, 1]
 
@@ -158,10 +164,11 @@ def _built(
     settings: AprilGanConfig, config: ModelConfig, weights: ClipWeights, class_names: Sequence[str]
 ) -> Built[AprilGan]:
     loaded = build_clip_vision(weights, settings.activation, settings.position_resize)
+    # The ends of the quarters are the authors' choice: blocks 6, 12, 18 and 24 of ViT-L.
     stages = tuple(config.encoder_stages or quarters(len(loaded.vision.blocks)))
     widths = (loaded.vision.width,) * len(stages)
     encoder = loaded.encoder(ClipTaps(loaded.vision, stages), widths, {"stages": stages})
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # the seed decides the layers, and nothing of the caller's
         torch.manual_seed(config.train.seed)
         head = AprilGan(settings, widths, loaded.vision.text_width, class_names)
     return Built(encoder, head.eval())

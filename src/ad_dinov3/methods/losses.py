@@ -19,6 +19,7 @@ def focal(abnormal: Tensor, mask: Tensor, gamma: float = 2.0) -> Tensor:
     Source: Lin et al. 2017, eq. 4, with alpha 1; label smoothing and the offset 1e-5 as in the released code.
     """
     target = mask.clamp(_SMOOTH, 1 - _SMOOTH)
+    # The probability that is given to what is true, (B, H, W); for a soft mask, the mixture of both sides.
     agreement = target * abnormal + (1 - target) * (1 - abnormal) + _SMOOTH
     return (-((1 - agreement).clamp_min(0) ** gamma) * agreement.log()).mean()
 
@@ -28,8 +29,10 @@ def dice(abnormal: Tensor, mask: Tensor) -> Tensor:
 
     Source: Milletari et al. 2016, without squares in the denominator and with 1 added above and below, as released.
     """
-    overlap = (abnormal * mask).flatten(1).sum(1)
+    # Per image, then averaged: a large defect does not outweigh a small one in another image.
+    overlap = (abnormal * mask).flatten(1).sum(1)  # (B,)
     total = abnormal.flatten(1).sum(1) + mask.flatten(1).sum(1)
+    # The 1 above and below makes the loss 0, not 0 / 0, on a normal image with an empty map.
     return (1 - (2 * overlap + 1) / (total + 1)).mean()
 
 

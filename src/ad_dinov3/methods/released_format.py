@@ -58,7 +58,7 @@ def to_released(head: AdDinoV3) -> dict[str, dict[str, Tensor]]:
     config = head.config
     if config.adapter != "linear" or config.residual or head.learned_prompts or config.stages == "last":
         raise ConfigError("the released format holds linear adapters of all stages on text prompts, without residual")
-    state = head.state_dict()
+    state = head.state_dict()  # prompts are not in the format: the authors bake them anew at every start
     tree: dict[str, dict[str, Tensor]] = {name: {} for name in _MODULES}
     for theirs, ours, i in _adapters(head):
         first = state[f"{ours}.{i}.first.weight"].cpu()  # (768, C)

@@ -69,11 +69,11 @@ class ClipWindows(nn.Module):
             raise ShapeError(f"expected windows within the {grid[0]}x{grid[1]} patch grid, got scales {self.scales}")
         tokens = self.vision.embed(pixels)  # (B, 1 + h*w, C)
         cls, patches = tokens[:, :1], as_grid(tokens[:, 1:], grid)
-        windows = [self.embed_windows(cls, patches, scale) for scale in self.scales]
-        whole = self.vision.run(tokens)
-        last = as_grid(whole[:, 1:], grid)
+        windows = [self.embed_windows(cls, patches, scale) for scale in self.scales]  # (B, h, w, D) each
+        whole = self.vision.run(tokens)  # the image as one more window, of all patches
+        last = as_grid(whole[:, 1:], grid)  # (B, h, w, C)
         last = self.vision.post_norm(last) if self.patch_norm else last
-        embedding = self.vision.project(whole[:, 0])
+        embedding = self.vision.project(whole[:, 0])  # (B, D)
         return StageTokens((*windows, last), (embedding,) * (len(windows) + 1))
 
     def embed_windows(self, cls: Tensor, patches: Tensor, side: int) -> Tensor:
@@ -91,13 +91,14 @@ class ClipWindows(nn.Module):
         tokens = torch.cat([starts, windows], 2).flatten(0, 1)  # (B * count, 1 + side * side, C)
         chunks = [tokens] if self.window_batch is None else torch.split(tokens, self.window_batch)
         embedded = torch.cat([self.vision.project(self.vision.run(chunk)[:, 0]) for chunk in chunks])
-        placed = embedded.reshape(patches.shape[0], rows, columns, embedded.shape[-1])
+        placed = embedded.reshape(patches.shape[0], rows, columns, embedded.shape[-1])  # (B, h - side + 1, ..., D)
         return F.pad(placed, (0, 0, 0, side - 1, 0, side - 1))
 
 
 def window_patches(grid: tuple[int, int], side: int) -> Tensor:
     """Places, row by row, of the patches of each ``side`` x ``side`` window at stride 1: (count, side * side)."""
-    board = torch.arange(grid[0] * grid[1]).reshape(grid)
+    board = torch.arange(grid[0] * grid[1]).reshape(grid)  # (h, w) places, row by row
+    # (h', w, side) and then (h', w', side, side), with h' = h - side + 1
     return board.unfold(0, side, 1).unfold(1, side, 1).flatten(2).flatten(0, 1)
 
 
@@ -152,6 +153,7 @@ class WinClip(Head):
         image_score = of_image
         if self.references:
             by_references = self.reference_map(levels, class_names, grid)
+            # WinCLIP+: language and vision count alike, in the map and in the score.
             grid_map = (grid_map + by_references) / 2
             image_score = (of_image + by_references.amax((1, 2))) / 2
         full = F.interpolate(
@@ -161,13 +163,13 @@ class WinClip(Head):
 
     def probabilities(self, embeddings: Tensor, text: Tensor) -> Tensor:
         """Abnormal probability of embeddings (B, N, D) under prompts (B, D, 2): (B, N)."""
-        cosines = F.normalize(embeddings, dim=-1) @ text
+        cosines = F.normalize(embeddings, dim=-1) @ text  # (B, N, D) by (B, D, 2)
         return (cosines / self.config.temperature).softmax(-1)[..., 1]
 
     def reference_map(self, levels: Sequence[Tensor], class_names: Sequence[str], grid: tuple[int, int]) -> Tensor:
         """Mean over windows of each scale and patches of half the cosine distance to the references, (B, h, w)."""
         *windows, patches = [distance / 2 for distance in self.references.distances(levels, class_names)]
-        maps = [patches.reshape(-1, *grid)]
+        maps = [patches.reshape(-1, *grid)]  # (B, h*w) to (B, h, w)
         for side, distance in zip(self.config.scales, windows, strict=True):
             maps.append(harmonic_map(self._on_windows(distance, side, grid), side))
         return finite(torch.stack(maps).mean(0))
@@ -180,6 +182,7 @@ class WinClip(Head):
                 f"got {len(features.patch_tokens)} stages"
             )
         rows, columns = features.grid
+        # The encoder files windows by their top left patch; places where none begins hold zeros and are cut off here.
         windows = [
             tokens[:, : rows - side + 1, : columns - side + 1].flatten(1, 2)
             for side, tokens in zip(self.config.scales, features.patch_tokens[:-1], strict=True)
@@ -203,9 +206,11 @@ def harmonic_map(scores: Tensor, side: int) -> Tensor:
     """
 
     def covering_sum(values: Tensor) -> Tensor:
-        padded = F.pad(values[:, None], (side - 1,) * 4)
+        # Windows over a patch begin up to side - 1 places above and left of it, so their sum is a box filter.
+        padded = F.pad(values[:, None], (side - 1,) * 4)  # (B, 1, h + side - 1, w + side - 1)
         return F.conv2d(padded, torch.ones(1, 1, side, side, device=values.device))[:, 0]
 
+    # Count over sum of inverses; a score of 0 makes the sum infinite and the mean 0.
     return finite(covering_sum(torch.ones_like(scores[:1])) / covering_sum(1 / scores))
 
 
@@ -219,6 +224,7 @@ def winclip_prompts(config: WinClipConfig, words: Mapping[str, str]) -> PromptSe
     prompts = replace(WINCLIP_PROMPTS, class_names=words)
     if config.templates == "paper":
         return prompts
+    # Kept as both rebuilds have it, slips included, so that figures can be compared.
     lines = [_DOUBLED if line == _MISSING else line for line in prompts.templates if line != _LEFT_OUT]
     return replace(prompts, templates=tuple(lines))
 
@@ -230,9 +236,9 @@ def encode_winclip(encoder: TextEncoder, config: WinClipConfig, words: Mapping[s
     for name in words:
         rows = []
         for said in prompts.sentences(name):
-            embeddings = encoder.encode_sentences(said).float()
+            embeddings = encoder.encode_sentences(said).float()  # (S, D)
             rows.append((F.normalize(embeddings, dim=-1) if config.normalise_sentences else embeddings).mean(0))
-        found[name] = torch.stack(rows).cpu()
+        found[name] = torch.stack(rows).cpu()  # (2, D)
     return found
 
 
