@@ -120,9 +120,9 @@ def open_method(method: str | None, model: str, weights: str | None = None, *, o
             weights for what holds its own.
         WeightsError: files are missing or do not fit.
     """
-    row = None if method is None else method_row(method)
-    if row is None or method is None:
+    if method is None:
         return _load_held(model, weights, offline)
+    row = method_row(method)
     chosen: dict[str, object] = {"encoder": weights} if weights else {}
     if row.borrows_encoder and not weights:
         return new_model(borrowing(method, read_config(saved_folder(model, offline=offline))), offline=offline)
