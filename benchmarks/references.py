@@ -28,9 +28,9 @@ from ad_dinov3.infer.opening import load
 from ad_dinov3.metrics.ranking import auroc, count_ranking
 from ad_dinov3.references.conformal import Promise, promise_for, threshold
 from ad_dinov3.references.memory import Remembered, nearest
-from ad_dinov3.references.mutual import compare_folder, content_digest, nearest_mean
+from ad_dinov3.references.mutual import compare_folder, content_digest
 from ad_dinov3.references.normals import KnownNormals, Scale, log_odds, squashed
-from ad_dinov3.references.tokens import Floats, unit, window_mean
+from ad_dinov3.references.tokens import Floats
 
 GROUP_PARTS = {"bsdata": slice(2, 4), "lgg_mri": slice(0, 3)}
 """Set -> which parts of a file's name, between underscores, say what its images have in common."""
@@ -166,25 +166,6 @@ def folder(encoded: Encoded, seed: int, most: int = 100) -> dict[str, Metrics]:
         "joined with zero-shot": measured(np.stack(joined), encoded, test),
         "likeness ratio": (ratio, ratio),
     }
-
-
-def musc(images: Sequence[Floats], grid: tuple[int, int]) -> list[Floats]:
-    """MuSc's rule word for word: each neighbourhood searched on its own, over all pairs of images.
-
-    Args:
-        images: tokens (T, C) of one stage; the original does this for each of four.
-    """
-    maps = [np.zeros(len(image), np.float32) for image in images]
-    for side in (1, 3, 5):
-        pooled = [unit(window_mean(image.reshape(*grid, -1), side)).reshape(len(image), -1) for image in images]
-        for place, image in enumerate(pooled):
-            apart = [
-                np.sqrt(np.maximum(2 - 2 * (image @ other.T).max(axis=1), 0))
-                for index, other in enumerate(pooled)
-                if index != place
-            ]
-            maps[place] += nearest_mean(np.stack(apart).astype(np.float32)) / 3
-    return maps
 
 
 def promises(encoded: Encoded, count: int, rate: float, draws: int = 200) -> tuple[float, float, float]:

@@ -6,7 +6,7 @@ import glob
 import heapq
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +19,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ad_dinov3.cli.opened import away_from_here, compare_with_each_other, listed, open_model
 from ad_dinov3.cli.options import (
     DECISION,
     IMAGES,
+    MODEL,
     OUTPUT,
     RUNNING,
     Actors,
@@ -42,14 +44,13 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
-from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
-    from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.infer.opening import ModelSpec, Viewed
-    from ad_dinov3.infer.session import Session
+    from ad_dinov3.infer.opening import CarriedModel, ModelSpec
+    from ad_dinov3.infer.scorer import Scorer
+    from ad_dinov3.predict.cluster import Cluster
     from ad_dinov3.predict.drive import RunSummary
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
     from ad_dinov3.predict.shards import Shard
@@ -80,6 +81,15 @@ def predict(
     method: Method = None,
     weights: Weights = None,
     normals: Normals = None,
+    compare: Annotated[
+        Literal["folder"] | None,
+        typer.Option(
+            help="The images of a class are compared with each other, and with its normal images if there are some: "
+            "what few others show is strange. Three images are needed, twenty are better.",
+            metavar="folder",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     class_name: Annotated[
         str,
         typer.Option(
@@ -186,11 +196,10 @@ def predict(
     """
     from ad_dinov3.data.normals import find_normals
     from ad_dinov3.infer.decide import DecisionRule
-    from ad_dinov3.infer.opening import CarriedModel, ModelSpec, check_method, method_title
+    from ad_dinov3.infer.opening import ModelSpec, check_method, method_title
     from ad_dinov3.infer.views import View
-    from ad_dinov3.predict.cluster import Cluster, score_on_cluster
     from ad_dinov3.predict.drive import DriveOptions
-    from ad_dinov3.predict.folder import FolderRun, score_into_folder
+    from ad_dinov3.predict.folder import FolderRun
     from ad_dinov3.predict.outputs import Outputs
     from ad_dinov3.predict.shards import read_shard
 
@@ -200,43 +209,47 @@ def predict(
     items, total = _list_images(sources, part)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
-    detector, viewed = _open(console, spec if engine == "here" else replace(spec, device="cpu"), found)
-    rule = DecisionRule(detector.threshold if threshold is None else threshold, min_area, all_regions)
+    options = DriveOptions(class_name, batch_size=batch_size, class_from_folder=class_from_folder)
+    if compare is None:
+        opened = open_model(console, spec if engine == "here" else replace(spec, device="cpu"), found)
+    else:
+        opened = compare_with_each_other(console, spec, listed(items, total, spec, engine, part), found, options, out)
+    rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=part.folder(out) if part.count > 1 else out,
         model_name=model,
-        model_fingerprint=viewed.fingerprint,
-        options=DriveOptions(class_name, rule, batch_size, class_from_folder=class_from_folder),
+        model_fingerprint=opened.viewed.fingerprint,
+        options=replace(options, rule=rule),
         outputs=Outputs(overlays, masks, maps),
         tables=("csv", *["coco"] * coco, *["parquet"] * (parquet or engine == "ray")),
         overwrite=overwrite,
-        method=method_title(detector),
+        method=method_title(opened.detector),
         shard=part,
-        promises=detector.promises,
+        promises=opened.promises,
     )
-    with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
-        if engine == "here":
-            summary = score_into_folder(items, viewed.scorer, run, on_outcome, should_stop)
-        else:
-            away = CarriedModel(detector, spec.view) if found else spec
-            summary = score_on_cluster(items, away, run, Cluster(address, actors, gpus=gpus), on_outcome, should_stop)
+    away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
+    summary = _score(console, total, items, run, opened.viewed.scorer, away)
     print_summary(console, summary, run, sources)
     if profile:
         print_profile(console, summary.run)
     raise typer.Exit(summary.exit_code)
 
 
-def _open(
-    console: Console, spec: ModelSpec, normals: Mapping[str, Sequence[Path]]
-) -> tuple[Detector | Session, Viewed]:
-    from ad_dinov3.infer.opening import look_through, remember_all
+def _score(
+    console: Console,
+    total: int | None,
+    items: Iterable[ImageFile],
+    run: FolderRun,
+    scorer: Scorer,
+    away: tuple[CarriedModel | ModelSpec, Cluster] | None,
+) -> FolderSummary:
+    from ad_dinov3.predict.cluster import score_on_cluster
+    from ad_dinov3.predict.folder import score_into_folder
 
-    with console.status("loading the model"):
-        detector = spec.open()
-        remember_all(detector, normals, spec.view)
-        viewed = look_through(detector, spec.view)
-    print_promises(console, detector.promises)
-    return detector, viewed
+    with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
+        if away is None:
+            return score_into_folder(items, scorer, run, on_outcome, should_stop)
+        return score_on_cluster(items, away[0], run, away[1], on_outcome, should_stop)
 
 
 def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFile], int | None]:

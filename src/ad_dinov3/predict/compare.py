@@ -1,0 +1,228 @@
+"""A folder's images compared with each other before they are decided on, by class.
+
+Two passes: the first encodes every image and keeps its tokens in a file, compares the images of each class with each
+other (`references.mutual`), joins what comes out with the zero-shot maps, and keeps the maps, which are small. The
+second is a usual run, whose scorer recognises an image by its input and looks its map up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_dinov3.data.pixels import as_rgb
+from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.errors import AdDinoError, ConfigError
+from ad_dinov3.infer.compared import Comparable
+from ad_dinov3.infer.decide import smooth, upsample
+from ad_dinov3.infer.scorer import RawScore, RawScores
+from ad_dinov3.references.calibration import Calibration, centred
+from ad_dinov3.references.conformal import robust_threshold, strictest_promise
+from ad_dinov3.references.mutual import LARGEST_RATIO, LEAST_IMAGES, compare_folder
+from ad_dinov3.references.normals import Scale, log_odds, squashed
+from ad_dinov3.references.tokens import Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What comparing a folder came to.
+
+    Attributes:
+        scorer: answers for the images that were compared, and for no others.
+        fingerprint: digest of all images that were looked at; equal ones give equal maps.
+        promises: class name -> what is promised of false alarms, where normal images were among those compared.
+        remarks: what a person should know, such as which class cannot be compared.
+    """
+
+    scorer: FolderScorer
+    fingerprint: str
+    promises: Mapping[str, str]
+    remarks: Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class FolderScorer:
+    """A scorer that looks answers up by the digest of an image's input."""
+
+    model: Comparable
+    answers: Mapping[str, RawScore]
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As the model does."""
+        return self.model.prepare(image)
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        """The answers of images that were compared.
+
+        Raises:
+            ConfigError: an image has changed since.
+        """
+        rows = [self.answers.get(_digest(one, name)) for one, name in zip(batch, class_names, strict=True)]
+        found = [row for row in rows if row is not None]
+        if len(found) < len(rows):
+            raise ConfigError("an image has changed while its folder was being compared; run it again")
+        p_values = [np.nan if row.p_value is None else row.p_value for row in found]
+        scores = np.array([row.score for row in found], np.float32)
+        return RawScores(np.stack([row.patch_map for row in found]), scores, np.array(p_values))
+
+
+@dataclass(eq=False)
+class _Group:
+    """The images of one class, the normal ones last: places of their tokens, inputs' digests, zero-shot answers."""
+
+    places: list[int] = field(default_factory=list)
+    digests: list[str] = field(default_factory=list)
+    zero_shot: list[RawScore] = field(default_factory=list)
+    normal: int = 0
+
+
+def compare_images(
+    model: Comparable,
+    items: Iterable[ImageFile],
+    class_of: Callable[[ImageFile], str],
+    normals: Mapping[str, Sequence[Path]],
+    scratch: Path,
+) -> Comparison:
+    """Compare the images of each class with each other, and with its normal images if there are any.
+
+    Normal images are members like all others: swapping one with a good part changes nothing, which makes the promise
+    exact. Without them the threshold is a robust guess. Images that cannot be decoded are omitted; the run that follows
+    says why.
+
+    Args:
+        model: tells tokens and zero-shot scores.
+        items: the images, gone through once.
+        class_of: what an image shows.
+        normals: class name -> files of normal images.
+        scratch: a folder for the tokens, removed again.
+
+    Raises:
+        ConfigError: the model tells no tokens.
+    """
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".compare-", dir=scratch) as folder:
+        store = _Store(Path(folder) / "tokens")
+        groups: dict[str, _Group] = {}
+        for item in items:
+            _take(model, item.load, class_of(item), groups, store)
+        for name, paths in normals.items():
+            if name in groups:
+                before = len(groups[name].places)
+                for path in paths:
+                    _take(model, partial(as_rgb, path), name, groups, store)
+                groups[name].normal = len(groups[name].places) - before
+        found = {name: _compared(name, group, store, model.own_threshold) for name, group in groups.items()}
+    answers = {f"{digest}/{name}": raw for name, one in found.items() for digest, raw in one.answers}
+    remarks = [remark for one in found.values() for remark in one.remarks]
+    promises = {name: one.promise for name, one in found.items() if one.promise}
+    fingerprint = hashlib.sha256(repr(sorted(answers)).encode()).hexdigest()[:16]
+    return Comparison(FolderScorer(model, answers), fingerprint, promises, remarks)
+
+
+def _digest(tensor: NDArray[np.uint8], class_name: str) -> str:
+    return f"{hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()}/{class_name}"
+
+
+def _take(
+    model: Comparable,
+    read: Callable[[], NDArray[np.uint8]],
+    class_name: str,
+    groups: dict[str, _Group],
+    store: _Store,
+) -> None:
+    """Encode one image into its class's group, unless it cannot be decoded."""
+    try:
+        tensor = model.prepare(read())
+    except AdDinoError:
+        return
+    answer = model.answer(tensor[None], [class_name])
+    group = groups.setdefault(class_name, _Group())
+    group.places.append(store.append(answer.tokens[0]))
+    group.digests.append(hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest())
+    group.zero_shot.append(answer.scores.row(0))
+
+
+class _Store:
+    """Tokens of images in one file, in half precision; memory holds none of them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._count = 0
+        self.grid = (0, 0)
+        self._width = 0
+
+    def append(self, tokens: Floats) -> int:
+        """Write tokens (h, w, D); their place."""
+        self.grid, self._width = (tokens.shape[0], tokens.shape[1]), tokens.shape[2]
+        with self._path.open("ab") as file:
+            file.write(tokens.astype(np.float16).tobytes())
+        self._count += 1
+        return self._count - 1
+
+    def read(self, place: int) -> Floats:
+        """The tokens (T, D) at a place."""
+        cells = self.grid[0] * self.grid[1]
+        size = cells * self._width
+        flat = np.fromfile(self._path, np.float16, size, offset=place * size * 2)
+        return flat.reshape(cells, self._width).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    answers: list[tuple[str, RawScore]]
+    remarks: list[str] = field(default_factory=list)
+    promise: str = ""
+
+
+def _compared(name: str, group: _Group, store: _Store, threshold: float) -> _Found:
+    count = len(group.places)
+    if count < LEAST_IMAGES:
+        return _alone(group, threshold, f"{name}: {count} images are too few to be compared with each other")
+    found = list(compare_folder(lambda index: store.read(group.places[index]), group.digests))
+    ratio = float(np.median([one.ratio for one in found]))
+    if ratio > LARGEST_RATIO:
+        return _alone(group, threshold, f"{name}: the images do not resemble each other ({ratio:.2f} of chance)")
+    order = sorted(found, key=lambda one: one.index)
+    far = np.stack([one.distances.reshape(store.grid) for one in order])
+    maps = _joined(smooth(far, 0.5 / far.shape[1]), np.stack([raw.patch_map for raw in group.zero_shot]))
+    peaks = maps.max(axis=(1, 2))
+    if group.normal < 2:
+        odds = robust_threshold(peaks / (1 - peaks))  # peaks are squashed, which hides how far defects stick out
+        level = odds / (1 + odds)
+        answers = [RawScore(centred(one, level), float(centred(one, level).max())) for one in maps]
+        remark = f"{name}: {count} images compared with each other; the threshold is a robust guess, with no promise"
+        return _Found(list(zip(group.digests, answers, strict=True)), [remark])
+    calibration = Calibration(
+        peaks[-group.normal :].astype(np.float64),
+        peaks[-group.normal :].astype(np.float64),
+        strictest_promise(group.normal),
+    )
+    answers = []
+    for one, peak in zip(maps, peaks, strict=True):
+        shown, score = calibration.applied(one, peak[None])
+        answers.append(RawScore(shown, float(score[0]), calibration.p_value(float(peak))))
+    return _Found(list(zip(group.digests, answers, strict=True)), [], calibration.promise.sentence())
+
+
+def _joined(far: Floats, zero_shot: Floats) -> Floats:
+    """Both maps of all images in deviations from what is usual among them, averaged."""
+    scales = Scale.of(far), Scale.of(log_odds(zero_shot))
+    grid = (max(far.shape[1], zero_shot.shape[1]), max(far.shape[2], zero_shot.shape[2]))
+    pairs = zip(scales[0](far), scales[1](log_odds(zero_shot)), strict=True)
+    return np.stack([squashed((upsample(one, grid) + upsample(other, grid)) * np.float32(0.5)) for one, other in pairs])
+
+
+def _alone(group: _Group, threshold: float, remark: str) -> _Found:
+    """Each image's zero-shot answer, its threshold moved to 0.5."""
+    answers = [
+        RawScore(centred(raw.patch_map, threshold), float(centred(np.array([raw.score], np.float32), threshold)[0]))
+        for raw in group.zero_shot
+    ]
+    return _Found(list(zip(group.digests, answers, strict=True)), [f"{remark}; each is scored on its own"])

@@ -1,0 +1,87 @@
+"""A folder compared with itself, by the function and by the command, on images that are drawn here."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from ad_dinov3.cli import predict
+from ad_dinov3.data.streams import find_images
+from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.opening import load
+from ad_dinov3.predict.compare import Comparison, compare_images
+
+
+def draw(path: Path, seed: int, defect: bool = False) -> Path:
+    chance = np.random.default_rng(seed)
+    image = np.tile(np.linspace(60, 180, 160)[None, :, None], (160, 1, 3)) + chance.normal(0, 4, (160, 160, 3))
+    if defect:
+        image[80:110, 20:50] = chance.uniform(0, 255, (30, 30, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model() -> Detector:
+    found = load(offline=True)
+    assert isinstance(found, Detector)
+    return found
+
+
+def compared(model: Detector, folder: Path, normals: Sequence[Path] = ()) -> Comparison:
+    items = list(find_images([str(folder)]))
+    given = {"object": normals} if normals else {}
+    return compare_images(model, items, lambda item: "object", given, folder.parent / "scratch")
+
+
+def scores(found: Comparison, paths: Sequence[Path]) -> list[float]:
+    inputs = [found.scorer.prepare(np.asarray(Image.open(path))) for path in paths]
+    return [float(found.scorer.score(one[None], ["object"]).scores[0]) for one in inputs]
+
+
+def test_the_strange_image_stands_out_whatever_the_files_are_called(model: Detector, tmp_path: Path) -> None:
+    paths = [draw(tmp_path / "a" / f"{seed}.png", seed, seed == 3) for seed in range(8)]
+    renamed = [draw(tmp_path / "b" / f"{9 - seed}.png", seed, seed == 3) for seed in range(8)]
+    first, second = compared(model, tmp_path / "a"), compared(model, tmp_path / "b")
+    assert int(np.argmax(scores(first, paths))) == 3
+    np.testing.assert_allclose(scores(first, paths), scores(second, renamed), atol=1e-6)
+    assert first.fingerprint == second.fingerprint
+    assert "no promise" in first.remarks[0]
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_normal_images_among_the_compared_give_a_promise_and_p_values(model: Detector, tmp_path: Path) -> None:
+    paths = [draw(tmp_path / "a" / f"{seed}.png", seed, seed == 3) for seed in range(6)]
+    normals = [draw(tmp_path / "good" / f"{seed}.png", 100 + seed) for seed in range(5)]
+    found = compared(model, tmp_path / "a", normals)
+    assert found.promises["object"].startswith("with your 5 good images about 1 good part in 6 will be flagged")
+    raw = found.scorer.score(found.scorer.prepare(np.asarray(Image.open(paths[3])))[None], ["object"])
+    assert raw.row(0).p_value == pytest.approx(1 / 6)
+    assert raw.row(0).score > 0.5
+
+
+def test_two_images_and_images_without_likeness_are_scored_on_their_own(model: Detector, tmp_path: Path) -> None:
+    for seed in range(2):
+        draw(tmp_path / "two" / f"{seed}.png", seed)
+    assert "2 images are too few to be compared" in compared(model, tmp_path / "two").remarks[0]
+
+
+def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
+    for seed in range(6):
+        draw(tmp_path / "in" / f"{seed}.png", seed, seed == 2)
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--compare", "folder", "--offline"]
+    shown = CliRunner().invoke(predict.app, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "6 images compared with each other" in shown.output
+    with (tmp_path / "out" / "results.csv").open() as file:
+        rows = {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert max(rows, key=lambda name: rows[name]) == "2.png"
+    refused = CliRunner().invoke(predict.app, [*arguments, "--tile", "64"])
+    assert "looks at whole images" in str(refused.exception)
