@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,41 +56,26 @@ def open_graph(file: Path, config: SessionConfig, device: str, mode: Mode, threa
 def _torch_runner(file: Path, device: str, threads: int | None) -> Runner:
     try:
         import torch
-        from torch.export.passes import move_to_device_pass
+
+        from ad_dinov3.infer.pt2 import Pt2Graph
     except ImportError:
         raise ConfigError(
             "torch is not installed, which a pt2 folder needs; export for onnx or openvino instead"
         ) from None
     if threads is not None:
         torch.set_num_threads(threads)
-    with _no_pickled_code():
-        program = torch.export.load(file)
     try:
-        module = move_to_device_pass(program, device).module()
+        graph = Pt2Graph(file, device)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"torch has no {device!r} here ({error})") from None
 
     def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
         chosen = () if index is None else (torch.tensor([index], device=device),)
         with torch.inference_mode():
-            outputs = module(torch.from_numpy(np.ascontiguousarray(batch)).to(device), *chosen)
+            outputs = graph(torch.from_numpy(np.ascontiguousarray(batch)).to(device), *chosen)
         return Outputs(*(output.float().cpu().numpy() for output in outputs))
 
     return run
-
-
-@contextmanager
-def _no_pickled_code() -> Iterator[None]:
-    """Inside, torch unpickles tensors only: left to itself it runs whatever a .pt2 file brings along."""
-    name = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(name)
-    os.environ[name] = "1"
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        if before is not None:
-            os.environ[name] = before
 
 
 def _onnx_runner(file: Path, device: str, threads: int | None) -> Runner:
