@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from ad_dinov3.errors import DataError
+from ad_dinov3.errors import ConfigError, DataError
 
+try:
+    import fcntl
+except ImportError:  # Windows, where two runs into one folder are not told apart
+    fcntl = None  # type: ignore[assignment]
+
+_PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
 _SEEN_IMAGES = "training_images.txt"
 
 
@@ -27,8 +36,48 @@ def replacing(path: Path) -> Iterator[Path]:
         unfinished.chmod(0o644)  # some writers make files that only their owner may read
         os.replace(unfinished, path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):  # of two errors the first one tells what went wrong
+            unfinished.unlink(missing_ok=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete what runs that were killed have left of `replacing` below a folder."""
+    for path in folder.rglob(".*.part"):
+        found = _PART.fullmatch(path.name)
+        if found and not Path("/proc", found["pid"]).exists():
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Inside, no other run writes into the folder, which is made if it is missing; what killed ones left is deleted.
+
+    Raises:
+        ConfigError: another run is at work there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another run is writing there; wait for it, or take another --out") from None
+        remove_unfinished(folder)
+        yield
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value in a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def utf8(name: str) -> str:
@@ -61,9 +110,16 @@ def file_hash(path: Path) -> str:
 
 
 def read_seen_images(folder: Path) -> frozenset[str]:
-    """sha256 of the images that the model or backbone in a folder has seen, as far as it says."""
+    """sha256 of the images that the model or backbone in a folder has seen, as far as it says.
+
+    Raises:
+        DataError: the list is not a text file.
+    """
     file = folder / _SEEN_IMAGES
-    return frozenset(file.read_text().split()) if file.is_file() else frozenset()
+    try:
+        return frozenset(file.read_text(encoding="utf-8").split()) if file.is_file() else frozenset()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as text ({error})") from None
 
 
 def write_seen_images(folder: Path, hashes: frozenset[str]) -> None:

@@ -14,26 +14,26 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ad_dinov3.assets import EMBEDDED, EMBEDDED_MODEL
 from ad_dinov3.config import PRESETS, ModelConfig, model_config
 from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.files import read_seen_images, replacing, write_seen_images, write_text
+from ad_dinov3.files import parse_json, read_seen_images, write_seen_images, write_text
 from ad_dinov3.methods.head import Head
 from ad_dinov3.methods.references import References
 from ad_dinov3.methods.table import METHODS, borrowing, method_row, names_of, parts_of
 from ad_dinov3.types import DEFAULT_CLASS, Features, ImageEncoder, Scores, class_words
 from ad_dinov3.weights import read_tensors
+from ad_dinov3.weights.tensors import check_finite, write_tensors
 
 _ENCODE_BATCH = 8
 _CONFIG, _HEAD, _MEMORY, _CARD, _NOTICE = (
@@ -197,12 +197,10 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     withdraw_model(folder)
     write_seen_images(folder, model.training_images)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    with replacing(folder / _HEAD) as unfinished:
-        save_file(state, unfinished)
+    write_tensors(folder / _HEAD, state)
     memory = _memory(model)
     if memory:
-        with replacing(folder / _MEMORY) as unfinished:
-            save_file(memory, unfinished)
+        write_tensors(folder / _MEMORY, memory)
     else:
         (folder / _MEMORY).unlink(missing_ok=True)
     write_text(folder / _CARD, _model_card(model, card))
@@ -234,6 +232,7 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
         state = load_file(file)
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
+    check_finite(state, file)
     built = parts_of(config.method.kind).shell(config.method, config, state, offline)
     built.head.load_state_dict(checked_state(str(file), state, built.head.state_dict()))
     model = Model(config, built.encoder, built.head.eval(), read_seen_images(folder))
@@ -251,7 +250,7 @@ def read_config(folder: Path) -> ModelConfig:
     """
     file = folder / _CONFIG
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
     return model_config(tree, str(file))

@@ -54,7 +54,9 @@ class AdDinoV3Config(Settings):
     kind: Literal["ad_dinov3"] = "ad_dinov3"
     prompts: PromptConfig = PromptConfig()
     loss: LossConfig = LossConfig()
-    width: int = Field(768, ge=1, description="common space of patches, CLS tokens and text, after the adapters")
+    width: int = Field(
+        768, ge=1, le=16384, description="common space of patches, CLS tokens and text, after the adapters"
+    )
     adapter: Literal["linear", "bottleneck"] = Field(
         "linear", description="eq. 1: linear = LeakyReLU(W1 x); bottleneck = LeakyReLU(W2 LeakyReLU(W1 x))"
     )
@@ -68,12 +70,14 @@ class AdDinoV3Config(Settings):
     rarity: int = Field(
         0,
         ge=0,
+        le=4096,
         description="channels that an image's patch tokens are projected to and whitened in; their Mahalanobis "
         "distance joins the adapter's input; 0: off (not in the paper)",
     )
     surround: int = Field(
         0,
         ge=0,
+        le=4096,
         description="side in cells of the window whose mean is taken from each token; the difference joins the "
         "adapter's input; 0: off, else odd (not in the paper)",
     )
@@ -119,7 +123,7 @@ class MahalanobisConfig(Settings):
     """The global RX detector (Reed and Yu, 1990) on filter responses."""
 
     kind: Literal["mahalanobis"] = "mahalanobis"
-    sigma_px: float = Field(3.0, ge=0, description="Gaussian on the distances, in px of the input")
+    sigma_px: float = Field(3.0, ge=0, le=512, description="Gaussian on the distances, in px of the input")
 
 
 class WinClipConfig(Settings):
@@ -128,7 +132,9 @@ class WinClipConfig(Settings):
     kind: Literal["winclip"] = "winclip"
     activation: Activation = Field("gelu", description="what LAION's ViT-B/16-plus-240 was trained with")
     position_resize: PositionResize = Field("bicubic", description="unused at the native 240 px")
-    scales: tuple[int, ...] = Field((2, 3), min_length=1, description="window sides in patches, at stride 1")
+    scales: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
+        (2, 3), min_length=1, max_length=20, description="window sides in patches, at stride 1"
+    )
     templates: Literal["released", "paper"] = Field(
         "released",
         description="paper: 22 templates; released: the list of both public rebuilds, where 'a cropped photo of a' is "
@@ -138,7 +144,7 @@ class WinClipConfig(Settings):
     normalise_sentences: bool = Field(False, description="L2-normalise each sentence's embedding before their mean")
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
     align_corners: bool = Field(False, description="of the bilinear resize of scores to the input's size")
-    sigma_px: float = Field(0.0, ge=0, description="Gaussian on the map, in px of the input")
+    sigma_px: float = Field(0.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     patch_norm: bool = Field(False, description="final LayerNorm on the patches of the reference memory (anomalib)")
 
 
@@ -152,7 +158,7 @@ class AprilGanConfig(Settings):
     gain: float = Field(100.0, gt=0, description="factor on the cosine before the softmax")
     upsample: Literal["logits", "probabilities"] = Field("logits", description="what is interpolated")
     align_corners: bool = Field(True, description="of the bilinear resize")
-    sigma_px: float = Field(0.0, ge=0, description="Gaussian on the map, in px of the input")
+    sigma_px: float = Field(0.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
 
@@ -162,16 +168,20 @@ class AnomalyClipConfig(Settings):
     kind: Literal["anomalyclip"] = "anomalyclip"
     activation: Activation = Field("quick_gelu", description="what OpenAI's weights were trained with")
     position_resize: PositionResize = Field("bilinear", description="24x24 positions to 37x37")
-    dpam_blocks: int = Field(19, ge=1, description="last blocks with a v-v path; all, where there are fewer")
-    prompt_length: int = Field(12, ge=1, description="learned tokens before the word")
-    deep_length: int = Field(4, ge=1, description="learned tokens that replace positions 1.. inside the text tower")
-    deep_depth: int = Field(9, ge=1, description="text blocks with learned tokens; the first has the prompt itself")
+    dpam_blocks: int = Field(19, ge=1, le=1000, description="last blocks with a v-v path; all, where there are fewer")
+    prompt_length: int = Field(12, ge=1, le=1000, description="learned tokens before the word")
+    deep_length: int = Field(
+        4, ge=1, le=1000, description="learned tokens that replace positions 1.. inside the text tower"
+    )
+    deep_depth: int = Field(
+        9, ge=1, le=1000, description="text blocks with learned tokens; the first has the prompt itself"
+    )
     half_prompts: bool = Field(True, description="round deep prompts to float16 on their way in, as released")
     cls_norm: bool = Field(False, description="final LayerNorm on the CLS token; the authors leave it out")
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
     upsample: Literal["probabilities", "logits"] = Field("probabilities", description="what is interpolated")
     align_corners: bool = Field(False, description="of the bilinear resize")
-    sigma_px: float = Field(4.0, ge=0, description="Gaussian on the map, in px of the input")
+    sigma_px: float = Field(4.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     map_weight: float = Field(4.0, gt=0, description="the factor lam of the map losses")
     loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
@@ -183,17 +193,17 @@ class AdaClipConfig(Settings):
     activation: Activation = Field("gelu", description="an accident on OpenAI's weights that the checkpoints need")
     position_resize: PositionResize = Field("bicubic", description="24x24 positions to 37x37, without antialiasing")
     class_words: ClassWords = Field("folder", description=_CLASS_WORDS + "; hyphens become spaces in both")
-    prompt_length: int = Field(5, ge=1, description="learned tokens per prompted block")
-    prompt_depth: int = Field(4, ge=1, description="prompted blocks of both towers")
+    prompt_length: int = Field(5, ge=1, le=1000, description="learned tokens per prompted block")
+    prompt_depth: int = Field(4, ge=1, le=1000, description="prompted blocks of both towers")
     half_prompts: bool = Field(True, description="round prompts to float16 on their way in, as released")
     gain: float = Field(100.0, gt=0, description="factor on the cosine before the softmax")
     merge: Literal["logits", "probabilities"] = Field(
         "logits", description="what is averaged over the stages at test; training uses each stage's probabilities"
     )
     align_corners: bool = Field(True, description="of the bilinear resize of logits")
-    sigma_px: float = Field(4.0, ge=0, description="Gaussian on the map, in px of the input")
-    clusters: int = Field(20, ge=1, description="k of the k-means over the most abnormal patches")
-    cluster_patches: int = Field(100, ge=1, description="how many of the most abnormal patches are clustered")
+    sigma_px: float = Field(4.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
+    clusters: int = Field(20, ge=1, le=1000, description="k of the k-means over the most abnormal patches")
+    cluster_patches: int = Field(100, ge=1, le=1000, description="how many of the most abnormal patches are clustered")
     cluster_weight: float = Field(0.2, ge=0, le=1, description="share of the clusters in the image embedding")
     cluster_seed: int = Field(111, ge=0, description="of the k-means, for every image anew; the released code has none")
     loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)

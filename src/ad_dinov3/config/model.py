@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Literal, Self, TypeVar
 from pydantic import Field, ValidationError
 
 from ad_dinov3.config.methods import AdDinoV3Config, MethodConfig
-from ad_dinov3.config.settings import Settings
+from ad_dinov3.config.settings import MAX_SIDE_PX, Settings
 from ad_dinov3.config.upgrade import FORMAT_VERSION, upgraded
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.files import parse_json
 
 S = TypeVar("S", bound=Settings)
 
@@ -21,8 +21,8 @@ S = TypeVar("S", bound=Settings)
 class InputConfig(Settings):
     """How an image becomes the encoder's input."""
 
-    height: int = Field(512, ge=16, description="height of the input in px")
-    width: int = Field(512, ge=16, description="width of the input in px")
+    height: int = Field(512, ge=16, le=MAX_SIDE_PX, description="height of the input in px")
+    width: int = Field(512, ge=16, le=MAX_SIDE_PX, description="width of the input in px")
     interpolation: Literal["bilinear", "bicubic", "bilinear_fast"] = Field(
         "bilinear",
         description="antialiased resize filter: bilinear and bicubic are Pillow's, to the last bit what the authors' "
@@ -75,7 +75,7 @@ class ModelConfig(Settings):
     threshold: float = Field(
         0.5, ge=0, le=1, description="map value and score from which something counts as anomalous"
     )
-    smoothing_sigma_px: float = Field(0.0, ge=0, description="Gaussian on the map, in px of the input")
+    smoothing_sigma_px: float = Field(0.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     class_names: tuple[str, ...] = Field((), description="classes whose prompts are baked into the weights")
     trained_on: tuple[str, ...] = Field((), description="names of the training data sets")
 
@@ -128,7 +128,9 @@ def read_settings(path: Path) -> dict[str, object]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        tree = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        tree = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
+        if not isinstance(tree, dict):
+            raise ValueError("expected an object of settings")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError as error:

@@ -15,7 +15,7 @@ from ad_dinov3.data.labels import NORMAL_WORDS
 from ad_dinov3.data.listing import Listing, collected, folder_contents, listed_sample
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import DataError
-from ad_dinov3.files import write_text
+from ad_dinov3.files import parse_json, write_text
 from ad_dinov3.types import Sample
 
 _KEYS = ("image", "mask", "class", "label")
@@ -128,8 +128,8 @@ def _from_real_iad(table: Path, images: Path) -> Iterator[Sample | str]:
 
 def _json_object(path: Path, text: str) -> dict[str, object]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
+        content = parse_json(text)
+    except ValueError as error:
         raise DataError(f"{path}: not JSON ({error})") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a JSON object, got {type(content).__name__}")

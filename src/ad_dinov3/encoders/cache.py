@@ -18,12 +18,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ad_dinov3.errors import DataError, TrainingError
-from ad_dinov3.files import replacing, user_cache, write_text
+from ad_dinov3.files import parse_json, user_cache, write_text
 from ad_dinov3.types import EncoderSpec, Features, ImageEncoder
+from ad_dinov3.weights.tensors import write_tensors
 
 _LOG = logging.getLogger(__name__)
 
@@ -173,8 +173,7 @@ class FeatureStore:
     def _write(self, shard: dict[str, Tensor]) -> None:
         name = hashlib.sha256("".join(sorted(shard)).encode()).hexdigest()[:16]
         path = self.group.folder / f"{name}.safetensors"
-        with replacing(path) as unfinished:
-            save_file(shard, unfinished, {_DIGEST: _digest((key, shard[key]) for key in sorted(shard))})
+        write_tensors(path, shard, {_DIGEST: _digest((key, shard[key]) for key in sorted(shard))})
         self._index([path])
 
     def _index(self, shards: Iterable[Path]) -> None:
@@ -245,7 +244,7 @@ def read_group(folder: Path) -> Group:
         DataError: its description is damaged.
     """
     try:
-        tree = json.loads((folder / _META).read_text(encoding="utf-8"))
+        tree = parse_json((folder / _META).read_text(encoding="utf-8"))
         return Group(
             folder,
             tree["encoder"],

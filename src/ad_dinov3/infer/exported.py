@@ -12,15 +12,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from ad_dinov3.config.settings import MAX_SIDE_PX
 from ad_dinov3.data.transforms import Interpolation
 from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.files import write_seen_images, write_text
+from ad_dinov3.files import parse_json, write_seen_images, write_text
 
 Runtime = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 _KIND, _FORMAT_VERSION, _CONFIG = "ad-dinov3-export", 1, "config.json"
 
 
@@ -28,8 +32,10 @@ _KIND, _FORMAT_VERSION, _CONFIG = "ad-dinov3-export", 1, "config.json"
 class SessionInput:
     """How an image becomes the graph's input: its size in px, and the antialiased filter of the resize to it."""
 
-    height: int
-    width: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    height: Side
+    width: Side
     interpolation: Interpolation
 
     @property
@@ -62,12 +68,14 @@ class SessionConfig:
         size_multiple: the graph takes every size in multiples of this many px; None: it takes ``input``'s alone.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     runtime: Runtime
     precision: Precision
     input: SessionInput
     class_names: tuple[str, ...]
-    threshold: float
-    smoothing_sigma_px: float
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    smoothing_sigma_px: Annotated[float, Field(ge=0, le=512)]
     fingerprint: str
     model: str
     model_fingerprint: str
@@ -76,7 +84,7 @@ class SessionConfig:
     licence: str
     trained_on: tuple[str, ...]
     training_seed: int | None
-    size_multiple: int | None = None
+    size_multiple: Side | None = None
     encoder_trained_on: tuple[str, ...] = ()
 
     @property
@@ -89,7 +97,7 @@ def is_exported(where: str | Path) -> bool:
     """Whether this is an exported folder, rather than a model's folder or a name."""
     file = Path(where) / _CONFIG
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(tree, dict) and tree.get("kind") == _KIND
@@ -103,19 +111,19 @@ def read_session_config(folder: Path) -> SessionConfig:
     """
     file = folder / _CONFIG
     try:
-        tree = json.loads(file.read_text(encoding="utf-8"))
+        tree = parse_json(file.read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            raise ValueError("config.json is not an object")
         kind, version = tree.pop("kind"), tree.pop("format_version")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise WeightsError(f"{folder}: not an exported model ({error}); make one: ad-dinov3 export") from None
     if (kind, version) != (_KIND, _FORMAT_VERSION):
         raise WeightsError(f"{file}: expected {_KIND} version {_FORMAT_VERSION}, found {kind} version {version}")
     try:
-        tree["input"] = SessionInput(**tree["input"])
-        lists = ("class_names", "trained_on", "encoder_trained_on")
-        tree |= {key: tuple(tree[key]) for key in lists if key in tree}
-        return SessionConfig(**tree)
-    except (KeyError, TypeError) as error:
-        raise WeightsError(f"{file}: does not fit this version ({error}); export the model again") from None
+        return TypeAdapter(SessionConfig).validate_python(tree)
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+        raise WeightsError(f"{file}: does not fit this version ({wrong}); export the model again") from None
 
 
 def write_session_config(folder: Path, config: SessionConfig, seen_images: frozenset[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ad_dinov3.assets import EMBEDDED
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.errors import AdDinoError, ConfigError, WeightsError
 from ad_dinov3.infer.compared import load_references
 from ad_dinov3.infer.exported import is_exported, read_session_config
 from ad_dinov3.infer.scorer import Scorer
@@ -80,6 +80,16 @@ def load(
     """
     name = str(model)
     check_method(method)
+    try:
+        return _opened(name, method, weights, device, offline)
+    except (AdDinoError, ImportError, OSError):
+        raise
+    except Exception as error:  # files of another model, or damaged ones, fail deep inside of what reads them
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise WeightsError(f"{name}: cannot be opened, its files are damaged or of another model ({reason})") from error
+
+
+def _opened(name: str, method: str | None, weights: str | None, device: str, offline: bool) -> Detector | Session:
     if is_exported(name):
         from ad_dinov3.infer.session import Session
 

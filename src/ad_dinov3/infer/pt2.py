@@ -29,7 +29,7 @@ _OPERATORS = frozenset(
     __and__.Tensor _assert_tensor_metadata.default _to_copy.default _unsafe_view.default abs.default add.Scalar
     add.Tensor amax.default amin.default arange.default arange.start avg_pool2d.default batch_norm.default
     bitwise_and.Tensor bmm.default cat.default ceil.default clamp.default clamp_max.default clamp_min.default
-    clone.default contiguous.default conv2d.default cumsum.default div.Scalar div.Tensor
+    clone.default contiguous.default conv1d.default conv2d.default cos.default cumsum.default div.Scalar div.Tensor
     div.Tensor_mode dropout.default einsum.default eq.Scalar eq.Tensor exp.default expand.default eye.default
     flatten.using_ints flip.default floor.default floor_divide.default full.default full_like.default ge.Scalar
     ge.Tensor gelu.default group_norm.default gt.Scalar gt.Tensor hardtanh.default index.Tensor index_select.default
@@ -38,13 +38,13 @@ _OPERATORS = frozenset(
     masked_fill.Scalar matmul.default max.default max.dim max.other max_pool2d.default maximum.default mean.default
     mean.dim min.default min.dim minimum.default mul.Scalar mul.Tensor nan_to_num.default ne.Scalar ne.Tensor
     neg.default ones.default ones_like.default pad.default permute.default pow.Tensor_Scalar reciprocal.default
-    relu.default relu6.default repeat.default reshape.default round.default rsqrt.default rsub.Scalar
-    scaled_dot_product_attention.default select.int sigmoid.default sign.default silu.default slice.Tensor softmax.int
-    sort.default split.Tensor split_with_sizes.default sqrt.default square.default squeeze.dim stack.default
-    std.correction std.dim sub.Scalar sub.Tensor sum.default sum.dim_IntList sym_size.int tanh.default
-    to.dtype topk.default transpose.int tril.default triu.default unbind.int unfold.default unsqueeze.default
-    upsample_bicubic2d.vec upsample_bilinear2d.vec var.correction var.dim view.default where.self zeros.default
-    zeros_like.default
+    relu.default relu6.default remainder.Scalar repeat.default reshape.default round.default rsqrt.default
+    rsub.Scalar scaled_dot_product_attention.default select.int sigmoid.default sign.default silu.default
+    sin.default slice.Tensor softmax.int sort.default split.Tensor split_with_sizes.default sqrt.default
+    square.default squeeze.dim stack.default std.correction std.dim sub.Scalar sub.Tensor sum.default
+    sum.dim_IntList sym_size.int tanh.default to.dtype topk.default transpose.int tril.default triu.default
+    unbind.int unfold.default unsqueeze.default upsample_bicubic2d.vec upsample_bilinear2d.vec var.correction
+    var.dim view.default where.self zeros.default zeros_like.default
     """.split()  # noqa: SIM905
 )
 # Between sizes, where the graph takes several.

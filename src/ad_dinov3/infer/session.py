@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.transforms import resize_image
-from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
+from ad_dinov3.errors import AdDinoError, ConfigError, ShapeError, WeightsError
 from ad_dinov3.files import read_seen_images, write_seen_images
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
@@ -168,7 +168,8 @@ class Session:
         if len(class_names) != len(batch):
             raise ShapeError(f"expected {len(batch)} class names, got {len(class_names)}")
         self._check_classes(class_names)
-        return self._by_class(batch, class_names) if len(self.config.class_names) > 1 else self._run(batch, None)
+        several = len(self.config.class_names) > 1
+        return self._by_class(batch, class_names) if several else self._answer(batch, None)
 
     def predict(self, image: ImageSource, class_name: str = "object") -> Prediction:
         """The prediction for one image of any kind that `data.pixels.as_rgb` takes.
@@ -233,7 +234,7 @@ class Session:
         known = self.config.class_names
         indices = np.array([known.index(name) for name in class_names])
         parts = {int(index): np.flatnonzero(indices == index) for index in np.unique(indices)}
-        done = [self._run(batch[rows], index) for index, rows in parts.items()]
+        done = [self._answer(batch[rows], index) for index, rows in parts.items()]
         back = np.argsort(np.concatenate(list(parts.values())))
         tokens = [one.tokens for one in done if one.tokens is not None]
         return Outputs(
@@ -241,6 +242,22 @@ class Session:
             np.concatenate([one.scores for one in done])[back],
             np.concatenate(tokens)[back] if tokens else None,
         )
+
+    def _answer(self, batch: NDArray[np.uint8], index: int | None) -> Outputs:
+        """The graph's answer for images of one class.
+
+        Raises:
+            WeightsError: the runtime cannot run the graph.
+        """
+        try:
+            return self._run(batch, index)
+        except AdDinoError:
+            raise
+        except Exception as error:  # each runtime has errors of its own
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            raise WeightsError(
+                f"{self.folder / self.config.file}: cannot be run ({reason}); export it again"
+            ) from error
 
 
 def _reopen(folder: Path, choices: _Choices, references: References, noted: frozenset[str]) -> Session:

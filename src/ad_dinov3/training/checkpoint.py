@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ad_dinov3.errors import TrainingError
-from ad_dinov3.files import replacing
 from ad_dinov3.training.output import CHECKPOINT
+from ad_dinov3.weights.tensors import write_tensors
 
 _HEAD, _OPTIMISER = "head/", "optimiser/"
 
@@ -37,8 +36,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint, head: nn.Module, opti
         tensors |= {f"{_OPTIMISER}{index}/{name}": value for name, value in state.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"epochs": str(checkpoint.epochs), "identity": checkpoint.identity}
-    with replacing(folder / CHECKPOINT) as unfinished:
-        save_file(tensors, unfinished, metadata)
+    write_tensors(folder / CHECKPOINT, tensors, metadata)
 
 
 def read_checkpoint(folder: Path, head: nn.Module, optimiser: torch.optim.Optimizer, device: str) -> Checkpoint | None:
@@ -55,7 +53,7 @@ def read_checkpoint(folder: Path, head: nn.Module, optimiser: torch.optim.Optimi
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         head.load_state_dict({k.removeprefix(_HEAD): v for k, v in tensors.items() if k.startswith(_HEAD)})
-    except (SafetensorError, RuntimeError, OSError) as error:
+    except (SafetensorError, RuntimeError, OSError, KeyError) as error:
         raise TrainingError(
             f"{path}: cannot be resumed ({error}); give --overwrite in place of --resume to start anew"
         ) from None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ad_dinov3.errors import WeightsError
+from ad_dinov3.files import parse_json
 from ad_dinov3.weights.resolve import WeightSource
 
 # In order of preference: safetensors before pickles, one file before shards.
@@ -46,7 +46,7 @@ def read_json(path: Path) -> dict[str, object]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise WeightsError(f"{path}: not a JSON file ({error}); download it again") from None
     if not isinstance(content, dict):

@@ -25,6 +25,8 @@ Layout = Literal["Hugging Face", "timm", "Meta", "AD-DINOv3"]
 _DEFAULT_GRID_STRIDE = 16  # a ConvNeXt's common grid: the public ViTs' patch size
 _HEAD_WIDTH = 64  # channels per head of every public ViT but the 7B
 _ROPE_THETA = 100.0  # of every DINOv3 ViT
+# What tensors tell as well, so that no config.json makes a model of another size out of them.
+_SIZES = ("hidden_size", "hidden_sizes", "depths", "num_hidden_layers", "intermediate_size", "num_register_tokens")
 _MODEL_TYPES: dict[str, Kind] = {
     "dinov3_vit": "vit",
     "dinov3_convnext": "convnext",
@@ -154,6 +156,12 @@ def _config(
         return inferred
     if _MODEL_TYPES.get(str(model_type)) != kind:
         raise WeightsError(f"{file}: config.json beside it is of a {model_type!r}, the tensors are of a DINOv3 {kind}")
+    for key in _SIZES:
+        if key in settings and key in inferred and settings[key] != inferred[key]:
+            raise WeightsError(
+                f"{file}: config.json beside it says {key} = {settings[key]}, the tensors {inferred[key]}; they are of "
+                "two models"
+            )
     return {**inferred, **settings}
 
 

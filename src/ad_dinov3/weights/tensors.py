@@ -7,7 +7,7 @@ OpenAI's CLIP files, are read as data: their program is neither loaded nor run.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -17,9 +17,11 @@ from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from ad_dinov3.errors import WeightsError
+from ad_dinov3.errors import DataError, WeightsError
+from ad_dinov3.files import parse_json, replacing
 
 Keep = Callable[[str], bool]
 
@@ -53,7 +55,24 @@ def read_tensors(path: Path, keep: Keep | None = None) -> dict[str, Tensor]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file")
     found = _read_torchscript(path) if _is_torchscript(path) else _flattened(_read_pytorch(path))
+    size = path.stat().st_size
+    for name, tensor in found.items():
+        if tensor.nbytes > size:  # strides of zero make anything out of one number
+            raise WeightsError(f"{path}: {name} of {tuple(tensor.shape)} is larger than the file; not a checkpoint")
     return {name: tensor for name, tensor in found.items() if keep is None or keep(name)}
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a .safetensors file, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written, as on a full disk.
+    """
+    try:
+        with replacing(path) as unfinished:
+            save_file(dict(tensors), unfinished, None if metadata is None else dict(metadata))
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: cannot be written ({error})") from None
 
 
 def tensor_names(path: Path) -> tuple[str, ...]:
@@ -97,9 +116,12 @@ def _read_safetensors(path: Path, keep: Keep | None) -> dict[str, Tensor]:
 def _weight_map(index: Path) -> dict[str, str]:
     """Which shard holds which tensor."""
     try:
-        where: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        tree = parse_json(index.read_text(encoding="utf-8"))
+        where = tree["weight_map"] if isinstance(tree, dict) else None
     except (OSError, ValueError, KeyError) as error:
         raise WeightsError(_broken(index, repr(error))) from None
+    if not isinstance(where, dict) or not all(isinstance(shard, str) for shard in where.values()):
+        raise WeightsError(_broken(index, "it names no shards"))
     return where
 
 
@@ -126,7 +148,7 @@ def _read_pytorch(path: Path) -> object:
             f"not opened. Take the .safetensors file of the same model, or, if you trust this file, save only its "
             f"state dict (torch.save(model.state_dict(), ...)) where you have its own software"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged pickle fails in as many ways as it can be damaged
         raise WeightsError(_broken(path, str(error).splitlines()[0] if str(error) else repr(error))) from None
 
 
@@ -190,6 +212,8 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def _rebuilt(flat: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+    if math.prod(size) > flat.numel():
+        raise pickle.UnpicklingError(f"a tensor of {tuple(size)} in {flat.numel()} numbers")
     return torch.as_strided(flat, size, stride, offset).contiguous()
 
 
@@ -204,8 +228,8 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
             return _attributes(_TensorUnpickler(archive, root).load())
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{path}: expected a TorchScript archive of tensors only, found {error}") from None
-    except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
-        raise WeightsError(_broken(path, repr(error))) from None
+    except Exception as error:  # a damaged pickle fails in as many ways as it can be damaged
+        raise WeightsError(_broken(path, repr(error)[:200])) from None
 
 
 def _attributes(module: object, prefix: str = "") -> dict[str, Tensor]:
