@@ -16,6 +16,7 @@ Messages say what was expected, what was found, and what to do next.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -40,8 +41,8 @@ class ImageError(AdDinoError):
     """
 
     def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path = str(path)
+        self.path = os.fsencode(path).decode("utf-8", "backslashreplace")
+        super().__init__(f"{self.path}: {reason}")
         self.reason = reason
 
 

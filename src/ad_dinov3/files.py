@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ad_dinov3.errors import ConfigError, DataError
 
-try:
-    import fcntl
-except ImportError:  # Windows, where two runs into one folder are not told apart
-    fcntl = None  # type: ignore[assignment]
+# On Windows two runs into one folder are not told apart.
+_fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
 
 _PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
 _SEEN_IMAGES = "training_images.txt"
@@ -58,14 +58,20 @@ def held(folder: Path) -> Iterator[None]:
         ConfigError: another run is at work there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            if fcntl is not None:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{folder}: another run is writing there; wait for it, or take another --out") from None
+    if _fcntl is None:
+        yield
+        return
+    lock = os.open(folder, os.O_RDONLY)  # the folder itself, so that no file is left; a killed run's lock is gone
+    try:
+        _fcntl.flock(lock, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError(f"{folder}: another run is writing there; wait for it, or take another --out") from None
+    try:
         remove_unfinished(folder)
         yield
+    finally:
+        os.close(lock)
 
 
 def parse_json(text: str | bytes) -> Any:

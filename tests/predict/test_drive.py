@@ -128,7 +128,7 @@ def test_large_images_are_held_in_smaller_numbers() -> None:
     image = np.zeros((600, 600, 3), np.uint8)  # 1.03 MiB
     items = (ImageFile(Path("camera"), f"{number}.png", frame=image) for number in range(12))
     detector = ToyDetector()
-    drive(items, detector, [], DriveOptions(rule=DecisionRule(0.3), batch_size=8, threads=2, memory_mb=7))
+    drive(items, detector, [], DriveOptions(rule=DecisionRule(0.3), batch_size=8, threads=2, memory_mb=16))
     assert max(detector.batches) == 2
 
 

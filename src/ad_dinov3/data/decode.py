@@ -116,13 +116,13 @@ def image_size(path: Path) -> tuple[int, int]:
     return image_header(path).size
 
 
-def image_header(path: Path) -> ImageHeader:
-    """The header of an image file.
+def image_header(path: Path, data: bytes | None = None) -> ImageHeader:
+    """The header of an image file, or of its content; ``path`` is then what errors call it.
 
     Raises:
         ImageError: for whatever is wrong with it.
     """
-    with _refusals(path), _opened(path) as file:
+    with _refusals(path), _opened(path) if data is None else io.BytesIO(data) as file:
         _check_file_size(path, file, MAX_MEMORY)
         return read_header(file)
 

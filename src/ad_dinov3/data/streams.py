@@ -19,7 +19,8 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_bytes, decode_image
+from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_bytes, decode_image, image_header
+from ad_dinov3.data.header import ImageHeader
 from ad_dinov3.data.image_list import is_image_list, read_image_list
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.data.remote import Version, is_uri, list_images, read_bytes, redacted, remote_version, uri_path
@@ -57,7 +58,7 @@ class ImageFile:
     @property
     def where(self) -> str:
         """Where it is, for people: an address is without logins and signatures."""
-        return str(self.path) if self.uri is None else redacted(self.uri)
+        return utf8(str(self.path)) if self.uri is None else redacted(self.uri)
 
     def version(self) -> tuple[object, ...]:
         """Another one if the content may have changed.
@@ -73,6 +74,19 @@ class ImageFile:
             return version.size, version.stamp
         stat = self.path.stat()
         return stat.st_size, stat.st_mtime_ns
+
+    def header(self) -> ImageHeader | None:
+        """What the file says of the image before it is decoded; None where it would have to be fetched first.
+
+        Raises:
+            ImageError: there is none, or its header is broken.
+        """
+        if self.problem is not None:
+            raise ImageError(self.path, self.problem)
+        if self.frame is not None:
+            height, width, channels = self.frame.shape
+            return ImageHeader(height, width, 1, channels)
+        return None if self.uri is not None else image_header(self.path, self.data)
 
     def load(self) -> NDArray[np.uint8]:
         """The image (H, W, 3) uint8 RGB.

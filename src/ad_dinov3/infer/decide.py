@@ -5,7 +5,7 @@ Pure functions over numpy arrays; nothing here knows of models or files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from ad_dinov3.errors import ConfigError, ShapeError
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 _OUTLINE_TOLERANCE_PX = 1.0  # the corners of a staircase between pixels stick out by less
 _SCRATCH_ELONGATION = 4.0
+_BAND_PX = 1 << 20
 _SPOT_SHARE = 0.002  # of the image's area
 _SPECK_PX = 9  # fewer pixels are noise at any resolution
 
@@ -142,10 +143,20 @@ def threshold_mask(anomaly_map: NDArray[np.float32], threshold: float, min_area_
     mask = anomaly_map >= np.float32(threshold)
     if min_area_px > 1:
         labels, count = scipy.ndimage.label(mask, _EIGHT_NEIGHBOURS)
-        area = np.bincount(labels.ravel(), minlength=count + 1)
-        area[0] = 0
-        mask = (area >= min_area_px)[labels]
+        area = np.zeros(count + 1, np.intp)
+        for rows in _bands(labels.shape):
+            area += np.bincount(labels[rows].ravel(), minlength=count + 1)
+        is_kept = area >= min_area_px
+        is_kept[0] = False
+        for rows in _bands(labels.shape):
+            mask[rows] = is_kept[labels[rows]]
     return mask
+
+
+def _bands(size: tuple[int, ...]) -> Iterator[slice]:
+    """Rows by about a million px: numpy turns what it counts and looks up by into 64 bits first."""
+    step = max(1, _BAND_PX // size[1])
+    return (slice(start, start + step) for start in range(0, size[0], step))
 
 
 def find_regions(anomaly_map: NDArray[np.float32], threshold: float, min_area_px: int = 1) -> list[Region]:
@@ -172,7 +183,8 @@ def _measure(inside: NDArray[np.bool_], window: NDArray[np.float32], origin: Poi
     in_row = np.count_nonzero(inside, axis=1)
     x_centre, x_spread = _moments(np.count_nonzero(inside, axis=0))
     y_centre, y_spread = _moments(in_row)
-    x_sum_in_row = inside @ np.arange(width, dtype=np.float64)
+    columns = np.arange(width, dtype=np.float64)
+    x_sum_in_row = np.concatenate([inside[rows] @ columns for rows in _bands(inside.shape)])
     mixed = float((np.arange(height) - y_centre) @ (x_sum_in_row - x_centre * in_row)) / values.size
     minor, major = np.linalg.eigvalsh([[x_spread, mixed], [mixed, y_spread]])
     return Region(

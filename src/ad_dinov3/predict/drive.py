@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import TypeVar
@@ -27,6 +28,7 @@ from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.image_files import read_map
 from ad_dinov3.infer.prediction import conclude
 from ad_dinov3.infer.scorer import RawScore, Scorer
+from ad_dinov3.predict.memory import MAKE_ROOM, MakeRoom, Memory
 from ad_dinov3.predict.timing import StepTimes
 from ad_dinov3.predict.types import Decision, Failure, Outcome, Result, Scored, Sink, StoredScore
 
@@ -49,7 +51,8 @@ class DriveOptions:
         rule: what makes an image anomalous, and outlines where.
         batch_size: images per call of the model.
         threads: for decoding, and as many again for writing.
-        memory_mb: what the decoded images in flight may take together; large images make smaller batches.
+        memory_mb: what the images in hand may take together, from decoding to written results; one that takes more
+            alone is a failure.
         class_from_folder: an image in a folder shows what the outermost folder of its name says instead.
     """
 
@@ -57,7 +60,7 @@ class DriveOptions:
     rule: DecisionRule = field(default_factory=DecisionRule)
     batch_size: int = 8
     threads: int = field(default_factory=_thread_count)
-    memory_mb: int = 512
+    memory_mb: int = 1300
     class_from_folder: bool = False
 
     def class_of(self, item: ImageFile) -> str:
@@ -107,20 +110,6 @@ class _Decoded:
     seconds: float
 
 
-class _Allowance:
-    """How many images each of the three places (ahead, in a batch, behind) may hold, by the largest image seen."""
-
-    def __init__(self, memory_mb: int) -> None:
-        self._bytes_per_place = memory_mb * 2**20 // 3
-        self._largest = 1
-
-    def see(self, image: NDArray[np.uint8]) -> None:
-        self._largest = max(self._largest, image.nbytes)
-
-    def images(self, wanted: int) -> int:
-        return max(1, min(wanted, self._bytes_per_place // self._largest))
-
-
 def drive(
     items: Iterable[ImageFile | StoredScore],
     detector: Scorer,
@@ -163,10 +152,14 @@ def drive(
             else:
                 counts[outcome.decision] += 1
             on_outcome(outcome)
-    finally:
+    except BaseException:
         for sink in sinks:
-            with times.step(f"close {type(sink).__name__}"):
+            with suppress(Exception):  # of two errors the first one tells what went wrong
                 sink.close()
+        raise
+    for sink in sinks:
+        with times.step(f"close {type(sink).__name__}"):
+            sink.close()
     seconds = time.perf_counter() - started
     return RunSummary(counts["anomalous"], counts["normal"], tuple(failures), seconds, should_stop(), times.seconds())
 
@@ -180,56 +173,78 @@ def stream(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[T | Failure]:
     """What ``finish`` makes of each answer, or the failure, in the items' order; ``finish`` runs in other threads."""
-    allowance, clock = _Allowance(options.memory_mb), times or StepTimes()
-
-    def window() -> int:
-        return allowance.images(options.batch_size + options.threads)
+    memory, clock = Memory(options.memory_mb), times or StepTimes()
+    window = options.batch_size + options.threads
 
     def go_on(_: object) -> bool:
         return not should_stop()
 
     def decode(item: ImageFile | StoredScore) -> _Decoded | Scored | Failure:
-        return _decode(item, detector, clock)
+        return _decode(item, detector, memory, clock)
 
     def end(scored: Scored | Failure) -> T | Failure:
-        return scored if isinstance(scored, Failure) else _finish(scored, finish)
+        try:
+            return scored if isinstance(scored, Failure) else _finish(scored, finish)
+        finally:
+            memory.give_back(scored.item)
 
     with (
         ThreadPoolExecutor(options.threads, "decode") as decoders,
         ThreadPoolExecutor(options.threads, "write") as writers,
     ):
-        decoded = _in_order(decode, takewhile(go_on, items), decoders, window)
+        decoded = _ahead(decode, takewhile(go_on, items), decoders, window, memory)
         arriving = clock.waiting("wait for images", takewhile(go_on, decoded))
-        batches = _in_batches(arriving, allowance, options.batch_size)
+        batches = _in_batches(arriving, options.batch_size)
         scored = _score(batches, detector, options, clock)
-        yield from _in_order(end, scored, writers, window, keep_full=False)
+        yield from _behind(end, scored, writers, window)
 
 
-def _in_order(
-    work: Callable[[S], T],
-    values: Iterable[S],
+def _ahead(
+    work: Callable[[ImageFile | StoredScore], T],
+    items: Iterable[ImageFile | StoredScore],
     pool: ThreadPoolExecutor,
-    limit: Callable[[], int],
-    keep_full: bool = True,
-) -> Iterator[T]:
-    """``work`` of each value, in order, with up to ``limit()`` of them under way in the pool.
-
-    Ahead of the consumer the window is kept full; behind the producer (not ``keep_full``) finished results are passed
-    on before more values are asked for.
-    """
+    limit: int,
+    memory: Memory,
+) -> Iterator[T | MakeRoom]:
+    """``work`` of each item, in order, up to ``limit`` under way; where memory lacks, others are finished first."""
     window: deque[Future[T]] = deque()
-    for value in values:
-        window.append(pool.submit(work, value))
-        while len(window) >= limit() or (not keep_full and window and window[0].done()):
+    for item in items:
+        source = item.item if isinstance(item, StoredScore) else item
+        while not memory.take(source):
+            yield window.popleft().result() if window else MAKE_ROOM
+        window.append(pool.submit(work, item))
+        while len(window) >= limit:
             yield window.popleft().result()
     while window:
         yield window.popleft().result()
 
 
-def _decode(item: ImageFile | StoredScore, detector: Scorer, times: StepTimes) -> _Decoded | Scored | Failure:
+def _behind(
+    work: Callable[[Scored | Failure], T],
+    values: Iterable[Scored | Failure | MakeRoom],
+    pool: ThreadPoolExecutor,
+    limit: int,
+) -> Iterator[T]:
+    """``work`` of each value, in order; finished results are passed on before more values are asked for."""
+    window: deque[Future[T]] = deque()
+    for value in values:
+        if not isinstance(value, MakeRoom):
+            window.append(pool.submit(work, value))
+        elif window:
+            yield window.popleft().result()
+        while len(window) >= limit or (window and window[0].done()):
+            yield window.popleft().result()
+    while window:
+        yield window.popleft().result()
+
+
+def _decode(
+    item: ImageFile | StoredScore, detector: Scorer, memory: Memory, times: StepTimes
+) -> _Decoded | Scored | Failure:
     source = item.item if isinstance(item, StoredScore) else item
     started = time.perf_counter()
     try:
+        memory.check(source)
         with times.step("decode"):
             image = source.load()
         if isinstance(item, StoredScore):
@@ -245,21 +260,20 @@ def _decode(item: ImageFile | StoredScore, detector: Scorer, times: StepTimes) -
 
 
 def _in_batches(
-    decoded: Iterable[_Decoded | Scored | Failure], allowance: _Allowance, batch_size: int
-) -> Iterator[list[_Decoded | Scored | Failure]]:
+    decoded: Iterable[_Decoded | Scored | Failure | MakeRoom], batch_size: int
+) -> Iterator[list[_Decoded | Scored | Failure | MakeRoom]]:
     """Runs of images of one input shape, at most ``batch_size``; what needs no scoring stays at its place between."""
-    batch: list[_Decoded | Scored | Failure] = []
+    batch: list[_Decoded | Scored | Failure | MakeRoom] = []
     shape: tuple[int, ...] = ()
     filled = 0
     for one in decoded:
         if isinstance(one, _Decoded):
-            allowance.see(one.image)
-            if filled and (one.tensor.shape != shape or filled >= allowance.images(batch_size)):
+            if filled and one.tensor.shape != shape:
                 yield batch
                 batch, filled = [], 0
             shape, filled = one.tensor.shape, filled + 1
         batch.append(one)
-        if filled in (0, batch_size):
+        if filled in (0, batch_size) or isinstance(one, MakeRoom):
             yield batch
             batch, filled = [], 0
     if batch:
@@ -267,8 +281,11 @@ def _in_batches(
 
 
 def _score(
-    batches: Iterable[list[_Decoded | Scored | Failure]], detector: Scorer, options: DriveOptions, times: StepTimes
-) -> Iterator[Scored | Failure]:
+    batches: Iterable[list[_Decoded | Scored | Failure | MakeRoom]],
+    detector: Scorer,
+    options: DriveOptions,
+    times: StepTimes,
+) -> Iterator[Scored | Failure | MakeRoom]:
     for batch in batches:
         images = [one for one in batch if isinstance(one, _Decoded)]
         results = iter(_score_batch(images, detector, options, times) if images else [])
@@ -312,3 +329,7 @@ def _finish(scored: Scored, finish: Callable[[Scored], T]) -> T | Failure:
         if error.errno in _FATAL:
             raise DataError(f"cannot write results: {error}; what is written stays, a re-run goes on there") from error
         return Failure(scored.item, f"its results cannot be written ({error.strerror or error})", "write")
+    except DataError:
+        raise
+    except Exception as error:  # whatever one image sets off, the others are done
+        return Failure(scored.item, f"its results cannot be made ({type(error).__name__}: {error})", "write")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ad_dinov3 import __version__
 from ad_dinov3.data.streams import ImageFile
-from ad_dinov3.files import write_text
+from ad_dinov3.files import held, write_text
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
 from ad_dinov3.predict.outputs import FileSink, Outputs
@@ -115,13 +115,15 @@ def score_into_folder(
     whose files lie inside the output folder are omitted: the outputs of the last run are not this run's input.
 
     Raises:
+        ConfigError: another run is writing into the folder.
         DataError: the folder's results.jsonl is of another kind, or the disk is full.
         MissingExtraError: Parquet is wanted and pyarrow is not installed; said before anything is scored.
     """
-    folder = RunFolder(run, on_outcome)
-    sinks = [FileSink(run.folder, run.outputs), *folder.sinks]
-    summary = drive(folder.to_do(items), detector, sinks, run.options, on_outcome, should_stop)
-    return folder.finish(summary)
+    with held(run.folder):
+        folder = RunFolder(run, on_outcome)
+        sinks = [FileSink(run.folder, run.outputs), *folder.sinks]
+        summary = drive(folder.to_do(items), detector, sinks, run.options, on_outcome, should_stop)
+        return folder.finish(summary)
 
 
 class RunFolder:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
+from ad_dinov3.files import utf8
 from ad_dinov3.infer.decide import Region, describe_region
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.journal import Journal
@@ -133,7 +134,7 @@ def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
         score=round(prediction.score, 6),
         threshold=prediction.threshold,
         p_value=None if prediction.p_value is None else round(prediction.p_value, 6),
-        class_name=prediction.class_name,
+        class_name=utf8(prediction.class_name),
         width=width,
         height=height,
         anomalous_area_px=sum(region.area_px for region in prediction.regions),

@@ -14,6 +14,7 @@ from ad_dinov3.predict.results import Row
 from ad_dinov3.predict.types import Failure, Result
 
 _PARQUET_ROWS = 1000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 CSV_COLUMNS = (
     *("image", "decision", "score", "threshold", "p_value", "class_name", "width", "height", "anomalous_area_px"),
@@ -63,7 +64,12 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
             if row.score is not None:
                 values["score"] = round(row.score, 6)
             values["regions"] = json.dumps(values["regions"], separators=(",", ":"))
-            table.writerow(values[column] for column in CSV_COLUMNS)
+            table.writerow(_escaped(values[column]) for column in CSV_COLUMNS)
+
+
+def _escaped(value: object) -> object:
+    """The value, text that a spreadsheet would take for a formula after an apostrophe."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def write_coco(path: Path, rows: Iterable[Row]) -> None:

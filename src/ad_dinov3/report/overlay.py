@@ -5,6 +5,7 @@ A map is never stretched to its own minimum and maximum: a good image stays as i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 
@@ -16,6 +17,7 @@ from ad_dinov3.errors import ShapeError
 
 _STRONGEST = 0.75  # opacity of the map's value 1; the image shows through everywhere
 _MIN_SIDE_PX = 360  # smaller images are enlarged, else neither caption nor outline can be read
+_MAX_SIDE_PX, _MAX_PX = 60_000, 50_000_000  # a JPEG side is 65,500 px at most, the strip of the caption included
 _FOOTER = (22, 24, 29)
 _INK = (236, 238, 242)
 _FAINT_INK = (150, 155, 165)
@@ -94,8 +96,14 @@ def draw_overlay(
     """The image under its map, regions outlined, above a strip with the score and the colour bar of [0, 1].
 
     The picture has the image's own size with the strip below it, so that pixel (x, y) stays where it was; only an
-    image whose longer side is below 360 px is enlarged, by a whole factor.
+    image whose longer side is below 360 px is enlarged, and one of more than 50 million px, or longer than a JPEG can
+    be, is shown by every second, third ... of its pixels.
     """
+    step = _step(anomaly_map.shape)
+    if step > 1:
+        image = np.ascontiguousarray(image[::step, ::step])
+        anomaly_map = np.ascontiguousarray(anomaly_map[::step, ::step])
+        polygons = [[(x // step, y // step) for x, y in polygon] for polygon in polygons]
     picture = blend(image, anomaly_map)
     factor = -(-_MIN_SIDE_PX // max(picture.size))
     if factor > 1:
@@ -106,6 +114,11 @@ def draw_overlay(
     whole.paste(picture, (0, 0))
     whole.paste(strip, (0, picture.height))
     return whole
+
+
+def _step(size: tuple[int, ...]) -> int:
+    """1 where a picture of ``size`` (H, W) can be drawn and saved, else every how many px it is shown by."""
+    return max(1, -(-max(size) // _MAX_SIDE_PX), math.ceil(math.sqrt(size[0] * size[1] / _MAX_PX)))
 
 
 def _outline(picture: Image.Image, polygons: Sequence[Polygon]) -> None:
