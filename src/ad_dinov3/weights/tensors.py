@@ -75,6 +75,17 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         raise DataError(f"{path}: cannot be written ({error})") from None
 
 
+def check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse what no training leaves behind.
+
+    Raises:
+        WeightsError: a tensor of a file holds NaN or infinity.
+    """
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(f"{file}: {name} holds NaN or infinity; train the model again")
+
+
 def tensor_names(path: Path) -> tuple[str, ...]:
     """The names of a checkpoint's tensors; of safetensors only the header is read.
 
