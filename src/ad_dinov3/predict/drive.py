@@ -60,7 +60,7 @@ class DriveOptions:
     rule: DecisionRule = field(default_factory=DecisionRule)
     batch_size: int = 8
     threads: int = field(default_factory=_thread_count)
-    memory_mb: int = 1200
+    memory_mb: int = 1100
     class_from_folder: bool = False
 
     def class_of(self, item: ImageFile) -> str:
