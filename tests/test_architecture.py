@@ -42,6 +42,7 @@ ROWS = {
 WITHIN_ROW_0 = {
     ("types", "errors"),
     ("config", "errors"),
+    ("config", "files"),
     ("ops", "errors"),
     ("files", "errors"),
     ("weights", "assets"),
