@@ -26,7 +26,7 @@ from typing import Annotated, BinaryIO
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi_offline import FastAPIOffline
 from markupsafe import Markup
 from pydantic import Field
@@ -45,8 +45,9 @@ from ad_dinov3.serve.answers import (
 )
 from ad_dinov3.serve.judge import Failed, Judge, Judged, Places, Wish
 from ad_dinov3.serve.models import Models
-from ad_dinov3.serve.refusals import REFUSALS, described, tell_refusals
+from ad_dinov3.serve.refusals import REFUSALS, Refusal, described, refused, tell_refusals
 from ad_dinov3.serve.uploads import Upload, body_schema, one_upload, several_uploads
+from ad_dinov3.serve.v2 import v2_router
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -96,6 +97,7 @@ def create_app(models: Models, options: ServeOptions) -> FastAPI:
             responses={200: {"content": {kind: {}}}, **refusals},
             openapi_extra=body_schema(at_most_one=True),
         )
+    app.include_router(v2_router(service.judge, options.upload_mb * 2**20))
     tell_refusals(app)
     app.middleware("http")(service.guard)
     return app
@@ -105,7 +107,7 @@ class _Service:
     def __init__(self, models: Models, options: ServeOptions) -> None:
         self._models = models
         self._options = options
-        self._judge = Judge(models, options.class_name, Places(options.at_once))
+        self.judge = Judge(models, options.class_name, Places(options.at_once))
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -118,9 +120,10 @@ class _Service:
             return await call_next(request)
         length, limit = request.headers.get("content-length", ""), self._options.upload_mb
         if not length.isdigit():
-            return JSONResponse({"detail": "expected a request with a Content-Length"}, 411)
+            return refused(request.url.path, Refusal(411, "expected a request with a Content-Length"))
         if int(length) > limit * 2**20:
-            return JSONResponse({"detail": f"{int(length):,} bytes are more than the limit of {limit} MiB"}, 413)
+            words = f"{int(length):,} bytes are more than the limit of {limit} MiB"
+            return refused(request.url.path, Refusal(413, words))
         return await call_next(request)
 
     async def page(self) -> str:
@@ -140,7 +143,7 @@ class _Service:
         self, image: Annotated[Upload, Depends(one_upload)], wish: Annotated[PredictWish, Query()]
     ) -> PredictionAnswer:
         """Score, decision and regions of an image, the region with the highest peak first."""
-        return await run_sync(lambda: _prediction_answer(self._judge.judge(image, wish), wish.overlay))
+        return await run_sync(lambda: _prediction_answer(self.judge.judge(image, wish), wish.overlay))
 
     async def batch(
         self, images: Annotated[list[Upload], Depends(several_uploads)], wish: Annotated[PredictWish, Query()]
@@ -153,7 +156,7 @@ class _Service:
             FailureAnswer(image=one.name, error=one.reason)
             if isinstance(one, Failed)
             else _prediction_answer(one, wish.overlay)
-            for one in self._judge.judge_all(images, wish)
+            for one in self.judge.judge_all(images, wish)
         )
         decisions = [one.decision for one in results if isinstance(one, PredictionAnswer)]
         return BatchAnswer(
@@ -176,7 +179,7 @@ class _Service:
         return await self._picture(image, wish, _mask, "image/png")
 
     async def _picture(self, image: Upload, wish: Wish, draw: Callable[[Judged], bytes], kind: str) -> Response:
-        return Response(await run_sync(lambda: draw(self._judge.judge(image, wish))), media_type=kind)
+        return Response(await run_sync(lambda: draw(self.judge.judge(image, wish))), media_type=kind)
 
 
 def _model_answer(models: Models, name: str) -> ModelAnswer:

@@ -76,6 +76,9 @@ class Models:
     _lock: Lock = field(init=False, default_factory=Lock)
     _reloading: Lock = field(init=False, default_factory=Lock)
 
+    is_open: bool = field(init=False, default=True)
+    """Until `close`."""
+
     def __post_init__(self) -> None:
         self._running = {name: self._open(name) for name in self.openers}
 
@@ -135,6 +138,7 @@ class Models:
 
     def close(self) -> None:
         """Answer those that wait, and stop."""
+        self.is_open = False
         for running in self._running.values():
             running.batcher.close()
 

@@ -68,6 +68,12 @@ def tell_refusals(app: FastAPI) -> None:
         app.add_exception_handler(error, _told)
 
 
+def refused(path: str, refusal: Refusal) -> Response:
+    """The answer to a request for a path: ``detail``, or ``error`` and no 422 below /v2, as its protocol has it."""
+    is_v2 = path.startswith("/v2")
+    status = 400 if is_v2 and refusal.status == 422 else refusal.status
+    return JSONResponse({"error" if is_v2 else "detail": refusal.words}, status, dict(refusal.headers))
+
+
 async def _told(request: Request, error: Exception) -> Response:
-    refusal = refusal_of(error)
-    return JSONResponse({"detail": refusal.words}, refusal.status, dict(refusal.headers))
+    return refused(request.url.path, refusal_of(error))
