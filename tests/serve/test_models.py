@@ -14,6 +14,7 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.serve.app import ServeOptions
+from ad_dinov3.serve.metrics import Metrics
 from ad_dinov3.serve.models import Models, OpenedModel, UnknownModelError, name_models
 
 
@@ -67,7 +68,7 @@ def test_reloading_under_load_drops_no_request(tmp_path: Path) -> None:
         while not done.wait(0.01):
             models.reload("line")
 
-    with running(models, ServeOptions()) as address, ThreadPoolExecutor(6) as pool:
+    with running(models, ServeOptions(), Metrics()) as address, ThreadPoolExecutor(6) as pool:
         reloading = Thread(target=reload_all_the_time)
         reloading.start()
         before = models.model("line")

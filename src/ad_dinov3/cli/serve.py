@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import signal
 import socket
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
@@ -88,6 +93,32 @@ def serve(
             rich_help_panel=SERVICE,
         ),
     ] = 64,
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file with a key on each line. Requests then have one of them: Authorization: Bearer KEY. The "
+            "environment variable AD_DINOV3_KEYS does the same.",
+            metavar="FILE",
+            rich_help_panel=SERVICE,
+        ),
+    ] = None,
+    no_auth: Annotated[
+        bool,
+        typer.Option(
+            "--no-auth",
+            help="The service may listen beyond this machine without keys.",
+            metavar="",
+            rich_help_panel=SERVICE,
+        ),
+    ] = False,
+    access_log: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file that gets a line of JSON for each request; - is standard output.",
+            metavar="FILE",
+            rich_help_panel=SERVICE,
+        ),
+    ] = None,
     device: AnyDevice = "cpu",
     tile: Tile = None,
     overlap: Overlap = 0.25,
@@ -98,8 +129,7 @@ def serve(
 
     curl -F image=@part.jpg http://127.0.0.1:8000/predict
 
-    The address itself shows a page to drop images on. There is no password: listen beyond this machine only behind
-    something that asks for one.
+    The address itself shows a page to drop images on, and /docs what programs can ask. SIGHUP opens the models anew.
     """
     from ad_dinov3.infer.opening import check_method
     from ad_dinov3.infer.views import View
@@ -110,6 +140,8 @@ def serve(
         import uvicorn
 
         from ad_dinov3.serve.app import ServeOptions, create_app
+        from ad_dinov3.serve.keys import VARIABLE, check_address, read_keys
+        from ad_dinov3.serve.metrics import Metrics
         from ad_dinov3.serve.models import Models, name_models
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
@@ -117,16 +149,22 @@ def serve(
     opening = _Opening(
         method, weights, normals, class_name, threshold, device, View(tile, overlap, keep_aspect), offline
     )
+    allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
+    log_line = _access_log(access_log) if access_log else None
     listening = _listen(host, port)
+    check_address(listening.getsockname()[0], allowed, no_auth)
+    metrics = Metrics()
     with console.status("loading the model" if len(named) == 1 else "loading the models"):
-        models = Models({name: partial(opening.open, source) for name, source in named.items()}, batch_size)
+        models = Models(
+            {name: partial(opening.open, source) for name, source in named.items()}, batch_size, metrics.batch
+        )
     address, port = listening.getsockname()[:2]
     levels = ", ".join(f"{models.model(name).threshold:.3f}" for name in models.names)
     words = f"serving {', '.join(models.names)} at http://{address}:{port}, threshold {levels}; Ctrl-C stops"
     console.print(words, highlight=False)
     signal.signal(signal.SIGHUP, lambda *_: Thread(target=_reload, args=(models, console)).start())
-    options = ServeOptions(class_name, at_once, upload_mb)
-    config = uvicorn.Config(create_app(models, options), log_level="warning")
+    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line)
+    config = uvicorn.Config(create_app(models, options, metrics), log_level="warning")
     uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -164,6 +202,17 @@ def _reload(models: Models, console: Console) -> None:
             console.print(f"reloaded {name}, fingerprint {models.reload(name).fingerprint}", highlight=False)
         except AdDinoError as error:
             console.print(f"{name} goes on as it was: {error}", highlight=False)
+
+
+def _access_log(file: Path) -> Callable[[str], None]:
+    """What writes lines to a file, which may be moved away meanwhile, or to standard output."""
+    try:
+        handler = logging.StreamHandler(sys.stdout) if str(file) == "-" else WatchedFileHandler(file)
+    except OSError as error:
+        raise ConfigError(f"--access-log {file}: cannot be written ({error.strerror})") from None
+    logger = logging.Logger("access")  # of its own: no other setting of logging changes what it writes
+    logger.addHandler(handler)
+    return logger.info
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -26,9 +26,11 @@ from typing import Annotated, BinaryIO
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
 from markupsafe import Markup
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 
 from ad_dinov3 import __version__
@@ -44,7 +46,10 @@ from ad_dinov3.serve.answers import (
     RegionAnswer,
 )
 from ad_dinov3.serve.judge import Failed, Judge, Judged, Places, Wish
+from ad_dinov3.serve.keys import Locked
+from ad_dinov3.serve.metrics import Metrics
 from ad_dinov3.serve.models import Models
+from ad_dinov3.serve.observed import Observed
 from ad_dinov3.serve.refusals import REFUSALS, Refusal, described, refused, tell_refusals
 from ad_dinov3.serve.uploads import Upload, body_schema, one_upload, several_uploads
 from ad_dinov3.serve.v2 import v2_router
@@ -60,11 +65,15 @@ class ServeOptions:
         class_name: what images show, where a request does not say.
         at_once: most images in hand, which bounds the memory; more are refused with 503.
         upload_mb: largest request, in MiB; larger ones are refused with 413.
+        keys: of those who may ask; empty: everyone may.
+        log_line: takes a line of JSON for each request; None: there is no log.
     """
 
     class_name: str = "object"
     at_once: int = 16
     upload_mb: int = 64
+    keys: tuple[str, ...] = ()
+    log_line: Callable[[str], None] | None = None
 
 
 class PredictWish(Wish):
@@ -73,12 +82,16 @@ class PredictWish(Wish):
     overlay: bool = Field(False, description="add the overlay, a JPEG in base64")
 
 
-def create_app(models: Models, options: ServeOptions) -> FastAPI:
+def create_app(models: Models, options: ServeOptions, metrics: Metrics) -> FastAPI:
     """The service as an ASGI application; it closes the models when it ends."""
-    service = _Service(models, options)
-    app = FastAPIOffline(title="AD-DINOv3", version=__version__, redoc_url=None, lifespan=service.lifespan)
+    service = _Service(models, options, metrics)
+    asks_for_key = [Depends(HTTPBearer(auto_error=False))] if options.keys else []  # so that /docs can send one
+    app = FastAPIOffline(
+        title="AD-DINOv3", version=__version__, redoc_url=None, lifespan=service.lifespan, dependencies=asks_for_key
+    )
     app.add_api_route("/", service.page, response_class=HTMLResponse, include_in_schema=False)
     app.add_api_route("/health", service.health)
+    app.add_api_route("/metrics", service.metrics, response_class=PlainTextResponse)
     refusals = described(REFUSALS)
     for path, endpoint, is_single in (("/predict", service.predict, True), ("/predict/batch", service.batch, False)):
         app.add_api_route(
@@ -100,14 +113,19 @@ def create_app(models: Models, options: ServeOptions) -> FastAPI:
     app.include_router(v2_router(service.judge, options.upload_mb * 2**20))
     tell_refusals(app)
     app.middleware("http")(service.guard)
+    if options.keys:
+        app.add_middleware(Locked, keys=options.keys)
+    app.add_middleware(Observed, metrics=metrics, log_line=options.log_line)
     return app
 
 
 class _Service:
-    def __init__(self, models: Models, options: ServeOptions) -> None:
+    def __init__(self, models: Models, options: ServeOptions, metrics: Metrics) -> None:
         self._models = models
         self._options = options
-        self.judge = Judge(models, options.class_name, Places(options.at_once))
+        self._metrics = metrics
+        self.judge = Judge(models, options.class_name, Places(options.at_once), metrics.judged)
+        metrics.watch(self.judge)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
@@ -131,13 +149,18 @@ class _Service:
         script = Markup((_PAGE / "page.js").read_text(encoding="utf-8"))
         first = _model_answer(self._models, self._models.names[0])
         about = {"model": first.name, "method": first.method, "fingerprint": first.fingerprint}
-        values = {"about": about, "threshold": first.threshold, "models": self._models.names, "script": script}
+        values = {"about": about, "threshold": first.threshold, "models": self._models.names}
+        values |= {"script": script, "asks_for_key": bool(self._options.keys)}
         return render(_PAGE, "index.html.j2", values)
 
     async def health(self) -> HealthAnswer:
         """What is being served."""
         models = tuple(_model_answer(self._models, name) for name in self._models.names)
         return HealthAnswer(version=__version__, models=models)
+
+    async def metrics(self) -> Response:
+        """Counts and durations for Prometheus."""
+        return Response(self._metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     async def predict(
         self, image: Annotated[Upload, Depends(one_upload)], wish: Annotated[PredictWish, Query()]

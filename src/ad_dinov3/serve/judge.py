@@ -47,10 +47,11 @@ class Judged:
 
 @dataclass(frozen=True, eq=False)
 class Failed:
-    """An image of several that has no prediction, and why."""
+    """An image of several that has no prediction, why, and the model that was asked."""
 
     name: str
     reason: str
+    model: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,13 +99,13 @@ class Judge:
         models: that can be asked.
         class_name: what images show, where a request does not say.
         places: for images in hand.
-        on_judged: told of every prediction.
+        on_judged: told of every prediction, and of the failures among several images.
     """
 
     models: Models
     class_name: str
     places: Places
-    on_judged: Callable[[Judged], None] = lambda judged: None
+    on_judged: Callable[[Judged | Failed], None] = lambda image: None
 
     def judge(self, upload: Upload, wish: Wish) -> Judged:
         """What a model says of an image.
@@ -117,7 +118,9 @@ class Judge:
             ScoreError: the model answers with NaN, infinity or a value outside [0, 1].
         """
         with self.places.take(), self.models.lease(wish.model) as lease:
-            return self._decided(self._begun(upload, lease, wish), lease, wish)
+            judged = self._decided(self._begun(upload, lease, wish), lease, wish)
+            self.on_judged(judged)
+            return judged
 
     def judge_all(self, uploads: Sequence[Upload], wish: Wish) -> Iterator[Judged | Failed]:
         """The same for several images in their order, as many at once as the model takes; none ends the others.
@@ -132,7 +135,9 @@ class Judge:
             for start in range(0, len(uploads), at_once):
                 begun = [self._begun_or_failed(upload, lease, wish) for upload in uploads[start : start + at_once]]
                 for one in begun:
-                    yield one if isinstance(one, Failed) else self._decided_or_failed(one, lease, wish)
+                    result = one if isinstance(one, Failed) else self._decided_or_failed(one, lease, wish)
+                    self.on_judged(result)
+                    yield result
 
     def _begun(self, upload: Upload, lease: Lease, wish: Wish) -> _InHand:
         pixels = upload.pixels()
@@ -143,7 +148,7 @@ class Judge:
         try:
             return self._begun(upload, lease, wish)
         except ImageError as error:
-            return Failed(upload.name, error.reason)
+            return Failed(upload.name, error.reason, lease.name)
 
     def _decided(self, image: _InHand, lease: Lease, wish: Wish) -> Judged:
         threshold = lease.model.threshold if wish.threshold is None else wish.threshold
@@ -151,12 +156,10 @@ class Judge:
         height, width, _ = image.pixels.shape
         class_name = wish.class_name or self.class_name
         prediction = conclude(image.answer.result(), (height, width), rule, image.name, class_name)
-        judged = Judged(image.pixels, prediction, lease.name)
-        self.on_judged(judged)
-        return judged
+        return Judged(image.pixels, prediction, lease.name)
 
     def _decided_or_failed(self, image: _InHand, lease: Lease, wish: Wish) -> Judged | Failed:
         try:
             return self._decided(image, lease, wish)
         except ScoreError as error:
-            return Failed(image.name, str(error))
+            return Failed(image.name, str(error), lease.name)

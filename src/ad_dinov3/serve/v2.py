@@ -94,18 +94,19 @@ _INFER_BODY: dict[str, Any] = {
 
 
 def v2_router(judge: Judge, max_bytes: int) -> APIRouter:
-    """The routes below /v2.
+    """The routes below /v2, and the probes that others call /healthz and /readyz.
 
     Args:
         judge: decides on the images.
         max_bytes: most bytes of a request when it is unpacked.
     """
     endpoints = _Endpoints(judge, max_bytes)
-    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"])
-    router.add_api_route("", endpoints.metadata)
-    router.add_api_route("/health/live", endpoints.live)
-    router.add_api_route("/health/ready", endpoints.ready, responses={503: {"model": Ready}})
-    for where in ("/models/{model}", "/models/{model}/versions/{version}"):
+    router = APIRouter(tags=["Open Inference Protocol"])
+    router.add_api_route("/v2", endpoints.metadata)
+    for live, ready in (("/v2/health/live", "/v2/health/ready"), ("/healthz", "/readyz")):
+        router.add_api_route(live, endpoints.live)
+        router.add_api_route(ready, endpoints.ready, responses={503: {"model": Ready}})
+    for where in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         router.add_api_route(where, endpoints.model_metadata, responses={404: _REFUSALS[404]})
         router.add_api_route(f"{where}/ready", endpoints.model_ready, responses={404: _REFUSALS[404]})
         router.add_api_route(
@@ -116,7 +117,7 @@ def v2_router(judge: Judge, max_bytes: int) -> APIRouter:
             responses={200: {"model": protocol.InferAnswer, "content": {"application/octet-stream": {}}}, **_REFUSALS},
             openapi_extra=_INFER_BODY,
         )
-    router.add_api_route("/repository/index", endpoints.index, methods=["POST"])
+    router.add_api_route("/v2/repository/index", endpoints.index, methods=["POST"])
     return router
 
 

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
-  const drop = byId("drop"), files = byId("files"), slider = byId("threshold"), model = byId("model");
+  const drop = byId("drop"), files = byId("files"), slider = byId("threshold"), model = byId("model"), key = byId("key");
   const AT_ONCE = 4; // requests under way
   const shown = []; // { file, card, score }, newest first on the page
   let waiting = [], running = 0, pause = 0;
@@ -28,9 +28,10 @@
 
   async function judge(entry) {
     const form = new FormData(), threshold = slider.value, asked = model.value;
+    const headers = key.value ? { Authorization: `Bearer ${key.value}` } : {};
     form.append("image", entry.file);
     try {
-      const answer = await fetch(`predict?overlay=true&threshold=${threshold}&model=${asked}`, { method: "POST", body: form });
+      const answer = await fetch(`predict?overlay=true&threshold=${threshold}&model=${asked}`, { method: "POST", body: form, headers });
       const found = await answer.json();
       if (threshold !== slider.value || asked !== model.value) return; // it has moved on, and all are asked for again
       if (answer.status === 503) { // too many at once: again, a little later
@@ -87,7 +88,7 @@
     clearTimeout(pause);
     pause = setTimeout(() => { waiting = [...shown]; next(); }, 300);
   });
-  model.addEventListener("change", () => { waiting = [...shown]; next(); });
+  for (const choice of [model, key]) choice.addEventListener("change", () => { waiting = [...shown]; next(); });
   byId("address").textContent = location.href;
   files.addEventListener("change", () => { add(files.files); files.value = ""; });
   for (const name of ["dragover", "dragleave", "drop"]) {
