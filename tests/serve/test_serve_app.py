@@ -110,6 +110,8 @@ def test_health_names_the_models(address: str) -> None:
         "method": "toy",
         "fingerprint": "f" * 16,
         "threshold": 0.3,
+        "normal_classes": [],
+        "promises": {},
     }
 
 

@@ -34,6 +34,7 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
+from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -163,7 +164,9 @@ def serve(
     words = f"serving {', '.join(models.names)} at http://{address}:{port}, threshold {levels}; Ctrl-C stops"
     console.print(words, highlight=False)
     signal.signal(signal.SIGHUP, lambda *_: Thread(target=_reload, args=(models, console)).start())
-    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line)
+    for name in models.names:
+        print_promises(console, models.model(name).promises)
+    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, normals)
     config = uvicorn.Config(create_app(models, options, metrics), log_level="warning")
     uvicorn.Server(config).run(sockets=[listening])
 
@@ -192,7 +195,15 @@ class _Opening:
         remember_all(detector, found, self.view)
         viewed = look_through(detector, self.view)
         threshold = detector.threshold if self.threshold is None else self.threshold
-        return OpenedModel(viewed.scorer, threshold, source, method_title(detector), viewed.fingerprint)
+        return OpenedModel(
+            scorer=viewed.scorer,
+            threshold=threshold,
+            source=source,
+            method=method_title(detector),
+            fingerprint=viewed.fingerprint,
+            normal_classes=detector.normal_classes,
+            promises=detector.promises,
+        )
 
 
 def _reload(models: Models, console: Console) -> None:

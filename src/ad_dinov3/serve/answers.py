@@ -37,7 +37,7 @@ class PredictionAnswer(Answer):
     threshold: float = Field(description="in [0, 1]; scores and map values from here on are anomalous")
     decision: Decision
     p_value: float | None = Field(
-        None, description="share of good images that look at least as strange, where some have calibrated the model"
+        description="share of good images that look at least as strange, where some have calibrated the model"
     )
     width: int
     height: int
@@ -70,6 +70,16 @@ class ModelAnswer(Answer):
     method: str
     fingerprint: str = Field(description="equal fingerprints give equal maps")
     threshold: float
+    normal_classes: tuple[str, ...] = Field(description="classes that it has normal images of")
+    promises: dict[str, str] = Field(description="what is promised of false alarms, for each calibrated class")
+
+
+class NormalsAnswer(Answer):
+    """The normal images that all models compare with."""
+
+    class_name: str
+    images: tuple[str, ...]
+    promises: dict[str, str] = Field(description="what each model then promises of false alarms")
 
 
 class HealthAnswer(Answer):

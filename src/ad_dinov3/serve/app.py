@@ -49,6 +49,8 @@ from ad_dinov3.serve.judge import Failed, Judge, Judged, Places, Wish
 from ad_dinov3.serve.keys import Locked
 from ad_dinov3.serve.metrics import Metrics
 from ad_dinov3.serve.models import Models
+from ad_dinov3.serve.normals import NormalImages
+from ad_dinov3.serve.normals_routes import normals_router
 from ad_dinov3.serve.observed import Observed
 from ad_dinov3.serve.refusals import REFUSALS, Refusal, described, refused, tell_refusals
 from ad_dinov3.serve.uploads import Upload, body_schema, one_upload, several_uploads
@@ -67,6 +69,7 @@ class ServeOptions:
         upload_mb: largest request, in MiB; larger ones are refused with 413.
         keys: of those who may ask; empty: everyone may.
         log_line: takes a line of JSON for each request; None: there is no log.
+        normals: the folder of normal images that the models compare with, if there is one.
     """
 
     class_name: str = "object"
@@ -74,6 +77,7 @@ class ServeOptions:
     upload_mb: int = 64
     keys: tuple[str, ...] = ()
     log_line: Callable[[str], None] | None = None
+    normals: Path | None = None
 
 
 class PredictWish(Wish):
@@ -110,6 +114,9 @@ def create_app(models: Models, options: ServeOptions, metrics: Metrics) -> FastA
             responses={200: {"content": {kind: {}}}, **refusals},
             openapi_extra=body_schema(at_most_one=True),
         )
+    if options.normals is not None:
+        normals = NormalImages(options.normals, options.class_name, models)
+        app.include_router(normals_router(normals, may_change=bool(options.keys)))
     app.include_router(v2_router(service.judge, options.upload_mb * 2**20))
     tell_refusals(app)
     app.middleware("http")(service.guard)
@@ -213,6 +220,8 @@ def _model_answer(models: Models, name: str) -> ModelAnswer:
         method=model.method,
         fingerprint=model.fingerprint,
         threshold=model.threshold,
+        normal_classes=model.normal_classes,
+        promises=dict(model.promises),
     )
 
 
@@ -227,7 +236,7 @@ def _prediction_answer(judged: Judged, with_overlay: bool) -> PredictionAnswer:
         score=round(prediction.score, 6),
         threshold=prediction.threshold,
         decision="anomalous" if prediction.is_anomalous else "normal",
-        p_value=prediction.p_value,
+        p_value=None if prediction.p_value is None else round(prediction.p_value, 6),
         width=width,
         height=height,
         regions=tuple(RegionAnswer(**asdict(region)) for region in prediction.regions),

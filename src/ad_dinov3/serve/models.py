@@ -30,6 +30,8 @@ class OpenedModel:
         source: what the user named: ``embedded``, a folder, an id.
         method: what people call its method.
         fingerprint: equal fingerprints give equal maps.
+        normal_classes: classes that it has normal images of.
+        promises: what is promised of false alarms, in words, for each class that is calibrated.
     """
 
     scorer: Scorer
@@ -37,6 +39,8 @@ class OpenedModel:
     source: str
     method: str
     fingerprint: str
+    normal_classes: tuple[str, ...] = ()
+    promises: Mapping[str, str] = field(default_factory=dict)
 
 
 Opener = Callable[[], OpenedModel]
@@ -128,18 +132,40 @@ class Models:
         self.model(name)
         with self._reloading:
             fresh = self._open(name)
-            with self._lock:
-                old, self._running[name] = self._running[name], fresh
-                old.is_retired = True
-                is_idle = old.users == 0
-        if is_idle:
-            old.batcher.close()
+            self._replace({name: fresh})
         return fresh.model
+
+    def reload_all(self) -> None:
+        """Do so with every model: with all of them, or with none.
+
+        Raises:
+            AdDinoError: one cannot be opened any more; the old ones go on.
+        """
+        with self._reloading:
+            fresh: dict[str, _Running] = {}
+            try:
+                for name in self.names:
+                    fresh[name] = self._open(name)
+            except BaseException:
+                for running in fresh.values():
+                    running.batcher.close()
+                raise
+            self._replace(fresh)
 
     def close(self) -> None:
         """Answer those that wait, and stop."""
         self.is_open = False
         for running in self._running.values():
+            running.batcher.close()
+
+    def _replace(self, fresh: Mapping[str, _Running]) -> None:
+        with self._lock:
+            old = [self._running[name] for name in fresh]
+            self._running |= fresh
+            for running in old:
+                running.is_retired = True
+            idle = [running for running in old if running.users == 0]
+        for running in idle:
             running.batcher.close()
 
     def _open(self, name: str) -> _Running:

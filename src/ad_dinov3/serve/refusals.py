@@ -15,10 +15,11 @@ from ad_dinov3.errors import AdDinoError, ConfigError, ImageError, ShapeError
 from ad_dinov3.serve.answers import ErrorAnswer
 from ad_dinov3.serve.judge import BusyError
 from ad_dinov3.serve.models import UnknownModelError
+from ad_dinov3.serve.normals import UnknownImageError
 
 REFUSALS = {
     400: "the body is not what its headers say",
-    404: "there is no such model",
+    404: "there is none of that name",
     411: "the size is unknown",
     413: "the request is too large",
     415: "the body is neither a form nor an image",
@@ -30,6 +31,7 @@ REFUSALS = {
 # the first that fits counts; whatever the package raises else is the service's own failure
 _STATUS: tuple[tuple[type[AdDinoError], int], ...] = (
     (UnknownModelError, 404),
+    (UnknownImageError, 404),
     (BusyError, 503),
     (ImageError, 422),
     (ConfigError, 422),
