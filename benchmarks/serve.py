@@ -1,15 +1,18 @@
 """The service against the bare session, in one run: images per second and latency over HTTP, by number of clients.
 
     ad-dinov3 export embedded -o line
-    python benchmarks/serve.py line [--data IMAGES] [--clients 1 4 16] [--seconds 10]
+    python benchmarks/serve.py line [--data IMAGES] [--clients 1 4 16] [--seconds 10] [--serve --access-log /dev/null]
 
-Each client sends one JPEG after the other over a connection that stays open, and reads the decision as JSON.
+Each client sends one JPEG after the other over a connection that stays open, and reads the decision as JSON. Beside the
+speed on the clock, which suffers from whatever else runs on the machine, stand processor milliseconds an image: the
+session's, the service's and the clients'.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import re
 import statistics
 import subprocess
 import sys
@@ -49,6 +52,14 @@ def client(address: str, bodies: list[bytes], until: float) -> list[float]:
     return taken
 
 
+def service_seconds(address: str) -> float:
+    """Processor seconds that the service has used."""
+    connection = http.client.HTTPConnection(address)
+    connection.request("GET", "/metrics")
+    figures = connection.getresponse().read().decode()
+    return float(re.search(r"^process_cpu_seconds_total (\S+)", figures, re.MULTILINE)[1])
+
+
 def main() -> None:
     """Print the session's speed and the service's."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,29 +67,36 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SAMPLES)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--serve", nargs=argparse.REMAINDER, default=[], help="options of ad-dinov3 serve, to the end")
     arguments = parser.parse_args()
     images = [item.path for item in find_images([str(arguments.data)]) if item.path.suffix == ".jpg"][:300]
     bodies = forms(images)
-    command = [sys.executable, "-c", SERVE, "serve", "--model", arguments.folder, "--port", "0"]
-    before, _ = bare_speed(arguments.folder, arguments.seconds)
+    command = [sys.executable, "-c", SERVE, "serve", "--model", arguments.folder, "--port", "0", *arguments.serve]
+    before, session_before = bare_speed(arguments.folder, arguments.seconds)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
         address = " ".join(service.stdout.readline().split()).split("http://")[1].partition(",")[0]
         client(address, bodies, time.perf_counter() + 2)
         lines = []
         for count in arguments.clients:
+            own, theirs = time.process_time(), service_seconds(address)
             until = time.perf_counter() + arguments.seconds
             with ThreadPoolExecutor(count) as pool:
                 runs = list(pool.map(client, [address] * count, [bodies] * count, [until] * count))
             taken = [1e3 * seconds for run in runs for seconds in run]
             p95 = statistics.quantiles(taken, n=20)[-1]
-            lines.append((count, len(taken) / arguments.seconds, statistics.median(taken), p95))
+            used = (service_seconds(address) - theirs, time.process_time() - own)
+            each = [1e3 * seconds / len(taken) for seconds in used]
+            lines.append((count, len(taken) / arguments.seconds, statistics.median(taken), p95, each))
         service.terminate()
-    after, _ = bare_speed(arguments.folder, arguments.seconds)
-    bare = (before + after) / 2
-    print(f"bare session: {bare:.1f} images/s")
-    for count, speed, p50, p95 in lines:
-        print(f"{count} clients: {speed:.1f} images/s, {speed / bare:.0%}; ms in the median {p50:.1f}, p95 {p95:.1f}")
+    after, session_after = bare_speed(arguments.folder, arguments.seconds)
+    bare, session = (before + after) / 2, 500 * (session_before + session_after)
+    print(f"bare session: {bare:.1f} images/s, {session:.1f} ms of processor an image")
+    for count, speed, p50, p95, (service_ms, client_ms) in lines:
+        print(
+            f"{count} clients: {speed:.1f} images/s, {speed / bare:.0%}; ms in the median {p50:.1f}, p95 {p95:.1f}; "
+            f"processor {service_ms:.1f} + {client_ms:.1f} ms an image, {session / (service_ms + client_ms):.0%}"
+        )
 
 
 if __name__ == "__main__":
