@@ -1,0 +1,132 @@
+"""ad-dinov3 watch: score the images of a folder as they arrive."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from threading import Event
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ad_dinov3.cli.options import (
+    IMAGES,
+    OUTPUT,
+    AnyDevice,
+    AnyModel,
+    BatchSize,
+    KeepAspect,
+    Method,
+    Normals,
+    Offline,
+    Overlap,
+    Threshold,
+    Tile,
+    Weights,
+    command_app,
+)
+from ad_dinov3.cli.promises import print_promises
+from ad_dinov3.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ad_dinov3.predict.types import Outcome
+
+app = command_app()
+
+
+@app.command()
+def watch(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="The folder that images arrive in. It is searched recursively.", metavar="FOLDER"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder that all results are written to.", metavar="DIR", rich_help_panel=OUTPUT
+        ),
+    ],
+    model: AnyModel = "embedded",
+    method: Method = None,
+    weights: Weights = None,
+    normals: Normals = None,
+    class_name: Annotated[
+        str,
+        typer.Option(
+            help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES
+        ),
+    ] = "object",
+    threshold: Threshold = None,
+    every: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            help="The folder is looked through after so many seconds. A file that has not changed meanwhile is whole.",
+            metavar="S",
+            rich_help_panel=IMAGES,
+        ),
+    ] = 1.0,
+    batch_size: BatchSize = 8,
+    device: AnyDevice = "cpu",
+    tile: Tile = None,
+    overlap: Overlap = 0.25,
+    keep_aspect: KeepAspect = False,
+    offline: Offline = False,
+) -> None:
+    """Score the images of a folder as they arrive, until Ctrl-C or SIGTERM.
+
+    The output folder is that of predict, and is kept up to date: what a run has done, the next one does not do again,
+    however the first one ended. A file is scored once it has stopped changing, and again when it changes later.
+    """
+    from ad_dinov3.data.normals import find_normals
+    from ad_dinov3.infer.opening import check_method, load, look_through, method_title, remember_all
+    from ad_dinov3.infer.views import View
+
+    console = Console(highlight=False)
+    check_method(method)
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder to watch")
+    found = find_normals(normals, [class_name]) if normals else {}
+    with console.status("loading the model"):
+        from ad_dinov3.data.watching import Arrivals
+        from ad_dinov3.infer.decide import DecisionRule
+        from ad_dinov3.predict.drive import DriveOptions
+        from ad_dinov3.predict.folder import FolderRun, score_into_folder
+
+        detector = load(model, method=method, weights=weights, device=device, offline=offline)
+        view = View(tile, overlap, keep_aspect)
+        remember_all(detector, found, view)
+        viewed = look_through(detector, view)
+    print_promises(console, detector.promises)
+    rule = DecisionRule(detector.threshold if threshold is None else threshold)
+    options = DriveOptions(class_name, rule, batch_size)
+    run = FolderRun(out, model, viewed.fingerprint, options, method=method_title(detector), promises=detector.promises)
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.is_new:
+            console.print(f"{datetime.now():%H:%M:%S} {outcome.decision:<9} {outcome.item.name}", markup=False)
+
+    arrivals = Arrivals(folder, quiet_s=every / 2)
+    console.print(f"watching {folder}; Ctrl-C stops")
+    with _until_told() as stop:
+        while not stop.wait(every):
+            items = arrivals.settled()
+            if items:
+                score_into_folder(items, viewed.scorer, run, tell, stop.is_set)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+@contextmanager
+def _until_told() -> Iterator[Event]:
+    """An event that SIGINT and SIGTERM set."""
+    told, numbers = Event(), (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: told.set()) for number in numbers]
+    try:
+        yield told
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -1,0 +1,79 @@
+"""The command: killed and started again, it scores every file once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from toy_detector import draw_part
+
+from ad_dinov3.cli import watch
+from ad_dinov3.errors import ConfigError
+
+_WATCH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from toy_detector import ToyDetector
+from ad_dinov3.cli import watch
+from ad_dinov3.infer import opening
+
+class Toy(ToyDetector):
+    threshold, promises = 0.3, {}
+    def seen_through(self, view): return self
+    fingerprint = "toy"
+    def score(self, batch, names):
+        with open(sys.argv[4], "a") as log: log.write("x" * len(batch))
+        return super().score(batch, names)
+
+opening.load = lambda *a, **k: Toy()
+watch.watch(Path(sys.argv[1]), Path(sys.argv[2]), every=0.1)
+"""
+
+
+def rows(out: Path) -> dict[str, str]:
+    file = out / "results.jsonl"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return {row["image"]: row["decision"] for row in map(json.loads, lines)}
+
+
+def wait_for(out: Path, count: int) -> None:
+    until = time.monotonic() + 120
+    while len(rows(out)) < count:
+        assert time.monotonic() < until, rows(out)
+        time.sleep(0.05)
+
+
+def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> None:
+    inbox, out, log = tmp_path / "inbox", tmp_path / "out", tmp_path / "scored"
+    inbox.mkdir()
+    room = str(Path(__file__).parents[1] / "infer")
+    command = [sys.executable, "-c", _WATCH, str(inbox), str(out), room, str(log)]
+    for turn, ending in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"}, text=True) as run:
+            assert run.stdout is not None
+            draw_part(inbox / f"day {turn}" / "good.png")
+            draw_part(inbox / f"{turn} bad.png", blemish=True)
+            wait_for(out, 2 * turn + 2)
+            run.send_signal(ending)
+            run.wait(60)
+    assert rows(out) == {
+        "0 bad.png": "anomalous",
+        "1 bad.png": "anomalous",
+        "day 0/good.png": "normal",
+        "day 1/good.png": "normal",
+    }
+    assert log.read_text() == "x" * 4
+    assert run.returncode == 0
+    assert (out / "report.html").is_file()
+
+
+def test_a_folder_that_is_not_there_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder to watch"):
+        watch.watch(tmp_path / "none", tmp_path / "out", model="nowhere")
