@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import Event
@@ -33,6 +34,8 @@ from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ad_dinov3.predict.folder import FolderRun
+    from ad_dinov3.predict.publish import Send
     from ad_dinov3.predict.types import Outcome
 
 app = command_app()
@@ -70,6 +73,15 @@ def watch(
             rich_help_panel=IMAGES,
         ),
     ] = 1.0,
+    publish: Annotated[
+        list[str],
+        typer.Option(
+            help="Each row is also sent there as JSON: http(s)://HOST/PATH, or mqtt(s)://HOST/TOPIC (extra: mqtt). The "
+            "option may be repeated. A thousand rows wait for a receiver that is away, and the line does not.",
+            metavar="URL",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = [],  # noqa: B006
     batch_size: BatchSize = 8,
     device: AnyDevice = "cpu",
     tile: Tile = None,
@@ -85,12 +97,14 @@ def watch(
     from ad_dinov3.data.normals import find_normals
     from ad_dinov3.infer.opening import check_method, load, look_through, method_title, remember_all
     from ad_dinov3.infer.views import View
+    from ad_dinov3.predict.publish import sender, shown
 
     console = Console(highlight=False)
     check_method(method)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder to watch")
     found = find_normals(normals, [class_name]) if normals else {}
+    senders = {shown(address): sender(address) for address in publish}
     with console.status("loading the model"):
         from ad_dinov3.data.watching import Arrivals
         from ad_dinov3.infer.decide import DecisionRule
@@ -112,12 +126,25 @@ def watch(
 
     arrivals = Arrivals(folder, quiet_s=every / 2)
     console.print(f"watching {folder}; Ctrl-C stops")
-    with _until_told() as stop:
+    with _published(console, senders, run) as run, _until_told() as stop:
         while not stop.wait(every):
             items = arrivals.settled()
             if items:
                 score_into_folder(items, viewed.scorer, run, tell, stop.is_set)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+@contextmanager
+def _published(console: Console, senders: Mapping[str, Send], run: FolderRun) -> Iterator[FolderRun]:
+    """The run with a queue for each receiver; at the end it is said what has not reached one."""
+    from ad_dinov3.predict.publish import Publisher, PublishSink
+
+    publishers = {address: Publisher(send) for address, send in senders.items()}
+    yield replace(run, also=tuple(PublishSink(one, run.key, run.outputs) for one in publishers.values()))
+    for address, publisher in publishers.items():
+        left = publisher.close()
+        if left or publisher.dropped:
+            console.print(f"{address}: {left} rows are not sent, {publisher.dropped} had no room; {publisher.error}")
 
 
 @contextmanager

@@ -39,6 +39,7 @@ class FolderRun:
         title: the report's heading; None: the folder's name.
         shard: which part of the images this is.
         promises: class name -> what is promised of false alarms there, in words.
+        also: further sinks, told when all others have taken a result.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
     """
 
@@ -53,6 +54,7 @@ class FolderRun:
     title: str | None = None
     shard: Shard = ALL
     promises: Mapping[str, str] = field(default_factory=dict)
+    also: tuple[Sink, ...] = ()
     truth: Callable[[Row], str | None] = lambda row: None
 
     @property
@@ -121,7 +123,7 @@ def score_into_folder(
     """
     with held(run.folder):
         folder = RunFolder(run, on_outcome)
-        sinks = [FileSink(run.folder, run.outputs), *folder.sinks]
+        sinks = [FileSink(run.folder, run.outputs), *folder.sinks, *run.also]
         summary = drive(folder.to_do(items), detector, sinks, run.options, on_outcome, should_stop)
         return folder.finish(summary)
 
