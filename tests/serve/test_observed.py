@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from http_client import ask, post_image, post_images, send
+from http_client import ask, post_image, post_images
 from live_service import service
 from prometheus_client.parser import text_string_to_metric_families
 from toy_detector import ToyDetector, draw_part
@@ -114,7 +114,8 @@ def test_probes_have_short_names_too(address: str) -> None:
 
 
 def test_a_request_that_is_refused_early_is_counted_and_has_an_id(address: str) -> None:
-    answer = send(f"{address}/predict", b"0" * (2**20 + 1), "image/png")
+    headers = {"Content-Length": str(2**20 + 1), "Content-Type": "image/png"}  # the answer comes before the body
+    answer = ask(urllib.request.Request(f"{address}/predict", b"", headers))
     assert (answer.status, len(answer.headers["X-Request-ID"])) == (413, 32)
     key = ("ad_dinov3_refused_total", "size")
     assert settled(address, {key: 1})[key] == 1
