@@ -12,7 +12,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import Offline, command_app
+from ad_dinov3.cli.options import (
+    DATA,
+    MODEL,
+    OUTPUT,
+    RUNNING,
+    AnyDevice,
+    Limit,
+    Offline,
+    command_app,
+)
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.scoring import TestSet
@@ -36,26 +45,85 @@ class _Where:
 @app.command()
 def benchmark(
     models: Annotated[
-        list[str], typer.Argument(help="embedded, model folders, exported folders; the first is the yardstick")
+        list[str],
+        typer.Argument(
+            help="The models: embedded, models' folders, exported folders or Hugging Face ids. The others are "
+            "compared with the first one.",
+            metavar="MODELS",
+        ),
     ],
-    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="images per call; repeatable; default 1")] = None,
-    size: Annotated[
-        list[str] | None, typer.Option(help="input in px, 512 or HxW; repeatable; default: each model's own")
+    batch_size: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="The number of images in one call. The option may be repeated. By default it is 1.",
+            metavar="N",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="timed calls of each model")] = 20,
-    warm_up: Annotated[int, typer.Option(min=0, help="calls before them that do not count")] = 2,
-    compiled: Annotated[bool, typer.Option("--compiled", help="torch models also by torch.compile")] = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="of the processor's; default: the runtime's own")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda (there in bfloat16 as well)")] = "cpu",
-    data: Annotated[Path | None, typer.Option(help="labelled data set: accuracy beside speed, needs --out")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="at most this many images of --data, evenly spread")] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="JSONL file to add the figures to")] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The input in px, 512 or HxW. The option may be repeated. By default it is each model's own.",
+            metavar="PX",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compiled",
+            help="Torch models are also timed under torch.compile.",
+            metavar="",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
+    rounds: Annotated[
+        int,
+        typer.Option(min=1, help="The number of timed calls of each model.", metavar="N", rich_help_panel=RUNNING),
+    ] = 20,
+    warm_up: Annotated[
+        int,
+        typer.Option(
+            min=0, help="The number of calls before them that do not count.", metavar="N", rich_help_panel=RUNNING
+        ),
+    ] = 2,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The number of processor threads that a model uses. By default the runtime chooses.",
+            metavar="N",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
+    device: AnyDevice = "cpu",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A labelled data set, on which accuracy is measured beside speed. It needs --out.",
+            metavar="DATA",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    limit: Limit = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The JSONL file that the figures are added to.",
+            metavar="FILE",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     offline: Offline = False,
 ) -> None:
     """Time models on random inputs in one run: each takes its turn in every round, and medians count.
 
-    Ratios of processor time are what a busy machine still measures well; wall-clock times there are not. With --data
-    the pixel AUROC is measured too, and OUT gets a picture beside it: accuracy against milliseconds.
+    A busy machine still measures ratios of processor time well, and wall-clock times badly. On cuda, torch models are
+    timed in bfloat16 as well. With --data the pixel AUROC is measured too, and a picture of accuracy against
+    milliseconds is written beside OUT.
     """
     from ad_dinov3.bench.checks import check_model
     from ad_dinov3.cli.export import read_size
@@ -150,14 +218,14 @@ def _twin(model: str, words: str, where: _Where) -> Detector:
     return detector
 
 
-def _test_set(data: Path, limit: int | None, models: Sequence[str]) -> TestSet:
+def _test_set(data: str, limit: int | None, models: Sequence[str]) -> TestSet:
     """The labelled set, if every image has its mask and none of the models has seen it."""
     from ad_dinov3.bench.checks import refuse_seen_sets
     from ad_dinov3.bench.scoring import as_test_set
     from ad_dinov3.bench.seen import seen_on_disk
     from ad_dinov3.data.catalog import open_data
 
-    labelled = open_data(str(data))
+    labelled = open_data(data)
     labelled.listing.complete()
     test_set = as_test_set(labelled, limit)
     for model in models:

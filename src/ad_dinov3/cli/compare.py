@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ad_dinov3.cli.options import command_app
+from ad_dinov3.cli.options import DATA, OUTPUT, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.board import Board, Cell, Section
@@ -22,16 +22,50 @@ app = command_app()
 
 @app.command()
 def compare(
-    rows: Annotated[list[Path], typer.Argument(help="rows.jsonl files, or folders that hold one")],
+    rows: Annotated[list[Path], typer.Argument(help="The rows.jsonl files, or folders that hold one.", metavar="ROWS")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="folder for leaderboard.md, .csv, .tex and .html")
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder for leaderboard.md, .csv, .tex and .html. By default none is written.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    metric: Annotated[list[str] | None, typer.Option(help="pixel_auroc, pixel_f1_max, ...; repeatable")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A metric to show, such as pixel_auroc or pixel_f1_max. The option may be repeated. By default all "
+            "are shown.",
+            metavar="NAME",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     scope: Annotated[
-        Literal["mean", "pooled", "class"], typer.Option(help="mean over classes, pooled, or class")
+        Literal["mean", "pooled", "class"],
+        typer.Option(
+            help="What a figure covers: mean (over classes), pooled (all images of a set), or class.",
+            metavar="NAME",
+            rich_help_panel=DATA,
+        ),
     ] = "mean",
-    against: Annotated[str | None, typer.Option(help="beginning of the line that differences refer to")] = None,
-    published: Annotated[bool, typer.Option(help="set published figures of the same data sets beside")] = True,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Differences are taken from the line whose label begins with this.",
+            metavar="LABEL",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    published: Annotated[
+        bool,
+        typer.Option(
+            help="Published figures of the same data sets are shown beside the rows, or not.",
+            metavar="",
+            rich_help_panel=DATA,
+        ),
+    ] = True,
 ) -> None:
     """Put the results of several runs, and published ones, into one table per metric.
 

@@ -12,18 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ad_dinov3.cli.options import OUTPUT, DataRoots, command_app
+
 if TYPE_CHECKING:
     from ad_dinov3.data.catalog import LabelledData
     from ad_dinov3.data.verify import ClassCount
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="List, describe and verify data sets. Nothing is downloaded."
-)
-
-_Root = Annotated[
-    list[Path] | None,
-    typer.Option("--data-root", help="Folder that holds data sets; repeatable. Default: $AD_DINOV3_DATA, ./data."),
-]
+app = command_app("List, describe and verify data sets. Nothing is downloaded.")
 
 
 @app.command("list")
@@ -48,7 +43,7 @@ def list_sets() -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A name from `datasets list`.")]) -> None:
+def show(name: Annotated[str, typer.Argument(help="A name from `datasets list`.", metavar="NAME")]) -> None:
     """Describe one data set: its tree, classes, mask rule, licence and where to get it."""
     from ad_dinov3.data.catalog import find_data_set
 
@@ -76,10 +71,21 @@ def show(name: Annotated[str, typer.Argument(help="A name from `datasets list`."
 
 @app.command()
 def verify(
-    name: Annotated[str, typer.Argument(help="A name from `datasets list`, or a folder or manifest of your own.")],
-    folder: Annotated[Path | None, typer.Argument(help="Where the named data set is; looked for if left out.")] = None,
-    sheet: Annotated[Path, typer.Option(help="Picture of examples to write.")] = Path("dataset.jpg"),
-    data_root: _Root = None,
+    name: Annotated[
+        str,
+        typer.Argument(help="A name from `datasets list`, or a folder or manifest of your own.", metavar="DATA"),
+    ],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The folder of the named data set. By default it is looked for below --data-root.", metavar="DIR"
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path,
+        typer.Option(help="The picture of examples that is written.", metavar="FILE", rich_help_panel=OUTPUT),
+    ] = Path("dataset.jpg"),
+    data_root: DataRoots = None,
 ) -> None:
     """Open every image and mask, compare the counts with the catalog, write a picture of examples.
 
@@ -117,8 +123,11 @@ def verify(
 
 @app.command()
 def locate(
-    names: Annotated[list[str] | None, typer.Argument(help="Names from `datasets list`; all if left out.")] = None,
-    data_root: _Root = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names from `datasets list`. By default all are looked for.", metavar="NAMES"),
+    ] = None,
+    data_root: DataRoots = None,
 ) -> None:
     """Say where each data set is on this machine, and what to do for those that are not found."""
     from ad_dinov3.data.catalog import CATALOG, find_data_set

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ad_dinov3.cli.options import command_app
+from ad_dinov3.cli.options import OUTPUT, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.predict.results import Row
@@ -37,9 +37,12 @@ class Verdict:
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder for overlays and the report")] = Path(
-        "ad-dinov3-demo"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder for overlays and the report.", metavar="DIR", rich_help_panel=OUTPUT
+        ),
+    ] = Path("ad-dinov3-demo"),
 ) -> None:
     """Find the defects in the sample images that come with the package, offline.
 

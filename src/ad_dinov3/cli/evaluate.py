@@ -16,7 +16,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ad_dinov3.cli.options import METHOD_HELP, AnyDevice, AnyModel, Normals, Offline, ShardText, Weights, command_app
+from ad_dinov3.cli.options import (
+    DATA,
+    OUTPUT,
+    AnyDevice,
+    AnyModel,
+    BatchSize,
+    DataSets,
+    Limit,
+    Method,
+    Normals,
+    Offline,
+    ProtocolText,
+    ShardText,
+    Weights,
+    command_app,
+)
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.measure import GroupResult
@@ -30,28 +45,59 @@ app = command_app()
 
 @app.command()
 def evaluate(
-    data: Annotated[list[str], typer.Option(help="data set: folder, manifest, catalog name or NAME=DIR; repeatable")],
+    data: DataSets,
     model: AnyModel = "embedded",
-    method: Annotated[str | None, typer.Option(help=METHOD_HELP)] = None,
+    method: Method = None,
     weights: Weights = None,
     normals: Normals = None,
-    protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder of rows.jsonl and the stored scores")] = Path(
-        "results"
-    ),
-    limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
+    protocol: ProtocolText = "paper",
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder of rows.jsonl and the stored scores.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = Path("results"),
+    limit: Limit = None,
     device: AnyDevice = "cpu",
-    batch_size: Annotated[int, typer.Option(min=1, help="images per step of the model")] = 8,
-    save_maps: Annotated[bool, typer.Option(help="also write every map as 16-bit PNG to OUT/maps")] = False,
-    curves: Annotated[bool, typer.Option(help="also draw ROC, precision-recall and PRO curves to OUT/curves")] = False,
+    batch_size: BatchSize = 8,
+    save_maps: Annotated[
+        bool,
+        typer.Option(
+            "--save-maps",
+            help="Every map is also written as 16-bit PNG, to OUT/maps.",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    curves: Annotated[
+        bool,
+        typer.Option(
+            "--curves",
+            help="ROC, precision-recall and PRO curves are also drawn, to OUT/curves.",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     skip_bad: Annotated[
-        bool, typer.Option(help="leave out images that cannot be used; else they are an error")
+        bool,
+        typer.Option(
+            "--skip-bad",
+            help="Images that cannot be used are omitted and listed. Without the option they are an error.",
+            metavar="",
+            rich_help_panel=DATA,
+        ),
     ] = False,
     seen_too: Annotated[
         bool,
         typer.Option(
             "--seen-too",
-            help="also measure data that the model was trained on; every figure is marked as not zero-shot",
+            help="Data that the model was trained on are measured too. Every figure is marked as not zero-shot.",
+            metavar="",
+            rich_help_panel=DATA,
         ),
     ] = False,
     shard: ShardText = "0/1",
@@ -119,7 +165,7 @@ def _evaluate(run: _Run, test_set: TestSet) -> Evaluation:
         result = evaluate(run.subject, test_set, run.protocol, run.store, options, run.tolerance)
     run.console.print(_table(run, test_set.name, result))
     for line in result.left_out:
-        run.console.print(f"left out: {line}", style="yellow", markup=False, soft_wrap=True)
+        run.console.print(f"omitted: {line}", style="yellow", markup=False, soft_wrap=True)
     file = write_metric_rows(run.out, result.rows)
     run.console.print(f"{len(result.rows)} rows in {file}; put runs side by side: ad-dinov3 compare {run.out}")
     return result

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ad_dinov3.cli.options import Method, Offline, Weights, command_app
+from ad_dinov3.cli.options import OUTPUT, BakedClasses, Method, Offline, Weights, command_app
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,52 +18,62 @@ if TYPE_CHECKING:
 app = command_app()
 
 
-class Format(StrEnum):
-    """The runtime that the file is for."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-    pt2 = "pt2"
-
-
-class PrecisionChoice(StrEnum):
-    """What weights are stored in, and where the runtime can, computed in."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-    bf16 = "bf16"
-    int8 = "int8"
-
-
 @app.command()
 def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="embedded, a model's folder, a Hugging Face id, or with --method a .pth file of its authors"
+            help="The model: embedded, a model's folder, a Hugging Face id, or with --method its authors' .pth file.",
+            metavar="MODEL",
         ),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the exported model")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help="The folder of the exported model.", metavar="DIR", rich_help_panel=OUTPUT),
+    ],
     method: Method = None,
     weights: Weights = None,
-    file_format: Annotated[Format, typer.Option("--format", help="the runtime that it is for")] = Format.openvino,
+    class_name: BakedClasses = None,
+    file_format: Annotated[
+        Literal["onnx", "openvino", "pt2"],
+        typer.Option(
+            "--format",
+            help="The runtime that the file is for: onnx, openvino, or pt2 (torch alone).",
+            metavar="NAME",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "openvino",
     precision: Annotated[
-        PrecisionChoice, typer.Option(help="onnx and pt2 are written as fp32 only")
-    ] = PrecisionChoice.fp32,
+        Literal["fp32", "fp16", "bf16", "int8"],
+        typer.Option(
+            help="What weights are stored in: fp32, and with openvino also fp16, bf16 or int8.",
+            metavar="NAME",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = "fp32",
     size: Annotated[
         str | None,
-        typer.Option(help="input in px, 512 or HxW, or dynamic for a graph of many; default: the model's own"),
+        typer.Option(
+            help="The input in px: 512, HxW, or dynamic for a graph that takes many. By default it is the model's own.",
+            metavar="PX",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="folder of images like those to come; int8 sets its ranges by them")
+        Path | None,
+        typer.Option(
+            help="A folder of images like those to come, by which int8 sets its ranges.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ] = None,
-    class_name: Annotated[list[str] | None, typer.Option(help="bake the prompts of this class too; repeatable")] = None,
     with_tokens: Annotated[
         bool,
         typer.Option(
             "--with-tokens",
             help="The graph also tells the tokens that images are compared by, so that it can remember normal images.",
             metavar="",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
     offline: Offline = False,
@@ -83,7 +92,7 @@ def export(
 
         resizable = size == "dynamic"
         fixed = read_size(size) if size and not resizable else None
-        options = ExportOptions(file_format.value, precision.value, fixed, resizable, calibration, with_tokens)
+        options = ExportOptions(file_format, precision, fixed, resizable, calibration, with_tokens)
         detector = load(model, method=method, weights=weights, offline=offline)
         if not isinstance(detector, Detector):
             raise ConfigError(f"{model} is an export already")

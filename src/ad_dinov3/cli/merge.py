@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import OUTPUT, command_app
+from ad_dinov3.cli.options import IMAGES, OUTPUT, Coco, Parquet, command_app
 from ad_dinov3.errors import ConfigError
 
 app = command_app()
@@ -17,27 +17,29 @@ app = command_app()
 @app.command()
 def merge(
     folders: Annotated[
-        list[Path], typer.Argument(help="The folder that the shards were written below, or several.", metavar="OUT...")
+        list[Path],
+        typer.Argument(help="The folder that the shards were written below, or several folders.", metavar="DIRS"),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
-            help="The folder for the joint results; by default the one that was named.",
-            metavar="FOLDER",
+            help="The folder for the joint results. By default it is the one that was named.",
+            metavar="DIR",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
-    coco: Annotated[
-        bool, typer.Option("--coco", help="Also write coco.json.", metavar="", rich_help_panel=OUTPUT)
-    ] = False,
-    parquet: Annotated[
-        bool,
-        typer.Option("--parquet", help="Also write results.parquet.", metavar="", rich_help_panel=OUTPUT),
-    ] = False,
+    coco: Coco = False,
+    parquet: Parquet = False,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Shards that are missing or unfinished are left out.", metavar="")
+        bool,
+        typer.Option(
+            "--allow-missing",
+            help="Shards that are missing or unfinished are omitted.",
+            metavar="",
+            rich_help_panel=IMAGES,
+        ),
     ] = False,
 ) -> None:
     """Join the rows, tables and reports of predict --shard 0/N to (N-1)/N.
@@ -57,7 +59,7 @@ def merge(
     failed = f", {summary.failed:,} failed" if summary.failed else ""
     console.print(f"{summary.anomalous:,} anomalous, {summary.normal:,} normal{failed}", highlight=False)
     if summary.missing:
-        console.print(f"{len(summary.missing)} shards are left out", style="yellow")
+        console.print(f"{len(summary.missing)} shards are omitted", style="yellow")
     print_worst(console, target)
     console.print(f"report: {target / 'report.html'}", highlight=False, soft_wrap=True)
     raise typer.Exit(3 if summary.failed else 0)

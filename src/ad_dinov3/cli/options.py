@@ -27,13 +27,15 @@ def command_app(help_text: str | None = None) -> typer.Typer:
 
 # The panels of every command's help.
 IMAGES, MODEL, DECISION, OUTPUT, SERVICE, RUNNING = "Images", "Model", "Decision", "Output", "Service", "Running"
+DATA, TRAINING = "Data", "Training"
 
 METHOD_HELP = f"The method: {', '.join(METHODS)}. By default it is that of the model."
 Method = Annotated[str | None, typer.Option(help=METHOD_HELP, metavar="NAME", rich_help_panel=MODEL)]
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="With --method: the encoder of what does not come from a model's folder, by name, folder or file.",
+        help="The encoder of a model that does not come from a folder of its own: a name, a folder or a file. By "
+        "default it is the one that the method's settings name.",
         metavar="NAME",
         rich_help_panel=MODEL,
     ),
@@ -68,7 +70,7 @@ AnyModel = Annotated[
 AnyDevice = Annotated[
     str,
     typer.Option(
-        help="Where the model runs: cpu, cuda, cuda:1 or mps; an exported folder takes what its runtime has.",
+        help="Where the model runs: cpu, cuda, cuda:1 or mps. An exported folder takes what its runtime has.",
         metavar="NAME",
         rich_help_panel=RUNNING,
     ),
@@ -128,7 +130,11 @@ ShardText = Annotated[
 ]
 Engine = Annotated[
     Literal["here", "ray"],
-    typer.Option(help="Images are scored in this process, or on a Ray cluster (extra ray).", rich_help_panel=RUNNING),
+    typer.Option(
+        help="Where images are scored: here, in this process, or on a cluster, by ray (extra: ray).",
+        metavar="NAME",
+        rich_help_panel=RUNNING,
+    ),
 ]
 Address = Annotated[
     str | None,
@@ -150,6 +156,104 @@ GpusPerActor = Annotated[
         help="The number of GPUs of a Ray actor; 0.5 lets two share one.",
         metavar="N",
         rich_help_panel=RUNNING,
+    ),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="What an earlier run left in --out is replaced.",
+        metavar="",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Coco = Annotated[
+    bool,
+    typer.Option(
+        "--coco",
+        help="Regions are also written as COCO annotations, to coco.json.",
+        metavar="",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Parquet = Annotated[
+    bool,
+    typer.Option(
+        "--parquet",
+        help="Rows are also written to results.parquet (extra: parquet).",
+        metavar="",
+        rich_help_panel=OUTPUT,
+    ),
+]
+DataSets = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        help="A labelled data set: a folder, a manifest, a catalog name or NAME=DIR. The option may be repeated.",
+        metavar="DATA",
+        rich_help_panel=DATA,
+    ),
+]
+DataRoots = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--data-root",
+        help="A folder that holds data sets. The option may be repeated. By default it is $AD_DINOV3_DATA and ./data.",
+        metavar="DIR",
+        rich_help_panel=DATA,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="At most this many images of each data set are used, evenly spread over it.",
+        metavar="N",
+        rich_help_panel=DATA,
+    ),
+]
+ProtocolText = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        help="The rules of measurement: paper, released, native, or a TOML file.",
+        metavar="NAME",
+        rich_help_panel=DATA,
+    ),
+]
+PRESET = typer.Option(
+    help="The settings to start from: paper, released, default, embedded, or the name of a baseline.",
+    metavar="NAME",
+    rich_help_panel=TRAINING,
+)
+SettingsFile = Annotated[
+    Path | None,
+    typer.Option("--settings", help="A TOML or JSON file with settings.", metavar="FILE", rich_help_panel=TRAINING),
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="One setting, such as train.epochs=5, which wins over --settings. The option may be repeated.",
+        metavar="KEY=VALUE",
+        rich_help_panel=TRAINING,
+    ),
+]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        help="Frozen features are kept on disk, or every image is encoded anew at every step.",
+        metavar="",
+        rich_help_panel=TRAINING,
+    ),
+]
+BakedClasses = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class-name",
+        help="A class whose prompts are stored in the model. The option may be repeated.",
+        metavar="NAME",
+        rich_help_panel=MODEL,
     ),
 ]
 _NAMES = {"features": "encoding images", "train": "training"}

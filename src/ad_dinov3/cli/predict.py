@@ -31,6 +31,7 @@ from ad_dinov3.cli.options import (
     AnyDevice,
     AnyModel,
     BatchSize,
+    Coco,
     Engine,
     GpusPerActor,
     KeepAspect,
@@ -38,6 +39,8 @@ from ad_dinov3.cli.options import (
     Normals,
     Offline,
     Overlap,
+    Overwrite,
+    Parquet,
     ShardText,
     Threshold,
     Tile,
@@ -148,33 +151,9 @@ def predict(
             help="Maps are drawn on the images and written as JPEG, or not.", metavar="", rich_help_panel=OUTPUT
         ),
     ] = True,
-    coco: Annotated[
-        bool,
-        typer.Option(
-            "--coco",
-            help="Regions are also written as COCO annotations, to coco.json.",
-            metavar="",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    parquet: Annotated[
-        bool,
-        typer.Option(
-            "--parquet",
-            help="Rows are also written to results.parquet (extra: parquet).",
-            metavar="",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="What an earlier run has done is forgotten and done again.",
-            metavar="",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = False,
+    coco: Coco = False,
+    parquet: Parquet = False,
+    overwrite: Overwrite = False,
     shard: ShardText = "0/1",
     engine: Engine = "here",
     address: Address = None,

@@ -5,13 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ad_dinov3.cli.options import command_app, read_changes
+from ad_dinov3.cli.options import (
+    DATA,
+    OUTPUT,
+    PRESET,
+    RUNNING,
+    TRAINING,
+    AnyDevice,
+    BatchSize,
+    Cache,
+    Changes,
+    DataRoots,
+    Limit,
+    ProtocolText,
+    SettingsFile,
+    Weights,
+    command_app,
+    read_changes,
+)
+from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.plan import Plan, StudyOptions
@@ -21,37 +39,82 @@ if TYPE_CHECKING:
 
 app = command_app()
 
+_TARGETS = ("table1", "table2", "table3", "figure1", "figure3")
+
 
 @app.command()
 def reproduce(
     target: Annotated[
-        Literal["table1", "table2", "table3", "figure1", "figure3"], typer.Argument(help="what of the paper to make")
+        str,
+        typer.Argument(help=f"What of the paper is made: {', '.join(_TARGETS)}.", metavar="TARGET"),
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder of models, rows, tables and figures")],
-    weights: Annotated[str, typer.Option(help="image encoder: name, folder or file")] = "dinov3-vitl16",
-    data_root: Annotated[list[Path] | None, typer.Option(help="folder that holds the data sets; repeatable")] = None,
-    train: Annotated[list[str] | None, typer.Option(help="train on these instead of the paper's data")] = None,
-    test: Annotated[list[str] | None, typer.Option(help="measure on these instead of the paper's data")] = None,
-    preset: Annotated[str, typer.Option(help="settings that the lines change: paper, released or default")] = "paper",
-    changes: Annotated[list[str] | None, typer.Option("--set", help="one setting for all: train.epochs=5")] = None,
-    settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings for all")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="trainings of each line; more than one gives mean and spread")] = 1,
-    protocol: Annotated[str, typer.Option(help="paper, released, native, or a TOML file")] = "paper",
-    limit: Annotated[int | None, typer.Option(min=1, help="at most this many images per set, evenly spread")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="images per step of scoring")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
-    cache: Annotated[bool, typer.Option(help="keep frozen features on disk, or encode at every step")] = True,
-    plan_only: Annotated[bool, typer.Option(help="only say what is there and what is missing")] = False,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder of models, rows, tables and figures.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
+    weights: Weights = "dinov3-vitl16",
+    data_root: DataRoots = None,
+    train: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A data set to train on instead of the paper's. The option may be repeated.",
+            metavar="DATA",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A data set to measure on instead of the paper's. The option may be repeated.",
+            metavar="DATA",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    preset: Annotated[str, PRESET] = "paper",
+    changes: Changes = None,
+    settings: SettingsFile = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="The number of trainings of each line of the table. More than one gives a mean and a spread.",
+            metavar="N",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 1,
+    protocol: ProtocolText = "paper",
+    limit: Limit = None,
+    batch_size: BatchSize = 8,
+    device: AnyDevice = "cpu",
+    cache: Cache = True,
+    plan_only: Annotated[
+        bool,
+        typer.Option(
+            "--plan-only",
+            help="The command only says what is there and what is missing.",
+            metavar="",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False,
 ) -> None:
     """Train, measure and draw what a table or figure of the paper needs, as far as data and weights are there.
 
-    Says first what is missing and where to get it. Nothing is downloaded. A second call goes on where the first
-    stopped. With --train and --test the same lines are made on other data, which are then not the paper's numbers.
+    The command says first what is missing and where to get it. Nothing is downloaded. A second call goes on where the
+    first stopped. With --train and --test the same lines are made on other data; they are then
+    not the paper's numbers.
     """
     from ad_dinov3.bench.plan import StudyOptions, plan_study
     from ad_dinov3.bench.protocol import read_protocol
     from ad_dinov3.bench.studies import STUDIES
 
+    if target not in _TARGETS:
+        raise ConfigError(f"{target}: expected one of {', '.join(_TARGETS)}")
     console = Console()
     options = StudyOptions(
         out,
