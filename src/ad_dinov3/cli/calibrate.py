@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import AnyDevice, KeepAspect, Method, Offline, Overlap, Tile, Weights, command_app
+from ad_dinov3.cli.options import DECISION, AnyDevice, KeepAspect, Method, Offline, Overlap, Tile, Weights, command_app
 from ad_dinov3.cli.promises import print_promises
-from ad_dinov3.cli.remember import GoodImages, OnlyClass
+from ad_dinov3.cli.remember import GoodImages, NewModel, OnlyClass
 from ad_dinov3.errors import ConfigError
 
 app = command_app()
@@ -18,11 +18,21 @@ app = command_app()
 
 @app.command()
 def calibrate(
-    model: Annotated[str, typer.Argument(help="embedded, a model's or exported folder, or a Hugging Face id.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="The model: embedded, a model's folder, an exported folder, or a Hugging Face id.", metavar="MODEL"
+        ),
+    ],
     good: GoodImages,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the model that comes out.", metavar="DIR")],
+    out: NewModel,
     false_alarms: Annotated[
-        str, typer.Option(help="The share of good images that may be flagged, such as 5%.", metavar="SHARE")
+        str,
+        typer.Option(
+            help="The share of good images that may be flagged, such as 5%.",
+            metavar="SHARE",
+            rich_help_panel=DECISION,
+        ),
     ] = "5%",
     method: Method = None,
     weights: Weights = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import Offline, command_app
+from ad_dinov3.cli.options import MODEL, OUTPUT, BakedClasses, Offline, Weights, command_app
 from ad_dinov3.methods.table import names_of
 
 if TYPE_CHECKING:
@@ -19,16 +19,30 @@ app = command_app()
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(help="a .pth file of a method's authors, or a model folder")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="the model folder, or the .pth file, to write")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="A .pth file of a method's authors, or a model's folder.", metavar="SOURCE"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The model's folder, or the .pth file, that is written.",
+            metavar="PATH",
+            rich_help_panel=OUTPUT,
+        ),
+    ],
     method: Annotated[
-        str, typer.Option(help=f"whose .pth file it is: {names_of(lambda row: row.authors_preset)}")
+        str,
+        typer.Option(
+            help=f"The method whose authors made the .pth file: {names_of(lambda row: row.authors_preset)}.",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+        ),
     ] = "ad_dinov3",
-    weights: Annotated[
-        str | None,
-        typer.Option(help="image encoder, or CLIP, that the .pth file was trained on; default: the authors'"),
-    ] = None,
-    class_name: Annotated[list[str] | None, typer.Option(help="class whose prompts to bake in; repeatable")] = None,
+    weights: Weights = None,
+    class_name: BakedClasses = None,
     offline: Offline = False,
 ) -> None:
     """Convert a checkpoint of a method's authors into a model folder, or a model folder into such a checkpoint.

@@ -131,7 +131,7 @@ ShardText = Annotated[
 Engine = Annotated[
     Literal["here", "ray"],
     typer.Option(
-        help="Where images are scored: here, in this process, or on a cluster, by ray (extra: ray).",
+        help="Where images are scored: here (in this process), or ray (on a Ray cluster; extra: ray).",
         metavar="NAME",
         rich_help_panel=RUNNING,
     ),

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import AnyDevice, AnyModel, KeepAspect, Method, Offline, Overlap, Tile, Weights, command_app
+from ad_dinov3.cli.options import (
+    IMAGES,
+    OUTPUT,
+    AnyDevice,
+    AnyModel,
+    KeepAspect,
+    Method,
+    Offline,
+    Overlap,
+    Tile,
+    Weights,
+    command_app,
+)
 from ad_dinov3.cli.promises import print_promises
 
 app = command_app()
@@ -18,14 +30,22 @@ GoodImages = Annotated[
 ]
 OnlyClass = Annotated[
     str | None,
-    typer.Option(help="The only class, whose images lie in the folder itself or in its sub-folder.", metavar="NAME"),
+    typer.Option(
+        help="The only class, whose images lie in the folder itself or in its sub-folder.",
+        metavar="NAME",
+        rich_help_panel=IMAGES,
+    ),
+]
+NewModel = Annotated[
+    Path,
+    typer.Option("--out", "-o", help="The folder of the model that comes out.", metavar="DIR", rich_help_panel=OUTPUT),
 ]
 
 
 @app.command()
 def remember(
     normals: GoodImages,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The folder of the model that comes out.", metavar="DIR")],
+    out: NewModel,
     model: AnyModel = "embedded",
     method: Method = None,
     weights: Weights = None,

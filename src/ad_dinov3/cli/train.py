@@ -10,7 +10,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import Offline, command_app, read_changes, training_progress
+from ad_dinov3.cli.options import (
+    MODEL,
+    OUTPUT,
+    PRESET,
+    TRAINING,
+    AnyDevice,
+    Cache,
+    Changes,
+    DataSets,
+    Limit,
+    Offline,
+    Overwrite,
+    SettingsFile,
+    Weights,
+    command_app,
+    read_changes,
+    training_progress,
+)
 from ad_dinov3.data.listing import spread
 from ad_dinov3.methods.table import method_row, names_of
 from ad_dinov3.training.output import CHART, LOG, check_output
@@ -27,30 +44,54 @@ app = command_app()
 
 @app.command()
 def train(
-    data: Annotated[list[str], typer.Option(help="data set: a folder or a catalog name; repeat for several")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="folder of the model that comes out")],
-    method: Annotated[str, typer.Option(help=names_of(lambda row: row.is_trained))] = "ad_dinov3",
-    preset: Annotated[
-        str | None,
-        typer.Option(help="paper, released, default or embedded; of another method: by default its authors' settings"),
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="image encoder, or a baseline's CLIP: name, folder or file; lite0 is embedded")
-    ] = None,
-    settings: Annotated[Path | None, typer.Option(help="TOML or JSON file with settings")] = None,
-    changes: Annotated[list[str] | None, typer.Option("--set", help="one setting: train.epochs=5")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps")] = "cpu",
-    cache: Annotated[bool, typer.Option(help="keep frozen features on disk, or encode at every step")] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last complete epoch in --out")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the model or run in --out")] = False,
+    data: DataSets,
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out", "-o", help="The folder of the model that comes out.", metavar="DIR", rich_help_panel=OUTPUT
+        ),
+    ],
+    method: Annotated[
+        str,
+        typer.Option(
+            help=f"The method that is trained: {names_of(lambda row: row.is_trained)}.",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+        ),
+    ] = "ad_dinov3",
+    preset: Annotated[str | None, PRESET] = None,
+    weights: Weights = None,
+    settings: SettingsFile = None,
+    changes: Changes = None,
+    device: AnyDevice = "cpu",
+    cache: Cache = True,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="The run in --out goes on from its last complete epoch.",
+            metavar="",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    overwrite: Overwrite = False,
     offline: Offline = False,
-    tensorboard: Annotated[bool, typer.Option(help="also write TensorBoard events to --out")] = False,
-    limit: Annotated[int | None, typer.Option(help="at most this many images of each set, evenly spread")] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="TensorBoard events are also written, to --out (extra: tensorboard).",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
+    limit: Limit = None,
 ) -> None:
     """Train the adapters of AD-DINOv3, or a baseline's head, on labelled images; the encoders stay frozen.
 
-    Writes a model folder that predict and evaluate take as --model, a log (train.jsonl) and a picture of the losses
-    (loss.svg). Ctrl-C or a kill loses at most one epoch: the same command with --resume goes on.
+    The folder that comes out is what predict and evaluate take as --model. It also holds a log (train.jsonl) and a
+    picture of the losses (loss.svg). Ctrl-C or a kill loses at most one epoch: the same command with --resume goes on.
+    Without --preset, the settings are those that fit the method and the weights.
 
     With torchrun --nproc-per-node N -m ad_dinov3 train ... several processes share every batch.
     """
