@@ -4,7 +4,7 @@
 
 Below ROOT lie bsdata, neu_seg, crackforest, mtd, aws_cookies, busi and lgg_mri in MVTec AD's folder shape. Industrial
 to industrial, industrial to medical, and each of two medical sets to the other; Tables 2 and 3 of the paper on all of
-them, three seeds, the untrained baseline and the classical floor beside. Models, stored scores and all pictures go to
+them, three seeds, the untrained and the classical baseline beside. Models, stored scores and all pictures go to
 --work, and a second call goes on there; rows, tables, curves and the pictures that may be shared go to --out.
 The backbone must not have seen the test sets.
 """
@@ -53,7 +53,7 @@ OWN = Variant(
         "method.loss.image": 0.25,
     },
 )
-FLOOR = Variant("mahalanobis, no training", "mahalanobis")
+CLASSICAL = Variant("mahalanobis, no training", "mahalanobis")
 # What a backbone without a text encoder and a set of a few hundred images need; the rest is the preset `paper`.
 SETTINGS: dict[str, object] = {
     "method.prompts.source": "learned",
@@ -69,7 +69,7 @@ PROTOCOL = replace(PROTOCOLS["paper"], name="paper at 256 px", size=(256, 256))
 TABLES = {
     "Table 2 in small: the components": (PLAIN, ALONE, FULL),
     "Table 3 in small: the last stage against all": (LAST, FULL),
-    "Beside them": (FLOOR, OWN),
+    "Beside them": (CLASSICAL, OWN),
 }
 METRICS = ("pixel_auroc", "pixel_f1_max", "pixel_aupro", "image_auroc")
 
@@ -169,10 +169,10 @@ def pictures(plan: Plan, options: StudyOptions, reports: Reports) -> Iterator[tu
     """Name and picture of each figure, route and test set."""
     for route in plan.routes:
         single = replace(plan, routes=(route,), variants=(FULL,))
-        lent = "-".join(Path(name).name for name in route.train)
+        trained = "-".join(Path(name).name for name in route.train)
         for figure, draw in (("figure1", figure1), ("figure3", figure3)):
             for data, picture in draw(single, options, reports):
-                yield f"{figure}-{lent}-to-{data}", picture
+                yield f"{figure}-{trained}-to-{data}", picture
 
 
 def save(picture: Image.Image, path: Path) -> None:

@@ -154,7 +154,7 @@ def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence
     Its head remembers them in place of earlier ones of that class; `save_model` keeps them.
 
     Args:
-        model: of a method with a memory.
+        model: one whose method has a memory.
         class_name: what the images show.
         images: (K, 3, H, W) uint8 at the size of the images to come.
         hashes: sha256 of their files, so that nobody measures the model on them.
@@ -189,7 +189,7 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     A folder that is cut short does not load, so none loads without the list of the images that it has seen.
 
     Args:
-        model: of any method.
+        model: one of any method.
         folder: made if missing.
         card: Markdown that goes below the generated part of the model card, such as measured figures.
     """

@@ -22,7 +22,7 @@ from ad_dinov3.types import Sample
 
 
 def figure3(plan: Plan, options: StudyOptions, reports: Reports | None = None) -> Iterator[tuple[str, Image.Image]]:
-    """Maps of every line of the plan, of the untrained baseline and of the classical floor, for each test set.
+    """Maps of every line of the plan, of the untrained baseline and of the classical one, for each test set.
 
     Yields:
         the data set's name and the picture; cases are chosen by AD-DINOv3's map.

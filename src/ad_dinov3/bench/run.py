@@ -268,7 +268,7 @@ def _refuse(problems: Sequence[str]) -> None:
     if problems:
         shown = "\n  ".join(problems[:_SHOWN])
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(f"{len(problems)} images cannot be used (--skip-bad leaves them out):\n  {shown}{more}")
+        raise DataError(f"{len(problems)} images cannot be used (--skip-bad omits them):\n  {shown}{more}")
 
 
 def _measure_class(items: Sequence[Item], masks: StoredMasks, name: str, protocol: Protocol) -> GroupResult:

@@ -143,7 +143,7 @@ class WinClipConfig(Settings):
     class_words: ClassWords = Field("folder", description=_CLASS_WORDS)
     normalise_sentences: bool = Field(False, description="L2-normalise each sentence's embedding before their mean")
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
-    align_corners: bool = Field(False, description="of the bilinear resize of scores to the input's size")
+    align_corners: bool = Field(False, description="whether the resize of scores to the input aligns corners")
     sigma_px: float = Field(0.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     patch_norm: bool = Field(False, description="final LayerNorm on the patches of the reference memory (anomalib)")
 
@@ -157,7 +157,7 @@ class AprilGanConfig(Settings):
     class_words: ClassWords = Field("folder", description=_CLASS_WORDS)
     gain: float = Field(100.0, gt=0, description="factor on the cosine before the softmax")
     upsample: Literal["logits", "probabilities"] = Field("logits", description="what is interpolated")
-    align_corners: bool = Field(True, description="of the bilinear resize")
+    align_corners: bool = Field(True, description="whether the bilinear resize aligns corners")
     sigma_px: float = Field(0.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
@@ -180,7 +180,7 @@ class AnomalyClipConfig(Settings):
     cls_norm: bool = Field(False, description="final LayerNorm on the CLS token; the authors leave it out")
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
     upsample: Literal["probabilities", "logits"] = Field("probabilities", description="what is interpolated")
-    align_corners: bool = Field(False, description="of the bilinear resize")
+    align_corners: bool = Field(False, description="whether the bilinear resize aligns corners")
     sigma_px: float = Field(4.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
     map_weight: float = Field(4.0, gt=0, description="the factor lam of the map losses")
     loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)

@@ -40,7 +40,7 @@ class TrainConfig(Settings):
 
     optimizer: Literal["adam", "adamw"] = Field("adam", description="torch optimiser")
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled for adamw")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay, decoupled for adamw")
     warmup_fraction: float = Field(0.0, ge=0, lt=1, description="share of all steps with linear warm-up from 0")
     epochs: int = Field(10, ge=1, description="passes over the training data; the last epoch is the result")
     batch_size: int = Field(64, ge=1, description="images per step, over all processes")
@@ -48,7 +48,7 @@ class TrainConfig(Settings):
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="bf16 is used on a GPU only: on a CPU without AMX it takes twice as long as fp32"
     )
-    betas: tuple[float, float] = Field((0.9, 0.999), description="of the optimiser's two running means")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="decay rates of the optimiser's two running means")
     mosaic_share: float = Field(
         0.0, ge=0, le=1, description="share of images replaced by a 2x2 mosaic of the step's own; needs --no-cache"
     )

@@ -51,7 +51,7 @@ class Listing:
         if self.problems:
             shown = "\n  ".join(self.problems[:_MAX_SHOWN])
             more = f"\n  and {len(self.problems) - _MAX_SHOWN} more" if len(self.problems) > _MAX_SHOWN else ""
-            raise DataError(f"{len(self.problems)} images do not fit (--skip-bad leaves them out):\n  {shown}{more}")
+            raise DataError(f"{len(self.problems)} images do not fit (--skip-bad omits them):\n  {shown}{more}")
         return list(self.samples)
 
 

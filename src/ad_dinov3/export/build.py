@@ -81,7 +81,7 @@ class ExportOptions:
                 "precision gives NaN or wrong maps in several ONNX runtimes, and its int8 is slower than OpenVINO's"
             )
         if self.precision == "int8" and self.resizable:
-            raise ConfigError("int8 sets its ranges at one size; leave out --size dynamic, or take another --precision")
+            raise ConfigError("int8 sets its ranges at one size; omit --size dynamic, or take another --precision")
         if self.precision == "int8" and self.calibration is None:
             raise ConfigError(
                 "int8 needs images to set its ranges by: --calibration DIR, normal ones like those to come"

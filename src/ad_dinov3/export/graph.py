@@ -229,8 +229,10 @@ def _exported(
 
 
 def check_size(encoder: str, size: tuple[int, int], step: int) -> None:
-    """Raises:
-    ConfigError: a side of ``size`` (H, W) is no multiple of ``step`` px.
+    """Refuse a size that an encoder cannot take.
+
+    Raises:
+        ConfigError: a side of ``size`` (H, W) is no multiple of ``step`` px.
     """
     if any(side < step or side % step for side in size):
         raise ConfigError(f"expected a size in multiples of {step} px for {encoder}, got {size[0]}x{size[1]}")

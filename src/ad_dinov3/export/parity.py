@@ -53,10 +53,10 @@ class Parity:
 
     Attributes:
         images: compared.
-        largest_map_difference: of any map value.
+        largest_map_difference: the largest difference of any map value.
         mean_map_difference: mean absolute, over all map values of all images.
         map_correlation: Pearson, over all map values.
-        largest_score_difference: of the image scores.
+        largest_score_difference: the largest difference of any image score.
         decision_flips: images that the model's threshold decides otherwise.
         pixel_flips: share of map values that it decides otherwise.
         threshold: the model's.

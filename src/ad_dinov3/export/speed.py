@@ -90,7 +90,7 @@ class Speed:
         cpu_ms: processor time per image over all threads, median; other programs' load hardly moves it.
         memory_mb: what loading it and its first calls added to the process at their peaks, libraries included that
             were not loaded before; None where the system does not tell.
-        energy_j: of the whole processor package, per image, median; None where there is no counter.
+        energy_j: what the whole processor package used per image, median; None where there is no counter.
     """
 
     name: str

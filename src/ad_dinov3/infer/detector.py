@@ -204,7 +204,7 @@ class Detector:
         """Raw scores of B inputs (B, 3, h, w) uint8 whose classes are named (B names).
 
         Raises:
-            WeightsError: a class is new and the text encoder's weights are not to be had.
+            WeightsError: a class is new and the text encoder's weights are not found.
             ConfigError: the model compares with normal images and has none of a class.
         """
         return scorer_of(self, self.references).score(batch, class_names)
@@ -248,7 +248,7 @@ class Detector:
         """The prediction for one image.
 
         Args:
-            image: of any kind that `data.pixels.as_rgb` takes: a file, bytes, a PIL image, an array, a torch tensor.
+            image: anything that `data.pixels.as_rgb` takes: a file, bytes, a PIL image, an array, a torch tensor.
             class_name: what it shows, such as ``metal_nut``; matters only for models with text prompts.
 
         Raises:

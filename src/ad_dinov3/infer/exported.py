@@ -50,7 +50,7 @@ class SessionConfig:
 
     Attributes:
         runtime: ``onnx``, ``openvino``, or ``pt2`` for torch.
-        precision: of the weights; ``fp16`` is computed in float32, ``bf16`` in bfloat16 where the processor can.
+        precision: how weights are stored; ``fp16`` is computed in float32, ``bf16`` in bfloat16 where the processor can.
         input: what the graph takes.
         class_names: whose prompts are baked, in the order that the graph's second input counts them, which it has if
             there are several; empty where the class has no say.
@@ -58,13 +58,13 @@ class SessionConfig:
         smoothing_sigma_px: Gaussian on the map, in px of the input.
         fingerprint: equal fingerprints give equal maps.
         model: name or folder of the model that it was made from.
-        model_fingerprint: of that model.
+        model_fingerprint: that model's fingerprint.
         method: what ``--method`` calls it, such as ``ad_dinov3``.
         encoder: the backbone's name.
         licence: name of the licence of the backbone's weights.
         trained_on: names of the training data.
         encoder_trained_on: names of the data sets that the backbone has seen, as far as it says.
-        training_seed: of the training; None for an untrained method.
+        training_seed: what the training started from; None for an untrained method.
         size_multiple: the graph takes every size in multiples of this many px; None: it takes ``input``'s alone.
     """
 

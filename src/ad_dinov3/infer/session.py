@@ -45,7 +45,7 @@ class Session:
         device: ``cpu``; ONNX Runtime also ``cuda``, ``tensorrt``, ``coreml``, ``directml``, OpenVINO also ``gpu``,
             ``npu``, ``auto``, torch also ``cuda``, where the machine and the installed runtime have them.
         mode: ``throughput`` works on several images side by side, ``latency`` gives all cores to one.
-        threads: at most this many of the processor's; None: the runtime's choice.
+        threads: at most this many processor threads are used; None: the runtime chooses.
         size: (H, W) of the input in px, for a folder that was exported with ``--size dynamic``; None: config.json's.
 
     Raises:

@@ -26,7 +26,7 @@ class _Axis:
     """How one tile's map enters the whole map along one axis.
 
     Attributes:
-        cells: of the whole map that the tile covers.
+        cells: the part of the whole map's cells that the tile covers.
         mixing: (cells, n), bilinear shares of the tile's n map rows, times ``weight``.
         weight: (cells,) of the tile there, from its rim inwards up to 1.
     """

@@ -1,7 +1,7 @@
 """Mahalanobis distance of filter responses: a classical baseline that needs neither weights nor training.
 
 Every pixel is described by a small bank of filters; a pixel is anomalous as far as its responses are unlikely under the
-mean and covariance of its own image. Not in the paper: it is the honest floor under every table of ours. The idea is
+mean and covariance of its own image. Not in the paper: it stands beside every table of ours. The idea is
 the global RX detector (Reed and Yu, 1990), with filter responses in place of spectral bands.
 """
 

@@ -126,8 +126,8 @@ def check_comparable(name: str) -> None:
 
 def borrowing(name: str, lender: ModelConfig) -> ModelConfig:
     """Settings of a method that runs on the encoder and the input of another model."""
-    lent = {"encoder": lender.encoder, "encoder_stages": lender.encoder_stages, "input": lender.input}
-    return PRESETS[METHODS[name].preset].model_copy(update=lent)
+    shared = {"encoder": lender.encoder, "encoder_stages": lender.encoder_stages, "input": lender.input}
+    return PRESETS[METHODS[name].preset].model_copy(update=shared)
 
 
 def parts_of(name: str) -> Parts[Any, Any]:

@@ -199,7 +199,7 @@ def harmonic_map(scores: Tensor, side: int) -> Tensor:
 
     Args:
         scores: (B, h - side + 1, w - side + 1), of windows at stride 1 by their top left patch.
-        side: of a window, in patches.
+        side: a window's side, in patches.
 
     Returns:
         (B, h, w); 0 where a covering window has score 0.

@@ -118,7 +118,7 @@ def bootstrap_pixels(
     Args:
         histograms: from `image_histograms`.
         resamples: B, how many.
-        seed: of the draws; equal seeds give equal replicates.
+        seed: what the draws start from; equal seeds give equal replicates.
         fpr_limit: where AUPRO stops.
 
     Raises:
@@ -135,7 +135,7 @@ def bootstrap_images(scores: Array, labels: Array, *, resamples: int = 1000, see
         scores: (N,) image scores.
         labels: (N,) nonzero is anomalous.
         resamples: B, how many.
-        seed: of the draws; equal seeds give equal replicates.
+        seed: what the draws start from; equal seeds give equal replicates.
 
     Raises:
         ShapeError: scores and labels are not (N,) alike.

@@ -77,7 +77,7 @@ class FolderSummary:
     """What a run came to: this run's part, and what earlier runs had found in the images that they had done.
 
     Attributes:
-        run: of the images that were scored, or decided anew, in this run.
+        run: what became of the images that were scored, or decided anew, in this run.
         earlier_anomalous: images that an earlier run had called anomalous, with the same settings.
         earlier_normal: images that an earlier run had called normal, with the same settings.
         redecided: images of this run whose map and score an earlier run had written.

@@ -40,7 +40,7 @@ def mosaics(
         images: (B, 3, H, W) uint8.
         masks: (B, H, W) float in [0, 1].
         labels: (B,) bool; a mosaic is anomalous if one of its four parts is.
-        share: of the images that become mosaics.
+        share: the part of the images that become mosaics.
         rng: decides everything.
 
     Returns:

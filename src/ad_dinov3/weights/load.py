@@ -58,7 +58,7 @@ class BackboneWeights:
         mean, std: image statistics, per channel of [0, 1].
         grid_stride: pixels per cell of a convolutional backbone's common grid.
         context: a small backbone's stages are joined by those of `encoders.context`.
-        rope_periods: of a ViT's rotary positions, where its file holds others than its configuration gives.
+        rope_periods: the periods of a ViT's rotary positions, where its file holds others than its configuration gives.
         trained_on: names of the data sets that it has seen, where its config.json says so.
         training_images: sha256 of the images that it has seen, where a training_images.txt lies beside it.
     """

@@ -64,7 +64,7 @@ def resolve_weights(name_or_path: str, *, offline: bool = False) -> WeightSource
         offline: never download.
 
     Raises:
-        WeightsError: a name that nobody knows, or weights that are not to be had; it says how to get them.
+        WeightsError: a name that nobody knows, or weights that are not found; it says how to get them.
     """
     found = find_local(name_or_path)
     if found is not None:
