@@ -50,7 +50,7 @@ class SessionConfig:
 
     Attributes:
         runtime: ``onnx``, ``openvino``, or ``pt2`` for torch.
-        precision: how weights are stored; ``fp16`` is computed in float32, ``bf16`` in bfloat16 where the processor can.
+        precision: how weights are stored; ``fp16`` computes in float32, ``bf16`` in bfloat16 where the processor can.
         input: what the graph takes.
         class_names: whose prompts are baked, in the order that the graph's second input counts them, which it has if
             there are several; empty where the class has no say.
