@@ -24,10 +24,10 @@ COMMANDS = {
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
-    "export": ("export", "Write a model for ONNX Runtime, OpenVINO or torch alone, proven equal."),
+    "export": ("export", "Write a model for ONNX Runtime, OpenVINO or torch, proven equal."),
     "serve": ("serve", "Answer requests over HTTP, with a page to drop images on."),
     "benchmark": ("benchmark", "Time models and exported folders beside each other."),
-    "convert": ("convert", "Convert between a model folder and a checkpoint of the authors' code."),
+    "convert": ("convert", "Convert between a model folder and a checkpoint of the authors."),
     "datasets": ("datasets", "List, describe and verify data sets."),
     "weights": ("weights", "List, verify and download encoder weights."),
     "cache": ("cache", "List and prune the cache of frozen features."),
@@ -36,7 +36,7 @@ COMMANDS = {
 _USAGE = """\
 Usage: ad-dinov3 COMMAND [OPTIONS]
 
-Zero-shot visual anomaly detection: where the anomaly is, and how sure the model is.
+Zero-shot visual anomaly detection: where it is, and how sure the model is.
 
 Commands:
 {commands}
