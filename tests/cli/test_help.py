@@ -20,6 +20,7 @@ OTHER_TEXTS = {
     ("--method", "convert"): "only methods whose authors publish checkpoints",
     ("--class-name", "serve"): "what a request says goes before it",
     ("--class-name", "remember"): "it is the class of the normal images",
+    ("--class-name", "calibrate"): "it is the class of the normal images",
     ("--class-name", "export"): "prompts are stored, for several classes",
     ("--class-name", "convert"): "prompts are stored, for several classes",
     ("--batch-size", "benchmark"): "it may be repeated",
