@@ -20,7 +20,7 @@ COMMANDS = {
     "watch": ("watch", "Score the images of a folder as they arrive."),
     "train": ("train", "Train adapters on labelled images of other products."),
     "remember": ("remember", "Let a model remember normal images, and save it with them."),
-    "calibrate": ("calibrate", "Set a model's threshold by good images, with a promise of false alarms."),
+    "calibrate": ("calibrate", "Set a threshold by good images, with a promise of false alarms."),
     "evaluate": ("evaluate", "Measure a model on labelled data sets."),
     "compare": ("compare", "Put result rows side by side, published numbers included."),
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
