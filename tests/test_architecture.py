@@ -117,3 +117,8 @@ def test_public_names_are_all_there() -> None:
         assert getattr(ad_dinov3, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'detect'"):
         _ = ad_dinov3.detect
+
+
+def test_no_two_test_files_share_a_name() -> None:
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))  # pytest imports them by name, and takes the second for the first
