@@ -104,7 +104,7 @@ def test_save_that_is_cut_short_leaves_nothing_that_loads_without_its_seen_image
             return call
 
         with monkeypatch.context() as patch:
-            for name in ("replacing", "write_text", "write_seen_images"):
+            for name in ("write_tensors", "write_text", "write_seen_images"):
                 patch.setattr(model_module, name, counted(getattr(model_module, name)))
             try:
                 save_model(new, folder)
