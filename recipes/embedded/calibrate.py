@@ -27,6 +27,7 @@ from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import load_model, save_model
+from recipes.embedded.package import CARD
 from recipes.embedded.samples import SETS, SIZE
 from recipes.embedded.train import FOLDS
 
@@ -116,7 +117,7 @@ def move(folder: Path, on_map: float, on_score: float) -> None:
     with torch.no_grad():
         model.head.bias += on_map
     config = model.config.with_settings({"method.score_offset": round(on_score, 3), "threshold": 0.5})
-    save_model(type(model)(config, model.encoder, model.head, model.training_images), folder)
+    save_model(type(model)(config, model.encoder, model.head, model.training_images), folder, CARD.read_text())
 
 
 def main() -> None:

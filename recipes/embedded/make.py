@@ -1,8 +1,7 @@
 """Makes the embedded model and everything that is said of it: `python -m recipes.embedded.make --data ROOT ...`.
 
 Pools of encoded pairs first; then three heads on them: fold A and fold B, each measured on the sets that it holds out,
-and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical baseline, and
-the untrained one on the same backbone. Stopped at any time, the same command goes on where it was.
+and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical baseline. Stopped at any time, the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -56,7 +55,6 @@ def measure_fold(places: Places, fold: str, model: Path) -> None:
     held_out, letter = tuple(name for name in SETS if name not in FOLDS[fold]), fold.lower()
     evaluate(places, f"{letter}_embedded", held_out, "--model", model)
     evaluate(places, f"{letter}_mahalanobis", held_out, "--method", "mahalanobis")
-    evaluate(places, f"{letter}_untrained", held_out, "--method", "dinov3_plain", "--weights", "lite0")
 
 
 def main() -> None:

@@ -16,6 +16,10 @@ from recipes.embedded.samples import PHOTOS, photographs, training_samples
 from recipes.embedded.train import new_head
 
 
+CARD = Path(__file__).with_name("card.md")
+"""What the model card says below its generated part."""
+
+
 def packaged(run: Path, root: Path) -> Model:
     """The run's head with the preset's settings, and the hashes of every image that it was trained on."""
     recipe = json.loads((run / "recipe.json").read_text())
@@ -36,7 +40,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--model", type=Path, required=True)
     arguments = parser.parse_args()
-    save_model(packaged(arguments.run, arguments.data), arguments.model)
+    save_model(packaged(arguments.run, arguments.data), arguments.model, CARD.read_text())
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ FOLDS = {
     "all": SETS,
 }
 GRID = (32, 32)
+_SCORED = 0.01  # share of the map that the image term looks at
 _DRAWN = {"rendered": 0.5, "photo": 0.38, "plain": 0.12}
 _LOG = logging.getLogger("train")
 
@@ -108,7 +109,7 @@ def total_loss(stages: Tensor, masks: Tensor, recipe: Recipe) -> Tensor:
     each = F.interpolate(stages.flatten(0, 1)[:, None].sigmoid(), size, mode="bilinear")[:, 0]
     on_map = balanced(anomaly, target) + 0.5 * dice(anomaly, target)
     on_each = balanced(each, target.repeat(len(stages), 1, 1))
-    score = top_mean(fused, CONFIG.method.top_fraction)
+    score = top_mean(fused, _SCORED)
     image = F.binary_cross_entropy_with_logits(score, target.flatten(1).amax(1))
     return 0.3 * (on_map + on_each) + recipe.image * image
 

@@ -34,7 +34,7 @@ def detector() -> Detector:
 
 
 def test_embedded_files_stay_within_their_bound() -> None:
-    folders = [SAMPLES.parent / "nano", SAMPLES.parent / "embedded"]
+    folders = [SAMPLES.parent / name for name in ("lite0", "nano", "embedded")]
     total = sum(path.stat().st_size for folder in folders for path in folder.iterdir())
     assert 0 < total < PACKAGE_BYTES
 
@@ -74,7 +74,7 @@ def test_class_names_do_not_matter_to_learned_prompts(detector: Detector) -> Non
 def test_samples_rank_better_than_untrained(detector: Detector) -> None:
     samples = read_folder(SAMPLES)
     images, masks = [decode_image(sample.image_path) for sample in samples], [load_mask(sample) for sample in samples]
-    plain = Detector(new_model(borrowing("dinov3_plain", detector.config.with_settings({"encoder": "nano"}))))
+    plain = Detector(new_model(borrowing("dinov3_plain", detector.config)))
     trained, untrained = (
         ranking_metrics([model.predict(image).anomaly_map for image in images], masks).auroc
         for model in (detector, plain)

@@ -17,6 +17,7 @@ from scipy import ndimage
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.data.masks import decode_mask
 from ad_dinov3.errors import ConfigError, ShapeError
+from recipes.embedded.samples import SHIPPED
 from recipes.render_samples import RECIPES, jpeg
 from recipes.synthetic import DEFECTS, MATERIALS, paste_defect, render
 from recipes.synthetic.materials import SUITED
@@ -232,9 +233,12 @@ def test_committed_samples_are_what_their_recorded_seeds_render() -> None:
 
 def test_committed_samples_read_as_a_data_set_of_several_kinds() -> None:
     samples = read_folder(SAMPLES)
-    assert len(samples) == len(RECIPES)
-    assert sum(not sample.is_anomalous for sample in samples) in (2, 3)
+    photographs = [sample for sample in samples if sample.class_name == "cookie"]
+    assert len(samples) == len(RECIPES) + len(photographs)
+    assert {sample.image_path.name for sample in photographs} == SHIPPED
+    assert (SAMPLES / "cookie" / "CREDITS.md").is_file()
+    assert sum(not sample.is_anomalous for sample in samples) in (3, 4)
     assert len({sample.class_name for sample in samples}) >= 8
     files = [path for path in SAMPLES.rglob("*") if path.is_file()]
-    assert sum(path.stat().st_size for path in files) < 700_000
+    assert sum(path.stat().st_size for path in files) < 850_000
     assert all(Image.open(path).mode == "1" for path in files if path.suffix == ".png")

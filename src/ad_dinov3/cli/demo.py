@@ -46,7 +46,7 @@ def demo(
 ) -> None:
     """Find the defects in the sample images that come with the package, offline.
 
-    The samples are rendered, so what is wrong with each is known to the pixel and said beside the result.
+    Twelve samples are rendered and four are photographs; what is wrong with each is said beside the result.
     """
     from ad_dinov3.assets import SAMPLES
     from ad_dinov3.cli.predict import score_progress
@@ -54,7 +54,7 @@ def demo(
     from ad_dinov3.data.streams import ImageFile
 
     console = Console()
-    samples = {f"{sample.class_name}/{sample.defect}.jpg": sample for sample in read_folder(SAMPLES)}
+    samples = {_shown(sample): sample for sample in read_folder(SAMPLES)}
     with console.status("loading the embedded model"):
         from ad_dinov3.infer.decide import DecisionRule
         from ad_dinov3.infer.opening import load
@@ -72,7 +72,7 @@ def demo(
         model_fingerprint=detector.fingerprint,
         options=DriveOptions(rule=DecisionRule(detector.config.threshold), class_from_folder=True),
         overwrite=True,
-        title="Demo: rendered samples",
+        title="Demo: rendered samples and photographs",
         truth=truth,
     )
     items = [ImageFile(sample.image_path, name) for name, sample in samples.items()]
@@ -80,6 +80,12 @@ def demo(
         score_into_folder(items, detector, run, on_outcome)
     print_findings(console, out, samples)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _shown(sample: Sample) -> str:
+    """What a sample is called in the report; a rendered one is the only one of its kind and defect."""
+    number = "" if sample.image_path.stem == "000" else f"_{sample.image_path.stem}"
+    return f"{sample.class_name}/{sample.defect}{number}.jpg"
 
 
 def verdict_on(out: Path, row: Row, sample: Sample) -> Verdict:
@@ -132,5 +138,6 @@ def _tally(pairs: Sequence[tuple[Sample, Verdict]]) -> str:
     false = len(normal) - sum(normal)
     return (
         f"{sum(defects)} of {len(defects)} defects found, {false} false alarm{'' if false == 1 else 's'} on "
-        f"{len(normal)} normal images.\nThese samples are rendered; figures on real images are in the README."
+        f"{len(normal)} normal images.\nThe cookies are photographs, the others are rendered; figures on whole data "
+        "sets are in the README."
     )

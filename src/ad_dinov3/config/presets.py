@@ -48,6 +48,7 @@ _EMBEDDED = _DEFAULT | {
     "method.surround": 7,
     "method.pooling": (1, 1, 1, 2, 4, 4),
     "method.image_score": "top_patches",
+    "method.top_fraction": 0.005,
     "method.loss.resolution": "mid",
     "train.learning_rate": 1e-3,
     "train.batch_size": 16,

@@ -78,9 +78,9 @@ class Block(nn.Module):
         self.skips = stride == 1 and width_in == group.width
 
     def forward(self, features: Tensor) -> Tensor:
-        inner = features if self.expand is None else F.relu6(self.expand(features))
-        out: Tensor = self.project(F.relu6(self.depthwise(inner)))
-        return features + out if self.skips else out
+        inner = features if self.expand is None else F.relu6(self.expand(features), inplace=True)
+        out: Tensor = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        return out.add_(features) if self.skips else out
 
 
 class StagedLite(nn.Module):
