@@ -1,7 +1,8 @@
 """Makes the embedded model and everything that is said of it: `python -m recipes.embedded.make --data ROOT ...`.
 
 Pools of encoded pairs first; then three heads on them: fold A and fold B, each measured on the sets that it holds out,
-and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical baseline. Stopped at any time, the same command goes on where it was.
+and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical baseline.
+Stopped at any time, the same command goes on where it was.
 """
 
 from __future__ import annotations

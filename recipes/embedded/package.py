@@ -15,7 +15,6 @@ from recipes.embedded.pool import CONFIG
 from recipes.embedded.samples import PHOTOS, photographs, training_samples
 from recipes.embedded.train import new_head
 
-
 CARD = Path(__file__).with_name("card.md")
 """What the model card says below its generated part."""
 
