@@ -6,15 +6,23 @@ import json
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from plain_lite import GROUPS, STAGES, STRIDES, WIDTHS, blocks_of, lite_folder, published
 from torch import Tensor
 
+from ad_dinov3.config import PRESETS
 from ad_dinov3.encoders.context import FILTER_WIDTH
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.errors import ConfigError, WeightsError
+from ad_dinov3.export.build import ExportOptions, export_model
+from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.exported import Precision, Runtime
+from ad_dinov3.infer.session import Session
+from ad_dinov3.model import new_model
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +124,24 @@ def test_shipped_backbone_computes_finite_features_of_known_shape() -> None:
     assert encoder.spec.widths == (24, 24, 40, 112, 320, 112)
     assert encoder.spec.trained_on == ("imagenet_1k",)
     assert all(bool(torch.isfinite(tokens).all()) for tokens in features.patch_tokens)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "precision"), [("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "int8"), ("pt2", "fp32")]
+)
+def test_exported_graph_scores_as_the_model(
+    convert: ModuleType, state: dict[str, Tensor], tmp_path: Path, runtime: Runtime, precision: Precision
+) -> None:
+    pytest.importorskip({"onnx": "onnxruntime", "openvino": "nncf", "pt2": "torch"}[runtime])
+    encoder = lite_folder(tmp_path / "lite", convert.converted(state), context=True)
+    changes = {"encoder": encoder, "input.height": 64, "input.width": 96, "method.width": 8, "method.rarity": 3}
+    detector = Detector(new_model(PRESETS["embedded"].with_settings({**changes, "method.gain": 1.0})), offline=True)
+    (tmp_path / "photos").mkdir()
+    batch = images(64, 96).numpy()
+    for index, pixels in enumerate(batch):
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(tmp_path / "photos" / f"{index}.png")
+    options = ExportOptions(runtime, precision, calibration=tmp_path / "photos")
+    parity = export_model(detector, "lite", tmp_path / "out", options)
+    assert parity.summary()["map_correlation"] > (0.9 if precision == "int8" else 0.9999)
+    expected, found = (one.score(batch, ["object"] * 2) for one in (detector, Session(tmp_path / "out", threads=1)))
+    np.testing.assert_allclose(found.maps, expected.maps, atol=0.1 if precision == "int8" else 1e-3)
