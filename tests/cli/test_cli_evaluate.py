@@ -90,7 +90,8 @@ def test_seen_data_are_refused_before_torch_is_loaded(
     shutil.copytree(data_root, tmp_path / "mtd")
     shipped = ("evaluate", "--data", str(tmp_path / "mtd"), "--out", str(tmp_path / "r"))
     assert "error: embedded was trained on mtd" in refused(*shipped)
-    assert "the encoder of embedded was trained on mtd" in refused(*shipped, "--method", "dinov3_plain")
+    plain = (*shipped, "--method", "dinov3_plain", "--weights", "nano")
+    assert "the encoder of nano was trained on mtd" in refused(*plain)
 
 
 def test_seen_data_are_measured_on_request_and_every_row_and_table_says_so(

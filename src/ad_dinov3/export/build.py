@@ -51,7 +51,7 @@ _MAX_COMPARED = 16
 _MAX_CALIBRATION = 300
 _NO_OPERATION = ("Constant", "Parameter", "Result")
 _LINEAR = ("MatMul", *_NO_OPERATION)  # what 8 bits take of a ConvNeXt
-_CONVOLUTIONS = ("Convolution", "GroupConvolution", *_NO_OPERATION)  # and of an EfficientNet-Lite
+_CONVOLUTIONS = ("Convolution", *_NO_OPERATION)  # and of an EfficientNet-Lite
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,8 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
     The head is a hundredth of the work, and its standardised tokens and steep softmax are what 8 bits hurt most. Of a
     ConvNeXt only the linear layers are taken, most of its work: its stem, whose few inputs have few levels, and the
     sums and norms between its blocks, whose error every later block inherits, move maps seven times as far. Of an
-    EfficientNet-Lite all convolutions are taken, and neither the sums between them nor the filter bank beside it.
+    EfficientNet-Lite the convolutions over all channels are taken; with those of single channels too, whose ranges
+    differ most, maps move twice as far.
     """
     import openvino
 
