@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import io
 import json
-import os
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tiny_models import SIZE, learned_model, prompted_model, vit_folder
 
@@ -17,7 +13,6 @@ from ad_dinov3.export import build
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.export.parity import Parity, ParityError, Tolerance, compare
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.infer.runtimes import _no_pickled_code
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.session import Session
 
@@ -81,21 +76,6 @@ def test_resizable_export_scores_other_sizes_as_the_detector_does(
         session.score(batch[:, :, :50], ["object"] * 2)
     with pytest.raises(ConfigError, match="multiples of 16 px"):
         Session(tmp_path / "out", size=(64, 72))
-
-
-class _Planted:
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.putenv, ("PLANTED", "ran")
-
-
-def test_code_that_a_pt2_file_brings_along_is_not_run() -> None:
-    """torch.export.load falls back to full unpickling by itself; inside the guard it cannot."""
-    buffer = io.BytesIO()
-    torch.save(_Planted(), buffer)
-    buffer.seek(0)
-    with _no_pickled_code(), pytest.raises(pickle.UnpicklingError):
-        torch.load(buffer, weights_only=False)
-    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
 def test_int8_stays_near_and_another_size_is_taken(vit: str, photos: Path, tmp_path: Path) -> None:
