@@ -58,12 +58,13 @@ def detector_subject(detector: Detector, model: str, device: str) -> Subject:
     )
 
 
-def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Subject:
+def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]], seed: int | None = None) -> Subject:
     """The same method, few-shot: it compares images with normal ones of their class from now on.
 
     Args:
         subject: a model, of torch or exported with its tokens.
         normals: the words of a class, as scoring will say them -> files.
+        seed: of the draw, if they were drawn.
 
     Raises:
         ConfigError: the baseline takes no normal images, or the model tells no tokens.
@@ -75,9 +76,10 @@ def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]]) -> Sub
     for words, paths in normals.items():
         detector.remember(paths, words)
     count = sum(map(len, normals.values()))
+    drawn = "" if seed is None else f", seed {seed}"
     return replace(
         subject,
-        model=f"{subject.model} + {count} normal images",
+        model=f"{subject.model} + {count} normal images{drawn}",
         weights_hash=detector.fingerprint,
         seen_images=detector.model.seen_images if isinstance(detector, Detector) else detector.seen_images,
     )

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from ad_dinov3.cli.options import (
     DATA,
+    MODEL,
     OUTPUT,
     AnyDevice,
     AnyModel,
@@ -25,7 +26,6 @@ from ad_dinov3.cli.options import (
     DataSets,
     Limit,
     Method,
-    Normals,
     Offline,
     ProtocolText,
     ShardText,
@@ -49,7 +49,18 @@ def evaluate(
     model: AnyModel = "embedded",
     method: Method = None,
     weights: Weights = None,
-    normals: Normals = None,
+    normals: Annotated[
+        str | None,
+        typer.Option(
+            help="Normal images that the model compares with: a folder, with a sub-folder for each class, or a number "
+            "of images of each class, drawn from the set's own train/good.",
+            metavar="DIR|N",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="The seed of the draw of normal images.", metavar="N", rich_help_panel=MODEL)
+    ] = 0,
     protocol: ProtocolText = "paper",
     out: Annotated[
         Path,
@@ -120,7 +131,7 @@ def evaluate(
     check_model(method, model)
     rules, part = read_protocol(protocol), read_shard(shard, os.environ)
     sets = [as_test_set(open_data(spec), limit) for spec in data]
-    words = {} if normals is None else _normals(normals, sets, rules)
+    words = {} if normals is None else _normals(normals, seed, sets, rules)
     if not seen_too:
         refuse_seen_sets(seen_on_disk(method, model, weights), sets, chain.from_iterable(words.values()))
 
@@ -128,7 +139,7 @@ def evaluate(
 
     subject = open_subject(method, model, weights, device=device, offline=offline)
     if words:
-        subject = with_normals(subject, words)
+        subject = with_normals(subject, words, seed if str(normals).isdigit() else None)
     run = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
     for test_set in sets:
         if part.count > 1:
@@ -197,10 +208,10 @@ def _draw_curves(run: _Run, name: str, result: Evaluation) -> None:
         run.console.print(f"curve: {path}")
 
 
-def _normals(folder: Path, sets: list[TestSet], protocol: Protocol) -> dict[str, list[Path]]:
+def _normals(wanted: str, seed: int, sets: list[TestSet], protocol: Protocol) -> dict[str, list[Path]]:
     """The normal images of every class of the sets, under the words that prompts use for it."""
     from ad_dinov3.bench.checks import check_images
-    from ad_dinov3.data.normals import find_normals
+    from ad_dinov3.data.normals import draw_normals, find_normals
 
     words = {}
     for test_set in sets:
@@ -208,7 +219,11 @@ def _normals(folder: Path, sets: list[TestSet], protocol: Protocol) -> dict[str,
             said = protocol.words(sample.class_name)
             words[sample.class_name] = test_set.words.get(said, said)
     found: dict[str, list[Path]] = {}
-    for name, paths in find_normals(folder, tuple(words)).items():
+    if wanted.isdigit():
+        images = draw_normals([sample for test_set in sets for sample in test_set.samples], int(wanted), seed)
+    else:
+        images = find_normals(Path(wanted), tuple(words))
+    for name, paths in images.items():
         check_images(paths)
         found.setdefault(words[name], []).extend(paths)
     return found

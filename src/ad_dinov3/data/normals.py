@@ -4,9 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.types import Sample
+
+
+def draw_normals(samples: Sequence[Sample], count: int, seed: int) -> dict[str, list[Path]]:
+    """Some normal training images of each class, for the k-shot protocol of the literature.
+
+    Args:
+        samples: of a set in the MVTec AD layout, whose normal training images lie in CLASS/train/good.
+        count: images of each class.
+        seed: of the draw; a class's draw does not depend on the other classes.
+
+    Raises:
+        ConfigError: a class has no such folder, or fewer images.
+    """
+    folders = {sample.class_name: sample.image_path.parent.parent.parent / "train" / "good" for sample in samples}
+    drawn = {}
+    for name, folder in folders.items():
+        found = sorted(item.path for item in find_images([str(folder)])) if folder.is_dir() else []
+        if len(found) < count:
+            raise ConfigError(
+                f"{folder}: expected at least {count} normal images of {name}, found {len(found)}; "
+                "name a folder of normal images instead of their number"
+            )
+        drawn[name] = sorted(Random(f"{seed} {name}").sample(found, count))
+    return drawn
 
 
 def find_class_normals(folder: Path, class_name: str | None = None) -> dict[str, list[Path]]:
