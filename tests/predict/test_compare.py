@@ -15,7 +15,7 @@ from ad_dinov3.cli import predict
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
-from ad_dinov3.predict.compare import Comparison, compare_images
+from ad_dinov3.predict.compare import Comparison, StreamScorer, compare_images
 
 
 def draw(path: Path, seed: int, defect: bool = False) -> Path:
@@ -85,3 +85,30 @@ def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
     assert max(rows, key=lambda name: rows[name]) == "2.png"
     refused = CliRunner().invoke(predict.app, [*arguments, "--tile", "64"])
     assert "looks at whole images" in str(refused.exception)
+
+
+def pixels(seed: int, defect: bool = False, product: int = 0) -> np.ndarray:
+    chance = np.random.default_rng(seed)
+    ramp = np.linspace(60, 180, 128)
+    image = np.tile(ramp[None, :, None] if product == 0 else 120 + 60 * np.sin(ramp)[:, None, None], (1, 1, 3))
+    image = np.broadcast_to(image, (128, 128, 3)) + chance.normal(0, 4, (128, 128, 3))
+    if defect:
+        image[60:90, 20:50] = chance.uniform(0, 255, (30, 30, 3))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def test_a_stream_learns_finds_a_defect_and_follows_a_new_product(model: Detector) -> None:
+    scorer = StreamScorer(model)
+
+    def score(image: np.ndarray) -> float:
+        return float(scorer.score(scorer.prepare(image)[None], ["object"]).scores[0])
+
+    learning = [score(pixels(seed)) for seed in range(10)]
+    alone = StreamScorer(model).score(model.prepare(pixels(0))[None], ["object"])
+    assert learning[0] == pytest.approx(float(alone.scores[0]))
+    quiet = [score(pixels(seed)) for seed in range(10, 32)]
+    assert score(pixels(40, defect=True)) > max(quiet[-10:])
+    assert score(pixels(41)) < 0.5
+    changed = [score(pixels(seed, product=1)) for seed in range(50, 90)]
+    assert changed[0] > max(quiet[-10:])
+    assert float(np.median(changed[-8:])) < 0.5

@@ -38,12 +38,12 @@ def test_a_stream_learns_first_and_then_equals_a_loop_over_the_past() -> None:
 def test_defects_do_not_enter_and_the_window_is_bounded() -> None:
     stream = Stream(window=12, warm_up=5)
     run(stream, [image(seed) for seed in range(30)])
-    before = len(stream.accepted_scores)
+    before = [kept.copy() for kept in stream._ring]
     defect = image(99, defect=True)
     distances = stream.distances(defect)
     assert distances is not None
     assert not stream.take(defect, float(distances.max()))
-    assert len(stream.accepted_scores) == before
+    assert all(np.array_equal(kept, old) for kept, old in zip(stream._ring, before, strict=True))
     assert len(stream._ring) == 12
 
 

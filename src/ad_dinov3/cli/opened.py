@@ -44,38 +44,46 @@ def open_model(console: Console, spec: ModelSpec, normals: Mapping[str, Sequence
     return Opened(detector, viewed, detector.threshold, detector.promises)
 
 
-def listed(
-    items: Iterable[ImageFile], total: int | None, spec: ModelSpec, engine: str, part: Shard
-) -> Sequence[ImageFile]:
-    """All images of a folder that is to be compared with itself, which is gone through twice.
+def check_comparison(
+    kind: str, spec: ModelSpec, engine: str, part: Shard, total: int | None, normals: Mapping[str, Sequence[Path]]
+) -> None:
+    """Refuse what a comparison of images with each other cannot do.
 
     Raises:
-        ConfigError: tiles, a kept aspect, a cluster or a shard was asked for, or a source has no known end.
+        ConfigError: tiles, a kept aspect, a cluster or a shard; for a folder a source without a known end; for a stream
+            normal images.
     """
-    if spec.view.words or engine != "here" or part.count > 1 or total is None or not isinstance(items, Sequence):
+    if spec.view.words or engine != "here" or part.count > 1:
         raise ConfigError(
-            "--compare folder looks at whole images of folders or files, all of them in one process; omit --tile, "
-            "--keep-aspect, --engine, --shard, videos and lists on stdin"
+            "--compare looks at whole images, all of them in one process; omit --tile, --keep-aspect, --engine and "
+            "--shard"
         )
-    return items
+    if kind == "folder" and total is None:
+        raise ConfigError("--compare folder goes through all images twice; for videos and lists take --compare stream")
+    if kind == "stream" and normals:
+        raise ConfigError("--compare stream learns from the stream alone; omit --compare to use --normals")
 
 
-def compare_with_each_other(
+def open_comparison(
     console: Console,
     spec: ModelSpec,
-    items: Sequence[ImageFile],
+    items: Iterable[ImageFile] | None,
     normals: Mapping[str, Sequence[Path]],
     options: DriveOptions,
     out: Path,
 ) -> Opened:
-    """The answers of a folder whose images were compared with each other and with normal ones."""
+    """What answers for a folder whose images are compared with each other, or without ``items`` for a stream."""
     from ad_dinov3.infer.compared import CALIBRATED_THRESHOLD
     from ad_dinov3.infer.opening import Viewed
-    from ad_dinov3.predict.compare import compare_images
+    from ad_dinov3.predict.compare import StreamScorer, compare_images
 
     with console.status("loading the model"):
         detector = spec.open()
-    with console.status(f"comparing {len(items):,} images with each other"):
+    if items is None:
+        console.print("each image is compared with those before it; the first ten of a class are learned from")
+        viewed = Viewed(StreamScorer(detector), f"{detector.fingerprint} compared with the past")
+        return Opened(detector, viewed, CALIBRATED_THRESHOLD, {})
+    with console.status("comparing the images with each other"):
         found = compare_images(detector, items, options.class_of, normals, out)
     for remark in found.remarks:
         console.print(remark, highlight=False)

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ad_dinov3.cli.opened import away_from_here, compare_with_each_other, listed, open_model
+from ad_dinov3.cli.opened import away_from_here, check_comparison, open_comparison, open_model
 from ad_dinov3.cli.options import (
     DECISION,
     IMAGES,
@@ -85,11 +85,12 @@ def predict(
     weights: Weights = None,
     normals: Normals = None,
     compare: Annotated[
-        Literal["folder"] | None,
+        Literal["folder", "stream"] | None,
         typer.Option(
             help="The images of a class are compared with each other, and with its normal images if there are some: "
-            "what few others show is strange. Three images are needed, twenty are better.",
-            metavar="folder",
+            "what few others show is strange. Three images are needed, twenty are better. In a stream each is compared "
+            "with those before it, once ten have been seen.",
+            metavar="folder|stream",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -192,7 +193,8 @@ def predict(
     if compare is None:
         opened = open_model(console, spec if engine == "here" else replace(spec, device="cpu"), found)
     else:
-        opened = compare_with_each_other(console, spec, listed(items, total, spec, engine, part), found, options, out)
+        check_comparison(compare, spec, engine, part, total, found)
+        opened = open_comparison(console, spec, items if compare == "folder" else None, found, options, out)
     rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=part.folder(out) if part.count > 1 else out,

@@ -1,4 +1,4 @@
-"""A folder's images compared with each other before they are decided on, by class.
+"""A folder's images compared with each other before they are decided on, or a stream's with those before, by class.
 
 Two passes: the first encodes every image and keeps its tokens in a file, compares the images of each class with each
 other (`references.mutual`), joins what comes out with the zero-shot maps, and keeps the maps, which are small. The
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,7 +28,11 @@ from ad_dinov3.references.calibration import Calibration, centred
 from ad_dinov3.references.conformal import robust_threshold, strictest_promise
 from ad_dinov3.references.mutual import LARGEST_RATIO, LEAST_IMAGES, compare_folder
 from ad_dinov3.references.normals import Scale, log_odds, squashed
+from ad_dinov3.references.stream import Stream
 from ad_dinov3.references.tokens import Floats
+
+_SCALED_BY = 16  # images of a stream
+_JUDGED_BY = 20  # scores of a stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,70 @@ class FolderScorer:
         p_values = [np.nan if row.p_value is None else row.p_value for row in found]
         scores = np.array([row.score for row in found], np.float32)
         return RawScores(np.stack([row.patch_map for row in found]), scores, np.array(p_values))
+
+
+class StreamScorer:
+    """A scorer that compares each image with those that came before it, of the same class.
+
+    While a class is being learned, its first ten images are scored on their own. After that both maps are put on the
+    scale of the last images that entered, and the threshold is a robust guess from the last scores, without a promise.
+
+    Args:
+        model: tells tokens and zero-shot scores.
+    """
+
+    def __init__(self, model: Comparable) -> None:
+        self._model = model
+        self._lines: dict[str, _Line] = {}
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """As the model does."""
+        return self._model.prepare(image)
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        """Scores of images in their order; each is part of the past of the next."""
+        answer = self._model.answer(batch, class_names)
+        rows = [
+            self._lines.setdefault(name, _Line()).judge(tokens, answer.scores.row(index), self._model.own_threshold)
+            for index, (name, tokens) in enumerate(zip(class_names, answer.tokens, strict=True))
+        ]
+        scores = np.array([row.score for row in rows], np.float32)
+        return RawScores(np.stack([row.patch_map for row in rows]), scores)
+
+
+@dataclass(eq=False)
+class _Line:
+    """The past of one class: tokens, and both maps of the last images that entered."""
+
+    stream: Stream = field(default_factory=Stream)
+    far: deque[Floats] = field(default_factory=lambda: deque(maxlen=_SCALED_BY))
+    zero_shot: deque[Floats] = field(default_factory=lambda: deque(maxlen=_SCALED_BY))
+
+    def judge(self, tokens: Floats, alone: RawScore, threshold: float) -> RawScore:
+        """The answer for the next image."""
+        flat, zero_shot = tokens.reshape(-1, tokens.shape[-1]), log_odds(alone.patch_map)
+        distances = self.stream.distances(flat)
+        if distances is None:
+            self.stream.take(flat, None)
+            self.zero_shot.append(zero_shot)
+            return moved(alone, threshold)
+        far = smooth(distances.reshape(1, *tokens.shape[:2]), 0.5 / tokens.shape[0])[0]
+        scales = Scale.of(np.stack(self.far or [far])), Scale.of(np.stack(self.zero_shot))
+        joined = _mean_map(scales[0](far), scales[1](zero_shot))
+        peak = float(joined.max())
+        odds = peak / max(1 - peak, 1e-6)
+        level = robust_threshold(self.stream.last_scores) if len(self.stream.last_scores) >= _JUDGED_BY else 1.0
+        if self.stream.take(flat, odds):
+            self.far.append(far)
+            self.zero_shot.append(zero_shot)
+        level = level / (1 + level)
+        return RawScore(centred(joined, level), float(centred(joined, level).max()))
+
+
+def moved(alone: RawScore, threshold: float) -> RawScore:
+    """A zero-shot answer on the scale where its threshold is 0.5."""
+    score = centred(np.array([alone.score], np.float32), threshold)
+    return RawScore(centred(alone.patch_map, threshold), float(score[0]))
 
 
 @dataclass(eq=False)
@@ -194,7 +263,9 @@ def _compared(name: str, group: _Group, store: _Store, threshold: float) -> _Fou
     maps = _joined(smooth(far, 0.5 / far.shape[1]), np.stack([raw.patch_map for raw in group.zero_shot]))
     peaks = maps.max(axis=(1, 2))
     if group.normal < 2:
-        odds = robust_threshold(peaks / (1 - peaks))  # peaks are squashed, which hides how far defects stick out
+        odds = robust_threshold(
+            peaks / np.maximum(1 - peaks, 1e-6)
+        )  # peaks are squashed, which hides how far defects stick out
         level = odds / (1 + odds)
         answers = [RawScore(centred(one, level), float(centred(one, level).max())) for one in maps]
         remark = f"{name}: {count} images compared with each other; the threshold is a robust guess, with no promise"
@@ -214,15 +285,17 @@ def _compared(name: str, group: _Group, store: _Store, threshold: float) -> _Fou
 def _joined(far: Floats, zero_shot: Floats) -> Floats:
     """Both maps of all images in deviations from what is usual among them, averaged."""
     scales = Scale.of(far), Scale.of(log_odds(zero_shot))
-    grid = (max(far.shape[1], zero_shot.shape[1]), max(far.shape[2], zero_shot.shape[2]))
     pairs = zip(scales[0](far), scales[1](log_odds(zero_shot)), strict=True)
-    return np.stack([squashed((upsample(one, grid) + upsample(other, grid)) * np.float32(0.5)) for one, other in pairs])
+    return np.stack([_mean_map(one, other) for one, other in pairs])
+
+
+def _mean_map(far: Floats, zero_shot: Floats) -> Floats:
+    """The mean of two maps in deviations, on the finer grid, squashed."""
+    grid = (max(far.shape[0], zero_shot.shape[0]), max(far.shape[1], zero_shot.shape[1]))
+    return squashed((upsample(far, grid) + upsample(zero_shot, grid)) * np.float32(0.5))
 
 
 def _alone(group: _Group, threshold: float, remark: str) -> _Found:
     """Each image's zero-shot answer, its threshold moved to 0.5."""
-    answers = [
-        RawScore(centred(raw.patch_map, threshold), float(centred(np.array([raw.score], np.float32), threshold)[0]))
-        for raw in group.zero_shot
-    ]
+    answers = [moved(raw, threshold) for raw in group.zero_shot]
     return _Found(list(zip(group.digests, answers, strict=True)), [f"{remark}; each is scored on its own"])

@@ -19,8 +19,8 @@ _MOST_SCORES = 300
 class Stream:
     """A ring of the last images' tokens, which past images alone decide.
 
-    An image enters unless its score lies above the gate, the 80 % quantile of the last accepted scores. A new product
-    is strange for longer than a defect: after three refusals in a row the next image enters all the same.
+    An image enters unless its score lies above the gate, the 80 % quantile of the last scores. A new product is strange
+    for longer than a defect: after three refusals in a row the next image enters all the same.
 
     Attributes:
         window: images that are kept.
@@ -40,8 +40,8 @@ class Stream:
         return self._seen < self.warm_up or len(self._ring) < LEAST_IMAGES
 
     @property
-    def accepted_scores(self) -> tuple[float, ...]:
-        """Scores of the last accepted images after the warm-up; p-values against them are estimates, no promise."""
+    def last_scores(self) -> tuple[float, ...]:
+        """Scores of the last images after the warm-up, those that did not enter among them."""
         return tuple(self._scores)
 
     def distances(self, tokens: Floats) -> Floats | None:
@@ -54,17 +54,18 @@ class Stream:
     def take(self, tokens: Floats, score: float | None) -> bool:
         """Offer an image, with the score that its distances gave it (None while learning); whether it entered."""
         self._seen += 1
-        if score is not None and self._is_strange(score) and self._refused < _MOST_REFUSALS:
+        is_strange = score is not None and self._is_strange(score)
+        if score is not None:
+            self._scores.append(score)
+        if is_strange and self._refused < _MOST_REFUSALS:
             self._refused += 1
             return False
         self._refused = 0
         self._ring.append(np.asarray(tokens, np.float32))
         if len(self._ring) > self.window:
             self._ring.popleft()
-        if score is not None:
-            self._scores.append(score)
         return True
 
     def _is_strange(self, score: float) -> bool:
-        known = self.accepted_scores
+        known = self.last_scores
         return len(known) >= self.warm_up and score > float(np.quantile(known, _GATE_QUANTILE))
