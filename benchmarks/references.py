@@ -195,7 +195,7 @@ def _within(promise: Promise, left: int) -> float:
 
 
 def cost(encoded: Encoded) -> dict[str, float]:
-    """Processor milliseconds an image: a memory of 16, the folder in one search, and MuSc's nine or twelve over all pairs."""
+    """Processor milliseconds an image: a memory of 16, a folder in one search, and MuSc's twelve over all pairs."""
     images = [encoded.of(index) for index in range(min(60, len(encoded.tokens)))]
     memory = Remembered(images[:16]).memory()
     one = _ms(lambda: memory.distances(images[20]))
