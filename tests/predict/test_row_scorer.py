@@ -17,7 +17,7 @@ from toy_detector import ToyDetector, draw_part
 import ad_dinov3
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.infer.decide import DecisionRule
-from ad_dinov3.infer.opening import ModelSpec, load
+from ad_dinov3.infer.opening import CarriedModel, ModelSpec, load
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
@@ -64,6 +64,23 @@ def test_detector_pickles_to_the_same_maps(tmp_path: Path) -> None:
     again = pickle.loads(pickle.dumps(detector))
     assert again.fingerprint == detector.fingerprint
     np.testing.assert_array_equal(again.predict(part).anomaly_map, detector.predict(part).anomaly_map)
+
+
+def test_a_carried_model_takes_its_normal_images_along(tmp_path: Path) -> None:
+    normals = [draw_part(tmp_path / f"good{index}.png", size=(90 + index, 80)) for index in range(3)]
+    parts = [draw_part(tmp_path / "part.png", blemish=True), draw_part(tmp_path / "other.png")]
+    detector = load()
+    detector.remember(normals)
+    for normal in normals:
+        normal.unlink()
+    scorer = RowScorer(CarriedModel(detector))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        away = pool.submit(scorer.rows, parts).result()
+    here = scorer.rows(parts)
+    assert [plain(row) for row in away] == [plain(row) for row in here]
+    alone = RowScorer().rows(parts)
+    assert [row.score for row in alone] != [row.score for row in here]
+    assert alone[0].key != here[0].key
 
 
 def test_row_scorer_takes_paths_and_contents_and_answers_errors_as_rows(toy: ToyDetector, tmp_path: Path) -> None:
