@@ -162,7 +162,7 @@ def main() -> None:
     parser.add_argument("--grow", type=int, nargs="*", default=[])
     chosen = parser.parse_args()
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    os.environ["RAY_worker_niceness"] = "0"  # beside this process, not below it
+    os.environ |= {"RAY_worker_niceness": "0"}  # beside this process, not below it
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=STORE_BYTES)
     try:
         with tempfile.TemporaryDirectory(prefix="cluster-") as folder:
