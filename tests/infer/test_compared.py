@@ -85,6 +85,7 @@ def test_each_normal_image_is_calibrated_by_a_memory_without_it(detector: Detect
 
 def test_a_saved_model_compares_as_before_and_knows_what_it_has_seen(detector: Detector, tmp_path: Path) -> None:
     detector.save_pretrained(tmp_path / "line")
+    assert "remembers normal images of: object" in (tmp_path / "line" / "README.md").read_text()
     again = ad_dinov3.load(tmp_path / "line")
     bad = picture(30, defect=True)
     assert again.predict(bad).score == detector.predict(bad).score

@@ -22,7 +22,7 @@ from ad_dinov3.infer.decide import smooth, upsample
 from ad_dinov3.infer.scorer import RawScores, Scorer
 from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.references.calibration import Calibration, References, centred
-from ad_dinov3.references.conformal import Promise, promise_for, strictest_promise
+from ad_dinov3.references.conformal import VOID, Promise, promise_for, strictest_promise
 from ad_dinov3.references.normals import Known, KnownNormals
 from ad_dinov3.references.tokens import Floats
 
@@ -284,6 +284,13 @@ def load_references(folder: Path) -> References:
             return References.from_tensors({name: opened.get_tensor(name) for name in opened.keys()}, view)  # noqa: SIM118  not iterable
     except (OSError, SafetensorError, ShapeError, ConfigError) as error:
         raise WeightsError(f"{file}: cannot be read ({error}); remember the normal images again") from None
+
+
+def card_of(references: References) -> str:
+    """What a model card says of good images, as Markdown; empty if none are known."""
+    lines = [f"- remembers normal images of: {', '.join(references.known)}"] if references.known else []
+    lines += [f"- {name}: {words}" for name, words in promises(references).items()]
+    return "\n".join(["", "## Good images", "", *lines, "", VOID, ""]) if lines else ""
 
 
 def promises(references: References) -> dict[str, str]:

@@ -21,6 +21,7 @@ from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
     calibrated,
+    card_of,
     load_references,
     promises,
     remembered,
@@ -144,7 +145,7 @@ class Detector:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model's folder, with what it knows of normal images; never the backbone."""
-        save_model(self.model, Path(folder))
+        save_model(self.model, Path(folder), card_of(self.references))
         save_references(self.references, Path(folder))
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False) -> str:
