@@ -93,7 +93,7 @@ class Detector:
             What is promised of false alarms, in words; None if nothing is.
 
         Raises:
-            ConfigError: there are no images, or the method has a memory of its own and the view is not of whole images.
+            ConfigError: there are no images, or the method has no tokens by which images can be compared.
             ImageError: a file cannot be decoded.
         """
         if METHODS[self.method].remembers:
