@@ -13,7 +13,7 @@ from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 from ad_dinov3.encoders.convnext import ConvNeXt, ConvNextConfig
 from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.stages import StagedConvNeXt
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.errors import ConfigError, WeightsError
 
 WIDTHS, DEPTHS = (8, 12, 16, 24), (1, 2, 1, 3)
 
@@ -50,5 +50,5 @@ def test_config_without_sizes_is_completed_from_the_tensors(tmp_path: Path) -> N
 
     assert load_dinov3(path).spec == whole.spec
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov3_convnext", "depths": "three"}))
-    with pytest.raises(ConfigError, match=r"config.json does not fit ConvNextConfig:\n  depths"):
+    with pytest.raises(WeightsError, match=r"config\.json beside it says depths = three, the tensors"):
         load_dinov3(path)

@@ -100,5 +100,5 @@ def test_export_predict_and_evaluate_take_a_baseline_by_name(clip: str, photos: 
     arguments = [str(photos), "-o", str(tmp_path / "out"), "--model", str(tmp_path / "line")]
     CliRunner().invoke(predict.app, arguments, catch_exceptions=False)
     assert "AnomalyCLIP" in (tmp_path / "out" / "report.html").read_text()
-    with pytest.raises(ConfigError, match="exported model and cannot take normal images"):
+    with pytest.raises(ConfigError, match="export the model again with --with-tokens"):
         CliRunner().invoke(predict.app, [*arguments, "--normals", str(photos)], catch_exceptions=False)

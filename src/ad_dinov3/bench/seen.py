@@ -83,7 +83,7 @@ def seen_on_disk(method: str | None, model: str, weights: str | None) -> Seen:
     elif not (weights and method):
         known |= read_seen_images(folder)
     return Seen(
-        model,
+        weights if weights and row and row.borrows_encoder else model,
         _names(settings, "trained_on"),
         _names(settings, "encoder_trained_on") or (_names(_settings(place), "trained_on") if place else ()),
         known,

@@ -55,7 +55,7 @@ class FolderRun:
     shard: Shard = ALL
     promises: Mapping[str, str] = field(default_factory=dict)
     also: tuple[Sink, ...] = ()
-    truth: Callable[[Row], str | None] = lambda row: None
+    truth: Callable[[Row], str | None] | None = None
 
     @property
     def key(self) -> RunKey:

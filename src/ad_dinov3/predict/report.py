@@ -113,13 +113,13 @@ class ReportText:
         title: the heading.
         threshold: where its slider starts.
         facts: (label, value) pairs on the model.
-        truth: a line on what is known to be right of an image, None if nothing is.
+        truth: a line on what is known to be right of an image, None if nothing is; without it, folder names tell.
     """
 
     title: str
     threshold: float
     facts: Sequence[tuple[str, str]]
-    truth: Callable[[Row], str | None] = lambda row: None
+    truth: Callable[[Row], str | None] | None = None
 
 
 class ReportSink:
@@ -160,7 +160,7 @@ class ReportSink:
             seconds = time.perf_counter() - self._started
             speed = f"{self._written / seconds:.1f} per second"
             facts.append(("Last run", f"{self._written:,} images in {seconds:.1f} s, {speed}"))
-        if counts := by_folder_names(self._rows()):
+        if self._text.truth is None and (counts := by_folder_names(self._rows())):
             facts.append(("By folder names", str(counts)))
         write_report(self._path, self._rows, self._thumbnail, replace(self._text, facts=facts))
 
@@ -203,7 +203,7 @@ def _entry(row: Row, picture: Thumbnail | None, text: ReportText) -> Entry:
         link=quote(row.overlay) if row.overlay else None,
         photo=picture.photo if picture else None,
         patch_map=picture.patch_map if picture else None,
-        truth=" · ".join(filter(None, (text.truth(row), _rarity(row)))) or None,
+        truth=" · ".join(filter(None, (text.truth(row) if text.truth else None, _rarity(row)))) or None,
     )
 
 
