@@ -13,8 +13,10 @@ from hypothesis import settings
 from PIL import Image
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
-# plain_clip, toy_detector, tiny_models, bench_toys, official_trees, images
-sys.path += [str(Path(__file__).parent / room) for room in ("methods", "infer", "export", "bench", "data", "attack")]
+# plain_clip, toy_detector, tiny_models, bench_toys, official_trees, live_service, images
+sys.path += [
+    str(Path(__file__).parent / room) for room in ("methods", "infer", "export", "bench", "data", "serve", "attack")
+]
 import plain_clip
 
 torch.set_num_threads(1)

@@ -38,10 +38,16 @@ from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from ad_dinov3.infer.views import View
     from ad_dinov3.serve.models import Models, OpenedModel
 
 app = command_app()
+
+_CONNECTIONS = 256  # open at once, waiting ones included
+_HEADER_S = 10.0  # within which a request has to begin
+_STOP_S = 30  # that requests in hand have when the service is told to stop
 
 
 @app.command()
@@ -120,6 +126,25 @@ def serve(
             rich_help_panel=SERVICE,
         ),
     ] = None,
+    memory_mb: Annotated[
+        int,
+        typer.Option(
+            min=64,
+            help="What the images in hand may take together in MiB, and their uploads as much again, beside the model. "
+            "More are refused with 503.",
+            metavar="N",
+            rich_help_panel=SERVICE,
+        ),
+    ] = 1000,
+    allowed_host: Annotated[
+        list[str],
+        typer.Option(
+            help="A name by which the service may be called, beside localhost and addresses; repeatable. Requests for "
+            "other names are refused, so that no web page reaches the service under a name of its own.",
+            metavar="NAME",
+            rich_help_panel=SERVICE,
+        ),
+    ] = [],  # noqa: B006
     device: AnyDevice = "cpu",
     tile: Tile = None,
     overlap: Overlap = 0.25,
@@ -138,7 +163,7 @@ def serve(
     console = Console()
     check_method(method)
     try:
-        import uvicorn
+        import uvicorn  # noqa: F401  is needed below
 
         from ad_dinov3.serve.app import ServeOptions, create_app
         from ad_dinov3.serve.keys import VARIABLE, check_address, read_keys
@@ -166,8 +191,20 @@ def serve(
     signal.signal(signal.SIGHUP, lambda *_: Thread(target=_reload, args=(models, console)).start())
     for name in models.names:
         print_promises(console, models.model(name).promises)
-    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, normals)
-    config = uvicorn.Config(create_app(models, options, metrics), log_level="warning")
+    hosts = (host, *allowed_host) if host not in ("0.0.0.0", "::") else tuple(allowed_host)
+    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, normals, memory_mb, hosts)
+    _run(create_app(models, options, metrics), listening)
+
+
+def _run(app: FastAPI, listening: socket.socket) -> None:
+    """Answer what comes in at a socket until the process is told to stop."""
+    import uvicorn
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    from ad_dinov3.serve.limits import guarded
+
+    protocol = guarded(AutoHTTPProtocol, _CONNECTIONS, _HEADER_S)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_STOP_S, http=protocol)
     uvicorn.Server(config).run(sockets=[listening])
 
 

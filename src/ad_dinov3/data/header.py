@@ -24,6 +24,10 @@ _WEBP_CANVASES = 4  # libwebp's two, Pillow's copy of the bytes, and its own
 _PROGRESSIVE_BYTES = 6  # libjpeg keeps the coefficients of all components until the last scan
 
 
+# Image, map, mask, labels of regions, and the overlay while it is drawn, which larger images have reduced.
+_IN_HAND_BYTES, _LARGE_IN_HAND_BYTES, _LARGE_PX = 22, 14, 50_000_000
+
+
 @dataclass(frozen=True)
 class ImageHeader:
     """What a file says of its image.
@@ -55,6 +59,12 @@ class ImageHeader:
     def decoding_bytes(self) -> int:
         """What decoding takes at most, in bytes, beside the file itself."""
         return self.pixels * self.decoding_bytes_per_px
+
+    @property
+    def bytes_in_hand(self) -> int:
+        """What the image takes at most, from decoding to written results, in bytes."""
+        per_px = _IN_HAND_BYTES if self.pixels <= _LARGE_PX else _LARGE_IN_HAND_BYTES
+        return max(self.decoding_bytes, self.pixels * per_px)
 
 
 def read_header(file: BinaryIO) -> ImageHeader:

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
 
-# Image, map, mask, labels of regions, and the overlay while it is drawn, which larger images have reduced.
-_BYTES_PER_PX, _LARGE_BYTES_PER_PX, _LARGE_PX = 22, 14, 50_000_000
-
 
 @dataclass(frozen=True)
 class MakeRoom:
@@ -74,5 +71,4 @@ def bytes_in_hand(item: ImageFile, unknown: int) -> int:
         return 0
     if header is None:
         return unknown
-    per_px = _BYTES_PER_PX if header.pixels <= _LARGE_PX else _LARGE_BYTES_PER_PX
-    return max(header.decoding_bytes, header.pixels * per_px)
+    return header.bytes_in_hand

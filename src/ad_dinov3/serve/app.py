@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Annotated, BinaryIO
 
 from anyio.to_thread import run_sync
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Response
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from fastapi_offline import FastAPIOffline
@@ -47,12 +47,13 @@ from ad_dinov3.serve.answers import (
 )
 from ad_dinov3.serve.judge import Failed, Judge, Judged, Places, Wish
 from ad_dinov3.serve.keys import Locked
+from ad_dinov3.serve.limits import Limited, Limits
 from ad_dinov3.serve.metrics import Metrics
 from ad_dinov3.serve.models import Models
 from ad_dinov3.serve.normals import NormalImages
 from ad_dinov3.serve.normals_routes import normals_router
 from ad_dinov3.serve.observed import Observed
-from ad_dinov3.serve.refusals import REFUSALS, Refusal, described, refused, tell_refusals
+from ad_dinov3.serve.refusals import REFUSALS, described, tell_refusals
 from ad_dinov3.serve.uploads import Upload, body_schema, one_upload, several_uploads
 from ad_dinov3.serve.v2 import v2_router
 
@@ -65,11 +66,15 @@ class ServeOptions:
 
     Attributes:
         class_name: what images show, where a request does not say.
-        at_once: most images in hand, which bounds the memory; more are refused with 503.
+        at_once: most images in hand; more are refused with 503.
         upload_mb: largest request, in MiB; larger ones are refused with 413.
         keys: of those who may ask; empty: everyone may.
         log_line: takes a line of JSON for each request; None: there is no log.
         normals: the folder of normal images that the models compare with, if there is one.
+        memory_mb: what the images in hand may take together, from decoding to answers, in MiB, and uploads that wait as
+            much again; an image that takes more alone is refused with 422, one for which there is no room with 503.
+        hosts: names by which the service may be called, beside localhost and addresses; others are refused with 400.
+        body_s: within how many seconds a body must have come; slower ones are refused with 408.
     """
 
     class_name: str = "object"
@@ -78,6 +83,14 @@ class ServeOptions:
     keys: tuple[str, ...] = ()
     log_line: Callable[[str], None] | None = None
     normals: Path | None = None
+    memory_mb: int = 1000
+    hosts: tuple[str, ...] = ()
+    body_s: float = 30.0
+
+    @property
+    def limits(self) -> Limits:
+        """What a request may cost before a place is taken."""
+        return Limits(self.upload_mb, self.memory_mb, self.body_s, self.hosts)
 
 
 class PredictWish(Wish):
@@ -119,7 +132,7 @@ def create_app(models: Models, options: ServeOptions, metrics: Metrics) -> FastA
         app.include_router(normals_router(normals, may_change=bool(options.keys)))
     app.include_router(v2_router(service.judge, options.upload_mb * 2**20))
     tell_refusals(app)
-    app.middleware("http")(service.guard)
+    app.add_middleware(Limited, limits=options.limits)
     if options.keys:
         app.add_middleware(Locked, keys=options.keys)
     app.add_middleware(Observed, metrics=metrics, log_line=options.log_line)
@@ -131,25 +144,15 @@ class _Service:
         self._models = models
         self._options = options
         self._metrics = metrics
-        self.judge = Judge(models, options.class_name, Places(options.at_once), metrics.judged)
+        self.judge = Judge(
+            models, options.class_name, Places(options.at_once, options.memory_mb * 2**20), metrics.judged
+        )
         metrics.watch(self.judge)
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         yield
         self._models.close()
-
-    async def guard(self, request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        """Refuse an upload before it is read: of unknown size (411), or too large (413)."""
-        if request.method != "POST":
-            return await call_next(request)
-        length, limit = request.headers.get("content-length", ""), self._options.upload_mb
-        if not length.isdigit():
-            return refused(request.url.path, Refusal(411, "expected a request with a Content-Length"))
-        if int(length) > limit * 2**20:
-            words = f"{int(length):,} bytes are more than the limit of {limit} MiB"
-            return refused(request.url.path, Refusal(413, words))
-        return await call_next(request)
 
     async def page(self) -> str:
         """The page for people."""

@@ -67,28 +67,54 @@ class BusyError(AdDinoError):
 
 @dataclass(eq=False)
 class Places:
-    """How many images may be in hand, decoded or as a map, which bounds the memory."""
+    """How many images may be in hand, decoded or as a map, and what they may take together in bytes."""
 
     at_most: int
+    at_most_bytes: int = 1_000_000_000
     taken: int = field(init=False, default=0)
+    taken_bytes: int = field(init=False, default=0)
     _lock: Lock = field(init=False, default_factory=Lock)
 
     @contextmanager
-    def take(self, count: int = 1) -> Iterator[None]:
-        """Hold places inside the block.
+    def take(self, parts: Sequence[int]) -> Iterator[None]:
+        """Hold places inside the block, for images that take so many bytes each.
 
         Raises:
-            BusyError: there are not so many left.
+            BusyError: there are not so many, or not so much memory, left.
         """
         with self._lock:
-            if self.taken + count > self.at_most:
+            if self.taken + len(parts) > self.at_most:
                 raise BusyError(f"{self.taken} of {self.at_most} images are in hand; try again")
-            self.taken += count
+            if self.taken_bytes + sum(parts) > self.at_most_bytes:
+                raise BusyError(f"{self.taken} images in hand take {self.taken_bytes / 1e9:.1f} GB; try again")
+            self.taken += len(parts)
+            self.taken_bytes += sum(parts)
         try:
             yield
         finally:
             with self._lock:
-                self.taken -= count
+                self.taken -= len(parts)
+                self.taken_bytes -= sum(parts)
+
+    def checked(self, upload: Upload) -> int:
+        """What an upload takes in bytes.
+
+        Raises:
+            ImageError: that is more than there is.
+        """
+        needed = upload.bytes_in_hand()
+        if needed > self.at_most_bytes:
+            words = f"takes {needed / 1e9:.1f} GB to decode and judge, more than the limit of "
+            raise ImageError(upload.name, f"{words}{self.at_most_bytes / 1e9:.1f} GB")
+        return needed
+
+    def together(self, uploads: Sequence[Upload], at_once: int) -> list[int]:
+        """The largest parts of uploads that are judged ``at_once`` at a time, or of fewer that have room together."""
+        parts = sorted((upload.bytes_in_hand() for upload in uploads), reverse=True)
+        fitting = [part for part in parts if part <= self.at_most_bytes] or [0]
+        while at_once > 1 and sum(fitting[:at_once]) > self.at_most_bytes:
+            at_once -= 1
+        return (fitting + [0] * at_once)[:at_once]
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +143,7 @@ class Judge:
             ConfigError: the wish cannot be.
             ScoreError: the model answers with NaN, infinity or a value outside [0, 1].
         """
-        with self.places.take(), self.models.lease(wish.model) as lease:
+        with self.places.take([self.places.checked(upload)]), self.models.lease(wish.model) as lease:
             judged = self._decided(self._begun(upload, lease, wish), lease, wish)
             self.on_judged(judged)
             return judged
@@ -130,8 +156,9 @@ class Judge:
             UnknownModelError: there is no such model.
             ConfigError: the wish cannot be.
         """
-        at_once = min(len(uploads), self.models.batch_size, self.places.at_most)
-        with self.places.take(at_once), self.models.lease(wish.model) as lease:
+        parts = self.places.together(uploads, min(len(uploads), self.models.batch_size, self.places.at_most))
+        at_once = len(parts)
+        with self.places.take(parts), self.models.lease(wish.model) as lease:
             for start in range(0, len(uploads), at_once):
                 begun = [self._begun_or_failed(upload, lease, wish) for upload in uploads[start : start + at_once]]
                 for one in begun:
@@ -140,6 +167,7 @@ class Judge:
                     yield result
 
     def _begun(self, upload: Upload, lease: Lease, wish: Wish) -> _InHand:
+        self.places.checked(upload)
         pixels = upload.pixels()
         prepared = lease.model.scorer.prepare(pixels)
         return _InHand(upload.name, pixels, lease.batcher.submit(prepared, wish.class_name or self.class_name))

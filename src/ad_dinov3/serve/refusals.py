@@ -18,8 +18,9 @@ from ad_dinov3.serve.models import UnknownModelError
 from ad_dinov3.serve.normals import UnknownImageError
 
 REFUSALS = {
-    400: "the body is not what its headers say",
+    400: "the body is not what its headers say, or the service is called by a name that is not its own",
     404: "there is none of that name",
+    408: "the body has not come in time",
     411: "the size is unknown",
     413: "the request is too large",
     415: "the body is neither a form nor an image",

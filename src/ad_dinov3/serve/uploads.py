@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from ad_dinov3.data.decode import decode_bytes
+from ad_dinov3.data.decode import decode_bytes, image_header
+from ad_dinov3.data.header import ImageHeader
+from ad_dinov3.errors import ImageError
 
 FIELD = "image"
 _FILE: dict[str, object] = {"type": "string", "format": "binary"}
@@ -28,6 +30,16 @@ class Upload:
 
     name: str
     content: bytes | NDArray[np.uint8]
+
+    def bytes_in_hand(self) -> int:
+        """What it takes at most, from decoding to its answer; 0 where its header is broken."""
+        if not isinstance(self.content, bytes):
+            height, width, channels = self.content.shape
+            return ImageHeader(height, width, 1, channels).bytes_in_hand
+        try:
+            return image_header(Path(self.name), self.content).bytes_in_hand
+        except ImageError:  # decoding says it, too
+            return 0
 
     def pixels(self) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, upright.
