@@ -33,7 +33,7 @@ class Toy(ToyDetector):
         return super().score(batch, names)
 
 opening.load = lambda *a, **k: Toy()
-watch.watch(Path(sys.argv[1]), Path(sys.argv[2]), every=0.1)
+watch.watch(sys.argv[1], Path(sys.argv[2]), every=0.1)
 """
 
 
@@ -76,4 +76,4 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
 
 def test_a_folder_that_is_not_there_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder to watch"):
-        watch.watch(tmp_path / "none", tmp_path / "out", model="nowhere")
+        watch.watch(str(tmp_path / "none"), tmp_path / "out", model="nowhere")

@@ -17,7 +17,7 @@ COMMANDS = {
     "demo": ("demo", "Find the defects in the embedded sample images; needs nothing else."),
     "predict": ("predict", "Score images: maps, masks, regions, overlays and a report."),
     "merge": ("merge", "Join the results of predict --shard."),
-    "watch": ("watch", "Score the images of a folder as they arrive."),
+    "watch": ("watch", "Score the images of a folder or a camera as they arrive."),
     "train": ("train", "Train adapters on labelled images of other products."),
     "remember": ("remember", "Let a model remember normal images, and save it with them."),
     "calibrate": ("calibrate", "Set a threshold by good images, with a promise of false alarms."),

@@ -34,6 +34,8 @@ from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ad_dinov3.data.cameras import Camera
+    from ad_dinov3.data.watching import Arrivals
     from ad_dinov3.predict.folder import FolderRun
     from ad_dinov3.predict.publish import Send
     from ad_dinov3.predict.types import Outcome
@@ -43,9 +45,13 @@ app = command_app()
 
 @app.command()
 def watch(
-    folder: Annotated[
-        Path,
-        typer.Argument(help="The folder that images arrive in. It is searched recursively.", metavar="FOLDER"),
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="The folder that images arrive in, which is searched recursively; or a camera: its number, "
+            "/dev/video0, rtsp://… or http://… (extra: video).",
+            metavar="SOURCE",
+        ),
     ],
     out: Annotated[
         Path,
@@ -68,7 +74,8 @@ def watch(
         float,
         typer.Option(
             min=0.1,
-            help="The folder is looked through after so many seconds. A file that has not changed meanwhile is whole.",
+            help="The folder is looked through after so many seconds, or a camera's newest frame is taken. A file that "
+            "has not changed meanwhile is whole.",
             metavar="S",
             rich_help_panel=IMAGES,
         ),
@@ -89,11 +96,12 @@ def watch(
     keep_aspect: KeepAspect = False,
     offline: Offline = False,
 ) -> None:
-    """Score the images of a folder as they arrive, until Ctrl-C or SIGTERM.
+    """Score the images of a folder or a camera as they arrive, until Ctrl-C or SIGTERM.
 
     The output folder is that of predict, and is kept up to date: what a run has done, the next one does not do again,
     however the first one ended. A file is scored once it has stopped changing, and again when it changes later.
     """
+    from ad_dinov3.data.cameras import is_camera
     from ad_dinov3.data.normals import find_normals
     from ad_dinov3.infer.opening import check_method, load, look_through, method_title, remember_all
     from ad_dinov3.infer.views import View
@@ -101,12 +109,11 @@ def watch(
 
     console = Console(highlight=False)
     check_method(method)
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder to watch")
+    if not is_camera(source) and not Path(source).is_dir():
+        raise ConfigError(f"{source}: no such folder to watch, and no camera")
     found = find_normals(normals, [class_name]) if normals else {}
     senders = {shown(address): sender(address) for address in publish}
     with console.status("loading the model"):
-        from ad_dinov3.data.watching import Arrivals
         from ad_dinov3.infer.decide import DecisionRule
         from ad_dinov3.predict.drive import DriveOptions
         from ad_dinov3.predict.folder import FolderRun, score_into_folder
@@ -124,14 +131,29 @@ def watch(
         if outcome.is_new:
             console.print(f"{datetime.now():%H:%M:%S} {outcome.decision:<9} {outcome.item.name}", markup=False)
 
-    arrivals = Arrivals(folder, quiet_s=every / 2)
-    console.print(f"watching {folder}; Ctrl-C stops")
-    with _published(console, senders, run) as run, _until_told() as stop:
+    console.print(f"watching {shown(source) if is_camera(source) else source}; Ctrl-C stops")
+    with _arriving(source, every, console) as arrivals, _published(console, senders, run) as run, _until_told() as stop:
         while not stop.wait(every):
             items = arrivals.settled()
             if items:
                 score_into_folder(items, viewed.scorer, run, tell, stop.is_set)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+@contextmanager
+def _arriving(source: str, every: float, console: Console) -> Iterator[Arrivals | Camera]:
+    """What tells of new images, for as long as they are wanted."""
+    from ad_dinov3.data.cameras import Camera, is_camera
+    from ad_dinov3.data.watching import Arrivals
+
+    if not is_camera(source):
+        yield Arrivals(Path(source), quiet_s=every / 2)
+        return
+    camera = Camera(source, lambda words: console.print(f"the camera is away ({words}) and is asked again"))
+    try:
+        yield camera
+    finally:
+        camera.close()
 
 
 @contextmanager
