@@ -49,7 +49,7 @@ def watch(
         str,
         typer.Argument(
             help="The folder that images arrive in, which is searched recursively; or a camera: its number, "
-            "/dev/video0, rtsp://… or http://… (extra: video).",
+            "/dev/video0, rtsp://HOST or http://HOST (extra: video).",
             metavar="SOURCE",
         ),
     ],
