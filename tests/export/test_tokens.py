@@ -28,6 +28,8 @@ def picture(seed: int, defect: bool = False) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    for module in ("onnxruntime", "onnxscript"):
+        pytest.importorskip(module)
     folder = tmp_path_factory.mktemp("graph") / "onnx"
     detector = load(offline=True)
     assert isinstance(detector, Detector)
