@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -91,6 +92,8 @@ class Limited:
         body = _Body(receive, self._limits, self)
         try:
             await self._app(scope, body.receive, _safe(send))
+        except ClientDisconnect:  # nobody is there to be told, and a log of tracebacks is what attackers like
+            return
         finally:
             self._waiting -= body.size
 
