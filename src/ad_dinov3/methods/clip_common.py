@@ -34,7 +34,7 @@ class BakedPrompts(nn.Module):
     def bake(self, embeddings: Mapping[str, Tensor]) -> None:
         """Take embeddings, class name -> (2, D), row 0 normal, in place of the present ones."""
         self.class_names = tuple(embeddings)
-        rows = torch.stack([embeddings[name] for name in self.class_names])
+        rows = torch.stack([embeddings[name] for name in self.class_names])  # (K, 2, D)
         self.rows = nn.Parameter(rows.to(self.rows.device, torch.float32), requires_grad=False)
 
     def columns(self, class_names: Sequence[str]) -> Tensor:
@@ -43,8 +43,8 @@ class BakedPrompts(nn.Module):
         Raises:
             ConfigError: a class has no baked prompt.
         """
-        rows = self.rows[class_rows(class_names, self.class_names)]
-        return F.normalize(rows, dim=-1).mT
+        rows = self.rows[class_rows(class_names, self.class_names)]  # (B, 2, D)
+        return F.normalize(rows, dim=-1).mT  # (B, D, 2): a product with tokens (B, T, D) gives their two cosines
 
 
 def class_rows(class_names: Sequence[str], known: Sequence[str]) -> list[int]:
@@ -70,7 +70,7 @@ class Frozen(Generic[M]):
         self.tower = None if tower is None else tower.eval().requires_grad_(False)
 
     def __deepcopy__(self, memo: dict[int, object]) -> Frozen[M]:
-        return self
+        return self  # a tower never changes, so a copied head need not carry another 500 MB
 
     def needed(self) -> M:
         """The tower.
@@ -118,13 +118,14 @@ def gaussian(maps: Tensor, sigma: float) -> Tensor:
     """
     if sigma <= 0:
         return maps
-    radius = int(4 * sigma + 0.5)
+    radius = int(4 * sigma + 0.5)  # scipy truncates there
     offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-    kernel = (kernel / kernel.sum()).to(maps.dtype)
+    kernel = (kernel / kernel.sum()).to(maps.dtype)  # (2 radius + 1,), summed in float64 as scipy does
+    # A Gaussian is separable: one pass along the columns, one along the rows.
     for axis in (1, 2):
         lines = maps.movedim(axis, -1)
-        padded = lines[..., _mirrored(lines.shape[-1], radius, maps.device)]
+        padded = lines[..., _mirrored(lines.shape[-1], radius, maps.device)]  # by index: F.pad cannot mirror twice
         smooth = F.conv1d(padded.flatten(0, 1)[:, None], kernel[None, None])[:, 0]
         maps = smooth.reshape(lines.shape).movedim(-1, axis)
     return maps

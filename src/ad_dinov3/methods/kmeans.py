@@ -19,14 +19,14 @@ def kmeans(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np
         clusters: k, at most N.
         seed: decides the seeding.
     """
-    data = points.astype(np.float64)
+    data = points.astype(np.float64)  # (N, C): in float32 two machines may break a tie differently
     centres = _seeded(data, clusters, np.random.default_rng(seed))
     labels = np.full(len(data), -1)
     for _ in range(_MAX_ROUNDS):
-        distances = _squared_distances(data, centres)
+        distances = _squared_distances(data, centres)  # (N, k)
         new = distances.argmin(1)
         _fill_empty(new, distances, clusters)
-        if np.array_equal(new, labels):
+        if np.array_equal(new, labels):  # settled: another round would move no centre
             break
         labels = new
         for label in range(clusters):
@@ -39,7 +39,7 @@ def kmeans(points: NDArray[np.floating], clusters: int, seed: int) -> NDArray[np
 def _seeded(data: NDArray[np.float64], clusters: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """k-means++ (Arthur and Vassilvitskii 2007): each next centre is a point drawn by its squared distance."""
     chosen = [int(rng.integers(len(data)))]
-    nearest = _squared_distances(data, data[chosen])[:, 0]
+    nearest = _squared_distances(data, data[chosen])[:, 0]  # (N,), to the nearest centre so far
     while len(chosen) < clusters:
         total = nearest.sum()
         weights = nearest / total if total > 0 else np.full(len(data), 1 / len(data))
@@ -50,13 +50,13 @@ def _seeded(data: NDArray[np.float64], clusters: int, rng: np.random.Generator) 
 
 def _squared_distances(data: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.float64]:
     squared: NDArray[np.float64] = (data**2).sum(1)[:, None] - 2 * data @ centres.T + (centres**2).sum(1)[None]
-    return np.maximum(squared, 0)
+    return np.maximum(squared, 0)  # the expanded square may fall a rounding below zero
 
 
 def _fill_empty(labels: NDArray[np.int64], distances: NDArray[np.float64], clusters: int) -> None:
     for label in np.flatnonzero(np.bincount(labels, minlength=clusters) == 0):
         own = distances[np.arange(len(labels)), labels]
-        crowded = np.bincount(labels, minlength=clusters)[labels] > 1
+        crowded = np.bincount(labels, minlength=clusters)[labels] > 1  # a lone point would leave a gap of its own
         farthest = int(np.where(crowded, own, -1.0).argmax())
         if own[farthest] > 0:
             labels[farthest] = label

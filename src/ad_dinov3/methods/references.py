@@ -56,6 +56,7 @@ class References:
 
     def remember(self, class_name: str, levels: Sequence[Tensor]) -> None:
         """Keep the tokens of a class's reference images: for each level a tensor (N, C), in place of earlier ones."""
+        # Normalised once here, so that a product of tokens and memory is their cosines.
         self._levels[class_name] = tuple(F.normalize(tokens.detach(), dim=-1) for tokens in levels)
 
     def distances(self, levels: Sequence[Tensor], class_names: Sequence[str]) -> list[Tensor]:
@@ -69,6 +70,7 @@ class References:
             raise ConfigError(f"no reference images of {', '.join(unknown)}; there are {', '.join(self._levels)}")
         found = []
         for level, tokens in enumerate(levels):
+            # Classes remember different numbers of tokens, so each image (T, C) meets its own memory (N, C).
             memory = [self._levels[name][level].to(tokens.device) for name in class_names]
             rows = zip(F.normalize(tokens, dim=-1), memory, strict=True)
             found.append(torch.stack([(1 - one @ known.T).amin(1) for one, known in rows]))
