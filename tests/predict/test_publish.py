@@ -156,3 +156,14 @@ def test_addresses_of_other_kinds_are_refused_without_showing_a_password() -> No
             sender(address)
         assert "secret" not in str(refused.value)
     assert shown("https://me:secret@host:1/x?token=y") == "https://host:1/x"
+
+
+def test_a_broker_that_leaves_between_the_question_and_the_message_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = pytest.importorskip("paho.mqtt.client", reason="paho-mqtt is not installed")
+    monkeypatch.setattr(client.Client, "is_connected", lambda self: True)  # what it was a moment ago
+    publisher = fast(f"mqtt://127.0.0.1:{free_port()}/line/rows")
+    publisher.put(b"0")
+    wait_until(lambda: "did not take a message" in publisher.error)
+    assert publisher.close(timeout_s=0.1) == 1

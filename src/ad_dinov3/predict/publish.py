@@ -156,7 +156,7 @@ def _webhook(address: str) -> Send:
 
 def _mqtt(parts: SplitResult) -> Send:
     try:
-        from paho.mqtt.client import MQTT_ERR_SUCCESS, Client
+        from paho.mqtt.client import MQTT_ERR_SUCCESS, Client, error_string
         from paho.mqtt.enums import CallbackAPIVersion
     except ModuleNotFoundError:
         raise MissingExtraError("paho-mqtt", "mqtt") from None
@@ -173,8 +173,9 @@ def _mqtt(parts: SplitResult) -> Send:
         if not client.is_connected():
             raise OSError(f"{host}: the broker is not connected")
         told = client.publish(topic, message, qos=1)
-        if told.rc == MQTT_ERR_SUCCESS:
-            told.wait_for_publish(_TIMEOUT_S)
+        if told.rc != MQTT_ERR_SUCCESS:  # the broker left since; paho answers a later question with a RuntimeError
+            raise OSError(f"{host}: the broker did not take a message ({error_string(told.rc)})")
+        told.wait_for_publish(_TIMEOUT_S)
         if not told.is_published():
             raise OSError(f"{host}: the broker did not take a message")
 
