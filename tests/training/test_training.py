@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -273,11 +274,12 @@ def test_two_processes_train_to_the_same_model_as_one(tmp_path: Path, tiny_vit: 
     settings = tmp_path / "settings.json"
     settings.write_text(quick(tiny_vit).model_dump_json(include={"encoder", "input", "prompts", "method", "train"}))
     words = ["train", "--data", str(squares), "--settings", str(settings)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    launch += ["--nproc-per-node", "2", "-m", "ad_dinov3"]
+    environ = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}  # the host's own name need not resolve
 
-    subprocess.run(
-        [*launch, "-m", "ad_dinov3", *words, "--out", str(tmp_path / "two")], check=True, capture_output=True
-    )
+    ran = subprocess.run([*launch, *words, "--out", str(tmp_path / "two")], capture_output=True, text=True, env=environ)
+    assert ran.returncode == 0, ran.stderr
     train(new_model(quick(tiny_vit)), read_folder(squares), tmp_path / "one")
 
     one, two = state(load_model(tmp_path / "one")), state(load_model(tmp_path / "two"))

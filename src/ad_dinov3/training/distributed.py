@@ -27,6 +27,12 @@ class Ranks:
         if self.world > 1:
             dist.barrier()
 
+    def leave(self) -> None:
+        """Wait for all processes, then end what connects them: a process that exits alone can break the others off."""
+        if self.world > 1:
+            dist.barrier()
+            dist.destroy_process_group()
+
 
 def join(device: str) -> Ranks:
     """Join the processes that ``torchrun`` started; alone without it."""

@@ -161,6 +161,7 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
     trained = replace(model, training_images=model.training_images | set(data.keys))
     if ranks.first:
         save_model(trained, out)
+    ranks.leave()
     return trained
 
 
