@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument("--faults", nargs="+", choices=CASES, default=list(CASES))
     chosen = parser.parse_args()
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in an actor of one CPU: another number of threads changes the last bits
     os.environ |= {"RAY_worker_niceness": "0"}  # on a busy machine actors of low priority take minutes to start
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     root = Path(tempfile.mkdtemp(prefix="faults-"))
