@@ -1,17 +1,19 @@
 """What faults cost a run on a cluster: kills and full disks on a local one, each result held against one process's.
 
-    unshare -nm sh -c 'ip link set lo up; exec python benchmarks/faults.py [--images 2000] [--broken 20] [--times 10]'
+    unshare -nm sh -c 'ip link set lo up; exec python benchmarks/faults.py FOLDER [--images 2000] [--broken 20]'
 
 Images are drawn, some of them broken. The reference is `score_into_folder` in this process. Then a cluster of a head
 and two nodes scores the same images while something is killed at a random, seeded moment; a run that ends with images
 missing, or is killed itself, is started again, at most four times. A case is equal when rows (seconds aside), coco.json
 and every image's files are, byte for byte; images are scored one by one, as the last digits of a map depend on the size
-of its batch. Needs the extras ray and cloud, psutil, moto; root for the network namespace and the small disk.
+of its batch. Each case becomes a line of FOLDER/cases.jsonl, and a second start goes on after the last. Needs the
+extras ray and cloud, psutil, moto; root for the network namespace and the small disk.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import random
@@ -19,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -55,6 +56,7 @@ class Case:
 
     Attributes:
         fault: its name.
+        name: of the folder of its results.
         equal: rows, tables and files equal those of one process.
         starts: of the command until it ended with nothing missing.
         seconds: of all starts.
@@ -62,6 +64,7 @@ class Case:
     """
 
     fault: str
+    name: str
     equal: bool
     starts: int
     seconds: float
@@ -71,10 +74,11 @@ class Case:
 class Bench:
     """Images, the reference and a place for results."""
 
-    def __init__(self, root: Path, images: int, broken: int, seed: int) -> None:
+    def __init__(self, root: Path, images: int, broken: int) -> None:
         self.root, self.parts = root, root / "parts"
-        self.random = random.Random(seed)
-        draw_parts(self.parts, images, broken)
+        self.random = random.Random(0)
+        if not self.parts.exists():
+            draw_parts(self.parts, images, broken)
         self.images = images
         self.spec = ModelSpec()
         detector = load()
@@ -132,7 +136,7 @@ def until_whole(bench: Bench, fault: str, name: str, watch: Callable[[Outcome], 
         if not summary.missing:
             break
     equal = bench.is_equal(name, same_place=not source)
-    return Case(fault, equal, starts, time.perf_counter() - started, summary.trouble[:200])
+    return Case(fault, name, equal, starts, time.perf_counter() - started, summary.trouble[:200])
 
 
 def at(count: int, act: Callable[[], object]) -> Callable[[Outcome], None]:
@@ -196,7 +200,7 @@ def disk_case(bench: Bench, cluster: LocalCluster, name: str) -> Case:
         equal = bench.is_equal(name) and not second.missing and len(first.run.failures) > len(second.run.failures)
     finally:
         subprocess.run(["umount", "-l", str(maps)], check=True)
-    return Case("disk full", equal, 2, time.perf_counter() - started, note)
+    return Case("disk full", name, equal, 2, time.perf_counter() - started, note)
 
 
 def driver_case(bench: Bench, cluster: LocalCluster, name: str) -> Case:
@@ -217,7 +221,8 @@ def driver_case(bench: Bench, cluster: LocalCluster, name: str) -> Case:
     running.wait()
     again = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     note = f"{kept} rows on disk when it was killed, then exit code {again.returncode}"
-    return Case("SIGKILL of driver and cluster", bench.is_equal(name), 2, time.perf_counter() - started, note)
+    equal = bench.is_equal(name)
+    return Case("SIGKILL of driver and cluster", name, equal, 2, time.perf_counter() - started, note)
 
 
 CASES = {"actor": actor_case, "node": node_case, "driver": driver_case, "disk": disk_case, "store": store_case}
@@ -225,24 +230,43 @@ ONCE = {"disk", "store"}
 front: s3_server.Flaky
 
 
+def rounds(bench: Bench, faults: list[str], times: int) -> list[str]:
+    """The cases that are still to be done, all faults in turns."""
+    notes = bench.root / "cases.jsonl"
+    done = {json.loads(line)["name"] for line in notes.read_text().splitlines()} if notes.exists() else set()
+    names = [f"{fault}-{index}" for index in range(times) for fault in faults if index == 0 or fault not in ONCE]
+    return [name for name in names if name not in done]
+
+
+def do(bench: Bench, cluster: LocalCluster, name: str) -> None:
+    """One case, with the same random moments whenever it is done, and its line."""
+    shutil.rmtree(bench.root / name, ignore_errors=True)
+    bench.random.seed(name)
+    case = CASES[name.partition("-")[0]](bench, cluster, name)
+    with (bench.root / "cases.jsonl").open("a") as notes:
+        notes.write(json.dumps(asdict(case)) + "\n")
+    words = "equal" if case.equal else "NOT EQUAL"
+    print(f"{case.fault:<40} {words:<10} {case.starts} starts {case.seconds:6.1f} s  {case.note}", flush=True)
+    if case.equal:
+        shutil.rmtree(bench.root / name)
+
+
 def main() -> None:
     global front
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--broken", type=int, default=20)
     parser.add_argument("--times", type=int, default=10)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", nargs="+", choices=CASES, default=list(CASES))
     chosen = parser.parse_args()
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
     os.environ["OMP_NUM_THREADS"] = "1"  # as in an actor of one CPU: another number of threads changes the last bits
     os.environ |= {"RAY_worker_niceness": "0"}  # on a busy machine actors of low priority take minutes to start
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    root = Path(tempfile.mkdtemp(prefix="faults-"))
-    failed = False
     with s3_server.s3_server() as (endpoint, front):
         os.environ |= s3_server.environment(endpoint)
-        bench = Bench(root, chosen.images, chosen.broken, chosen.seed)
+        bench = Bench(chosen.folder, chosen.images, chosen.broken)
         print(f"{chosen.images} images, {chosen.broken} broken; one process: {bench.seconds:.1f} s", flush=True)
         if "store" in chosen.faults:
             s3_server.upload(bench.parts, endpoint)
@@ -251,24 +275,12 @@ def main() -> None:
             cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         try:
-            for fault in chosen.faults:
-                for index in range(1 if fault in ONCE else chosen.times):
-                    name = f"{fault}-{index}"
-                    case = CASES[fault](bench, cluster, name)
-                    failed = failed or not case.equal
-                    words = "equal" if case.equal else "NOT EQUAL"
-                    print(
-                        f"{case.fault:<40} {words:<10} {case.starts} starts {case.seconds:6.1f} s  {case.note}",
-                        flush=True,
-                    )
-                    if case.equal:
-                        shutil.rmtree(root / name)
+            for name in rounds(bench, chosen.faults, chosen.times):
+                do(bench, cluster, name)
         finally:
             ray.shutdown()
             cluster.shutdown()
-    if not failed:
-        shutil.rmtree(root)
-    sys.exit(failed)
+    sys.exit(any(not json.loads(line)["equal"] for line in (bench.root / "cases.jsonl").read_text().splitlines()))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,10 @@ ROWS = [
 
 def written(folder: Path, suffix: str, rows: list[dict[str, str]]) -> Path:
     path = folder / f"list{suffix}"
+    if suffix == ".parquet":
+        pa = pytest.importorskip("pyarrow")
+        pytest.importorskip("pyarrow.parquet").write_table(pa.Table.from_pylist(rows), path)
+        return path
     if suffix == ".csv":
         lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
     else:
@@ -38,7 +42,7 @@ def written(folder: Path, suffix: str, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_manifest_rows_become_samples(files: Path, suffix: str) -> None:
     samples = read_data(str(written(files, suffix, ROWS)))
     assert [(s.class_name, s.is_anomalous, s.defect) for s in samples] == [
@@ -50,7 +54,7 @@ def test_manifest_rows_become_samples(files: Path, suffix: str) -> None:
     assert samples[2].mask_path == files / "masks" / "2.png"
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_without_a_label_the_mask_decides_and_the_class_is_object(files: Path, suffix: str) -> None:
     rows = [{"image": "a.png", "mask": ""}, {"image": "b.png", "mask": "masks/1.png"}]
     samples = read_data(str(written(files, suffix, rows)))

@@ -33,6 +33,7 @@ def parts(tmp_path: Path) -> Path:
     (root / "a" / ".hidden.png").write_bytes(b"")
     (root / "notes.txt").write_text("no image")
     draw_part(root / "set" / "test" / "good" / "0.png")
+    draw_part(root / "set" / "set" / "0.png")
     draw_part(root / "set" / "ground_truth" / "bad" / "0_mask.png")
     return root
 
@@ -84,11 +85,11 @@ def test_predict_on_a_bucket_equals_predict_on_its_folder_though_the_store_refus
     s3_server.upload(parts, store.endpoint)
     score([str(parts)], tmp_path / "local")
     store.front.every = every
-    assert score(["s3://parts/"], tmp_path / "remote").run.scored == 13
+    assert score(["s3://parts/"], tmp_path / "remote").run.scored == 14
     assert bool(store.front.refused) == bool(every)
     assert plain(tmp_path / "remote") == plain(tmp_path / "local")
     assert next(read_rows(tmp_path / "remote")).path == "s3://parts/a/0.png"
-    assert score(["s3://parts/"], tmp_path / "remote").skipped == 13
+    assert score(["s3://parts/"], tmp_path / "remote").skipped == 14
 
 
 def test_an_object_that_changes_is_scored_again(parts: Path, store: Store, tmp_path: Path) -> None:

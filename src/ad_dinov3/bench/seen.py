@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ad_dinov3.assets import BACKBONES, EMBEDDED, EMBEDDED_MODEL
+from ad_dinov3.data.copies import here
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import read_seen_images
 from ad_dinov3.methods.table import METHODS
@@ -73,7 +74,7 @@ def seen_on_disk(method: str | None, model: str, weights: str | None) -> Seen:
     row = None if method is None else METHODS[method]
     if row and not row.is_trained and not row.borrows_encoder and model == EMBEDDED:
         return Seen(model)
-    folder = _SHIPPED.get(model, Path(model))
+    folder = _SHIPPED.get(model) or here(model)
     settings = _settings(folder)
     encoder = weights or str(settings.get("encoder", ""))
     place = _SHIPPED.get(encoder, Path(encoder)) if encoder else None

@@ -222,7 +222,7 @@ def _normals(wanted: str, seed: int, sets: list[TestSet], protocol: Protocol) ->
     if wanted.isdigit():
         images = draw_normals([sample for test_set in sets for sample in test_set.samples], int(wanted), seed)
     else:
-        images = find_normals(Path(wanted), tuple(words))
+        images = find_normals(wanted, tuple(words))
     for name, paths in images.items():
         check_images(paths)
         found.setdefault(words[name], []).extend(paths)

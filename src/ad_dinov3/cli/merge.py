@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +18,11 @@ app = command_app()
 @app.command()
 def merge(
     folders: Annotated[
-        list[Path],
-        typer.Argument(help="The folder that the shards were written below, or several folders.", metavar="DIRS"),
+        list[str],
+        typer.Argument(
+            help="The folder that the shards were written below, here or in an object store, or several folders here.",
+            metavar="DIRS",
+        ),
     ],
     out: Annotated[
         Path | None,
@@ -49,17 +53,27 @@ def merge(
     Exit codes: 0 done, 2 a shard is missing, unfinished or of another run, 3 done, and some images had failed.
     """
     from ad_dinov3.cli.predict import print_worst
-    from ad_dinov3.predict.merge import merge_shards
+    from ad_dinov3.data.remote import is_uri
+    from ad_dinov3.predict.merge import merge_shards, merge_stored_shards
+    from ad_dinov3.predict.store import UriStore, open_store
 
     if out is None and len(folders) > 1:
         raise ConfigError("several folders are merged: say with --out where the joint results go")
-    target, console = out or folders[0], Console()
+    if any(map(is_uri, folders)) and (out is not None or len(folders) > 1):
+        raise ConfigError("shards in an object store are merged where they are: name that one place, and omit --out")
+    store, console = open_store(out or folders[0]), Console()
     tables = ("csv", *["coco"] * coco, *["parquet"] * parquet)
-    summary = merge_shards(folders, target, tables, allow_missing)
+    if isinstance(store, UriStore):
+        target, summary = store.work_folder, merge_stored_shards(store, tables, allow_missing)
+    else:
+        target = store.folder
+        summary = merge_shards([Path(one) for one in folders], target, tables, allow_missing)
     failed = f", {summary.failed:,} failed" if summary.failed else ""
     console.print(f"{summary.anomalous:,} anomalous, {summary.normal:,} normal{failed}", highlight=False)
     if summary.missing:
         console.print(f"{len(summary.missing)} shards are omitted", style="yellow")
     print_worst(console, target)
-    console.print(f"report: {target / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {out or folders[0]}/report.html", highlight=False, soft_wrap=True)
+    if isinstance(store, UriStore):
+        shutil.rmtree(target)
     raise typer.Exit(3 if summary.failed else 0)

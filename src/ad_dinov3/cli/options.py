@@ -41,10 +41,10 @@ Weights = Annotated[
     ),
 ]
 Normals = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         help="A folder of normal images that the model compares others with and is calibrated by, with a sub-folder "
-        "for each class if there are several.",
+        "for each class if there are several; here or in an object store.",
         metavar="DIR",
         rich_help_panel=MODEL,
     ),
@@ -62,7 +62,7 @@ Offline = Annotated[
 AnyModel = Annotated[
     str,
     typer.Option(
-        help="The model: embedded, a model's folder, an exported folder, or a Hugging Face id.",
+        help="The model: embedded, a model's folder, an exported folder, a URI of one, or a Hugging Face id.",
         metavar="NAME",
         rich_help_panel=MODEL,
     ),
@@ -189,7 +189,8 @@ DataSets = Annotated[
     list[str],
     typer.Option(
         "--data",
-        help="A labelled data set: a folder, a manifest, a catalog name or NAME=DIR. The option may be repeated.",
+        help="A labelled data set: a folder, a manifest, a URI of one, a catalog name or NAME=DIR. The option may be "
+        "repeated.",
         metavar="DATA",
         rich_help_panel=DATA,
     ),

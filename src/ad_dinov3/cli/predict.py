@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import heapq
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from ad_dinov3.predict.drive import RunSummary
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
     from ad_dinov3.predict.shards import Shard
+    from ad_dinov3.predict.store import UriStore
     from ad_dinov3.predict.types import Failure, Outcome
 
 app = command_app()
@@ -70,14 +72,19 @@ def predict(
     sources: Annotated[
         list[str],
         typer.Argument(
-            help="Files, folders (which are searched recursively), patterns, videos, or - for a list on stdin.",
+            help="Files, folders (which are searched recursively), patterns, videos, URIs of an object store, lists "
+            "of images (.csv, .jsonl, .parquet), or - for a list on stdin.",
             metavar="SOURCES",
         ),
     ],
     out: Annotated[
-        Path,
+        str,
         typer.Option(
-            "--out", "-o", help="The folder that all results are written to.", metavar="DIR", rich_help_panel=OUTPUT
+            "--out",
+            "-o",
+            help="The folder that all results are written to, here or in an object store (s3://, gs://, az://).",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
         ),
     ],
     model: AnyModel = "embedded",
@@ -186,6 +193,7 @@ def predict(
     console = Console()
     check_method(method)
     part = read_shard(shard, os.environ)
+    folder, remote = _destination(out, part)
     items, total = _list_images(sources, part)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
@@ -194,10 +202,10 @@ def predict(
         opened = open_model(console, spec if engine == "here" else replace(spec, device="cpu"), found)
     else:
         check_comparison(compare, spec, engine, part, total, found)
-        opened = open_comparison(console, spec, items if compare == "folder" else None, found, options, out)
+        opened = open_comparison(console, spec, items if compare == "folder" else None, found, options, folder)
     rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
-        folder=part.folder(out) if part.count > 1 else out,
+        folder=folder,
         model_name=model,
         model_fingerprint=opened.viewed.fingerprint,
         options=replace(options, rule=rule),
@@ -207,12 +215,11 @@ def predict(
         method=method_title(opened.detector),
         shard=part,
         promises=opened.promises,
+        remote=remote,
     )
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
     summary = _score(console, total, items, run, opened.viewed.scorer, away)
-    print_summary(console, summary, run, sources)
-    if profile:
-        print_profile(console, summary.run)
+    _tell(console, summary, run, sources, profile)
     raise typer.Exit(summary.exit_code)
 
 
@@ -231,6 +238,23 @@ def _score(
         if away is None:
             return score_into_folder(items, scorer, run, on_outcome, should_stop)
         return score_on_cluster(items, away[0], run, away[1], on_outcome, should_stop)
+
+
+def _destination(out: str, part: Shard) -> tuple[Path, UriStore | None]:
+    """Where a shard's run works, and where everything goes then if ``out`` is in an object store."""
+    from ad_dinov3.predict.store import UriStore, open_store
+
+    store = open_store(out if part.count == 1 else f"{out.rstrip('/')}/{part.folder_name}")
+    return (store.work_folder, store) if isinstance(store, UriStore) else (store.folder, None)
+
+
+def _tell(console: Console, summary: FolderSummary, run: FolderRun, sources: Sequence[str], profile: bool) -> None:
+    """What came out; after that the folder that a run into an object store worked in is not needed any more."""
+    print_summary(console, summary, run, sources)
+    if profile:
+        print_profile(console, summary.run)
+    if run.remote:
+        shutil.rmtree(run.folder)
 
 
 def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFile], int | None]:
@@ -315,12 +339,10 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
         console.print(f"by folder names: {counts}", highlight=False)
     print_worst(console, run.folder)
     if summary.missing:
-        console.print(
-            f"{len(summary.missing):,} images came to no end, see {run.folder / 'missing.txt'}", style="bold red"
-        )
+        console.print(f"{len(summary.missing):,} images came to no end, see {run.place}/missing.txt", style="bold red")
         console.print(f"{summary.trouble or 'the cluster lost them'}; run again to go on", markup=False)
     print_failures(console, done.failures)
-    console.print(f"report: {run.folder / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run.place}/report.html", highlight=False, soft_wrap=True)
 
 
 def _what_was_done(summary: FolderSummary, threshold: float) -> str:

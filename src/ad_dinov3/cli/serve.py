@@ -171,9 +171,9 @@ def serve(
         from ad_dinov3.serve.models import Models, name_models
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
-    named = name_models(model)
+    named, folder = name_models(model), _on_disk(normals)
     opening = _Opening(
-        method, weights, normals, class_name, threshold, device, View(tile, overlap, keep_aspect), offline
+        method, weights, folder, class_name, threshold, device, View(tile, overlap, keep_aspect), offline
     )
     allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
     log_line = _access_log(access_log) if access_log else None
@@ -192,8 +192,17 @@ def serve(
     for name in models.names:
         print_promises(console, models.model(name).promises)
     hosts = (host, *allowed_host) if host not in ("0.0.0.0", "::") else tuple(allowed_host)
-    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, normals, memory_mb, hosts)
+    options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, folder, memory_mb, hosts)
     _run(create_app(models, options, metrics), listening)
+
+
+def _on_disk(normals: str | None) -> Path | None:
+    """The folder of normal images, which the service's users may add to."""
+    from ad_dinov3.data.remote import is_uri
+
+    if normals is not None and is_uri(normals):
+        raise ConfigError("--normals: the service keeps its normal images up to date in a folder of this machine")
+    return None if normals is None else Path(normals)
 
 
 def _run(app: FastAPI, listening: socket.socket) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ad_dinov3.data.copies import here
 from ad_dinov3.data.known_sets import CATALOG, ClassRow, DataSet
 from ad_dinov3.data.layouts import any_of, list_folder
 from ad_dinov3.data.listing import Listing
@@ -59,6 +60,8 @@ def read_data(spec: str, roots: Sequence[Path] | None = None) -> list[Sample]:
 def open_data(spec: str, roots: Sequence[Path] | None = None) -> LabelledData:
     """Open what a user names: a data set of the catalog, ``NAME=DIR``, a folder in MVTec AD's shape, or a manifest.
 
+    A URI (s3, gs, az) in the place of a folder or manifest is copied here.
+
     Args:
         spec: what the user wrote.
         roots: where a named data set is looked for; None takes ``search_roots`` of this process.
@@ -68,8 +71,8 @@ def open_data(spec: str, roots: Sequence[Path] | None = None) -> LabelledData:
     """
     name, equals, place = spec.partition("=")
     if equals and name in CATALOG:
-        return _open_named(name, Path(place))
-    path = Path(spec)
+        return _open_named(name, here(place))
+    path = here(spec)
     if spec in CATALOG and not path.exists():
         return _open_named(spec, locate(spec, search_roots(os.environ, Path.cwd()) if roots is None else roots))
     if path.is_dir():

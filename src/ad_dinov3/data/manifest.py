@@ -1,4 +1,4 @@
-"""Lists of samples in a file: CSV and JSONL manifests, the field's ``meta.json``, Real-IAD's JSON files.
+"""Lists of samples in a file: CSV, JSONL and Parquet manifests, the field's ``meta.json``, Real-IAD's JSON files.
 
 Paths in a file are relative to its folder unless absolute.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 from ad_dinov3.data.labels import NORMAL_WORDS
 from ad_dinov3.data.listing import Listing, collected, folder_contents, listed_sample
 from ad_dinov3.data.pairing import natural_key
-from ad_dinov3.errors import DataError
+from ad_dinov3.errors import DataError, MissingExtraError
 from ad_dinov3.files import parse_json, write_text
 from ad_dinov3.types import Sample
 
@@ -24,13 +24,14 @@ _UNNAMED_DEFECTS = frozenset({"", "1", "true"})
 
 
 def read_manifest(path: Path) -> Listing:
-    """Listing of a ``.csv`` or ``.jsonl`` manifest, or of a ``meta.json``.
+    """Listing of a ``.csv``, ``.jsonl`` or ``.parquet`` manifest, or of a ``meta.json``.
 
     Rows of a manifest have the keys image, mask, class and label. Only image is required: without a label an image is
     anomalous if it has a mask; 0, good, ok and normal are normal; any other label names the defect.
 
     Raises:
         DataError: the file cannot be read, or a row has no image or an unknown key.
+        MissingExtraError: it is Parquet, and pyarrow is not installed.
     """
     suffix = path.suffix.lower()
     if suffix == ".json":
@@ -39,11 +40,25 @@ def read_manifest(path: Path) -> Listing:
         rows: Sequence[Mapping[str, object]] = list(csv.DictReader(_text(path).splitlines()))
     elif suffix == ".jsonl":
         rows = [_json_object(path, line) for line in _text(path).splitlines() if line.strip()]
+    elif suffix == ".parquet":
+        rows = _parquet_rows(path)
     else:
-        raise DataError(f"{path}: expected a manifest named .csv, .jsonl or .json")
+        raise DataError(f"{path}: expected a manifest named .csv, .jsonl, .parquet or .json")
     if not rows:
         raise DataError(f"{path}: the manifest has no rows; expected the keys {', '.join(_KEYS)}")
     return collected(_from_row(path, number, row) for number, row in enumerate(rows, start=1))
+
+
+def _parquet_rows(path: Path) -> list[dict[str, object]]:
+    try:
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet") from error
+    try:
+        rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
+    return rows
 
 
 def read_meta(path: Path, split: str = "test") -> Listing:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
+from ad_dinov3.data.copies import here
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.types import Sample
@@ -35,29 +36,31 @@ def draw_normals(samples: Sequence[Sample], count: int, seed: int) -> dict[str, 
     return drawn
 
 
-def find_class_normals(folder: Path, class_name: str | None = None) -> dict[str, list[Path]]:
+def find_class_normals(folder: Path | str, class_name: str | None = None) -> dict[str, list[Path]]:
     """The images of one class, or of each sub-folder's; a folder of images alone is of the class ``object``.
 
     Raises:
         ConfigError: as `find_normals`.
     """
+    folder = here(folder)
     if class_name is None and folder.is_dir() and not any(path.is_dir() for path in folder.iterdir()):
         class_name = "object"
     return find_normals(folder, None if class_name is None else [class_name])
 
 
-def find_normals(folder: Path, class_names: Sequence[str] | None = None) -> dict[str, list[Path]]:
+def find_normals(folder: Path | str, class_names: Sequence[str] | None = None) -> dict[str, list[Path]]:
     """The images of each class, found recursively and in natural order.
 
     A sub-folder named after a class holds that class's images; for a single class the folder itself may hold them.
 
     Args:
-        folder: of normal images.
+        folder: of normal images, or a URI of one, which is copied here.
         class_names: the classes wanted; None: every sub-folder is one.
 
     Raises:
         ConfigError: no such folder, a class without sub-folder where several are wanted, or without images.
     """
+    folder = here(folder)
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder of normal images")
     inside = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

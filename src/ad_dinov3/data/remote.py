@@ -1,4 +1,4 @@
-"""Files in object stores and on web servers: listed, asked for their version, read whole.
+"""Files in object stores and on web servers: listed, asked for their version, read and written whole.
 
 Every request is repeated when it fails for a passing reason, and no message holds a credential. Credentials come from
 where each store's own library finds them (environment, profile, instance role), never from here.
@@ -6,12 +6,14 @@ where each store's own library finds them (environment, profile, instance role),
 
 from __future__ import annotations
 
+import errno
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit
 from ad_dinov3.data.decode import IMAGE_SUFFIXES, MAX_MEMORY
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import DataError, ImageError, MissingExtraError
+from ad_dinov3.files import replacing
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -102,7 +105,7 @@ def list_images(uri: str) -> Iterator[RemoteFile]:
         for name in sorted(names, key=natural_key):
             entry, place = names[name], f"{folder}/{name}"
             if entry["type"] == "directory":
-                if not (name == "ground_truth" and "test" in names) and name != folder.rpartition("/")[2]:
+                if not (name == "ground_truth" and "test" in names):
                     deeper.append(place)
             elif PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield RemoteFile(f"{scheme}://{place}", place[len(root.rstrip("/")) + 1 :], _version(entry))
@@ -152,12 +155,88 @@ def open_remote(uri: str) -> BinaryIO:
     return opened
 
 
-def _listed(system: AbstractFileSystem, folder: str, uri: str) -> list[dict[str, object]]:
+def list_files(uri: str) -> Iterator[RemoteFile]:
+    """All files below a URI, recursively; none if it is a file's or there is nothing.
+
+    Raises:
+        DataError: it cannot be listed.
+        MissingExtraError: the scheme's package is not installed.
+    """
+    system, root = _open_system(uri)
+    root, scheme = root.rstrip("/"), urlsplit(uri).scheme
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        for entry in _listed(system, folder, uri, allow_absent=True):
+            place = f"{folder}/{_last(entry)}"
+            if entry["type"] == "directory":
+                folders.append(place)
+            else:
+                yield RemoteFile(f"{scheme}://{place}", place[len(root) + 1 :], _version(entry))
+
+
+def names_in(uri: str) -> frozenset[str]:
+    """Names of the files and folders right below a URI.
+
+    Raises:
+        DataError: it cannot be listed.
+    """
+    system, folder = _open_system(uri)
+    return frozenset(map(_last, _listed(system, folder.rstrip("/"), uri, allow_absent=True)))
+
+
+def fetch_file(uri: str, path: Path) -> None:
+    """Copy a remote file to a path, whole or not at all.
+
+    Raises:
+        DataError: it is not there, or cannot be read after several tries.
+    """
+    system, remote = _open_system(uri)
+    with replacing(path) as unfinished:
+        try:
+            _repeated(lambda: system.get_file(remote, str(unfinished)))
+        except Exception as error:
+            raise DataError(f"{redacted(uri)}: {_words(error)}") from None
+
+
+def put_file(path: Path, uri: str) -> None:
+    """Copy a file to a URI, where it appears whole or not at all.
+
+    Raises:
+        OSError: it cannot be written after several tries.
+    """
+    system, remote = _open_system(uri)
+    _written(uri, lambda: system.put_file(str(path), remote))
+
+
+def remove_file(uri: str) -> None:
+    """Delete a remote file; nothing happens if there is none.
+
+    Raises:
+        OSError: it cannot be deleted.
+    """
+    system, remote = _open_system(uri)
+    with suppress(FileNotFoundError):
+        _written(uri, lambda: system.rm_file(remote))
+
+
+def _written(uri: str, request: Callable[[], object]) -> None:
+    try:
+        _repeated(request)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "no such bucket or file", redacted(uri)) from None
+    except Exception as error:
+        raise OSError(errno.EIO, _words(error), redacted(uri)) from None
+
+
+def _listed(system: AbstractFileSystem, folder: str, uri: str, allow_absent: bool = False) -> list[dict[str, object]]:
     try:
         found: list[dict[str, object]] = _repeated(lambda: system.ls(folder, detail=True, refresh=True))
     except Exception as error:
+        if allow_absent and isinstance(error, FileNotFoundError):
+            return []  # as object stores know no empty folders
         raise DataError(f"{redacted(uri)}: cannot list {folder} ({_words(error)})") from None
-    return found
+    return [entry for entry in found if str(entry["name"]).strip("/") != folder.strip("/")]
 
 
 def _last(entry: dict[str, object]) -> str:

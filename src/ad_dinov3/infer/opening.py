@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ad_dinov3.assets import EMBEDDED
+from ad_dinov3.data.copies import here
 from ad_dinov3.errors import AdDinoError, ConfigError, WeightsError
 from ad_dinov3.infer.compared import load_references
 from ad_dinov3.infer.exported import is_exported, read_session_config
@@ -67,8 +68,9 @@ def load(
     """A model that predicts, from whatever there is.
 
     Args:
-        model: ``embedded``, a model's folder, an exported folder (which needs no torch), a repository id of the Hugging
-            Face hub, or, with ``method``, a checkpoint file of the method's authors.
+        model: ``embedded``, a model's folder, an exported folder (which needs no torch), the URI of one of these (s3,
+            gs, az), which is copied here, a repository id of the Hugging Face hub, or, with ``method``, a checkpoint
+            file of the method's authors.
         method: what ``--method`` calls it; None: whatever the folder is of.
         weights: with ``method``, the encoder of what comes from no folder: a name, a folder or a file.
         device: a torch device; for an exported folder one that its runtime has.
@@ -81,6 +83,7 @@ def load(
     name = str(model)
     check_method(method)
     try:
+        name = str(here(name))
         return _opened(name, method, weights, device, offline)
     except (AdDinoError, ImportError, OSError):
         raise

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
-from ad_dinov3.files import write_text
+from ad_dinov3.files import held, write_text
 from ad_dinov3.infer.opening import CarriedModel, ModelSpec
 from ad_dinov3.predict.drive import RunSummary
 from ad_dinov3.predict.folder import FolderRun, FolderSummary, RunFolder
@@ -78,34 +78,43 @@ def score_on_cluster(
 
     Raises:
         DataError: the folder's results.jsonl is of another kind.
-        ConfigError: there is no such cluster, or a video is among the items.
+        ConfigError: there is no such cluster, a video is among the items, or another run is writing into the folder.
         MissingExtraError: Ray is not installed.
     """
-    folder = RunFolder(run, on_outcome)
-    tally, waiting = _Tally(folder, on_outcome), set[str]()
-    to_do, trouble = folder.to_do(items), ""
-    try:
-        first = next(to_do, None)
-        if first is not None:
-            scorer = RowScorer(model, run.options, run.folder, run.outputs)
-            with _connected(cluster):
-                room = _room(cluster)
-                tables = list(_tables(chain([first], to_do), waiting, room))
-                with closing(_blocks(tables, scorer, cluster, room)) as blocks:
-                    for block in blocks:
-                        waiting -= tally.take(block)
-                        if should_stop():
-                            break
-    except AdDinoError:
-        raise
-    except Exception as error:  # of the cluster; what it has done is kept, and the rest is listed
-        trouble = " ".join(f"{type(error).__name__}: {error}".split())[:_WORDS]
-    finally:
-        for sink in folder.sinks:
-            sink.close()
-    missing = () if should_stop() else tuple(sorted(waiting))
-    _note(run.folder / "missing.txt", missing)
-    return folder.finish(tally.summary(should_stop()), missing, trouble)
+    with held(run.folder):
+        folder = RunFolder(run, on_outcome)
+        tally, waiting, trouble = _Tally(folder, on_outcome), set[str](), ""
+        scorer = RowScorer(model, run.options, run.remote.uri if run.remote else run.folder, run.outputs)
+        try:
+            with closing(_scored(folder.to_do(items), scorer, cluster, waiting)) as blocks:
+                for block in blocks:
+                    waiting -= tally.take(block)
+                    if should_stop():
+                        break
+        except AdDinoError:
+            raise
+        except Exception as error:  # of the cluster; what it has done is kept, and the rest is listed
+            trouble = " ".join(f"{type(error).__name__}: {error}".split())[:_WORDS]
+        finally:
+            for sink in folder.sinks:
+                sink.close()
+        missing = () if should_stop() else tuple(sorted(waiting))
+        _note(run.folder / "missing.txt", missing)
+        return folder.finish(tally.summary(should_stop()), missing, trouble)
+
+
+def _scored(
+    to_do: Iterator[ImageFile | StoredScore], scorer: RowScorer, cluster: Cluster, waiting: set[str]
+) -> Generator[pa.Table, None, None]:
+    """Blocks of rows as they are done; the cluster is not asked if there is nothing to do."""
+    first = next(to_do, None)
+    if first is None:
+        return
+    with _connected(cluster):
+        room = _room(cluster)
+        tables = list(_tables(chain([first], to_do), waiting, room))
+        with closing(_blocks(tables, scorer, cluster, room)) as blocks:
+            yield from blocks
 
 
 class _Actor:

@@ -248,7 +248,7 @@ def _decode(
         with times.step("decode"):
             image = source.load()
         if isinstance(item, StoredScore):
-            raw = RawScore(read_map(item.map_path), item.score, item.p_value)
+            raw = RawScore(item.store.read(item.map_name, read_map), item.score, item.p_value)
             return Scored(source, image, raw, item.grid, time.perf_counter() - started, is_stored=True)
         with times.step("resize"):
             tensor = detector.prepare(image)

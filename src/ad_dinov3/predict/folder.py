@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from ad_dinov3 import __version__
+from ad_dinov3.data.remote import redacted
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.files import held, write_text
 from ad_dinov3.infer.scorer import Scorer
@@ -18,6 +19,7 @@ from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
 from ad_dinov3.predict.results import ResultsSink, Row, RunKey, run_key
 from ad_dinov3.predict.shards import ALL, Shard
+from ad_dinov3.predict.store import JOURNALS, FolderStore, Parts, Store, UriStore
 from ad_dinov3.predict.tables import TABLES, TableSink
 from ad_dinov3.predict.types import Outcome, Sink, StoredScore
 from ad_dinov3.references.conformal import VOID
@@ -28,7 +30,8 @@ class FolderRun:
     """What to write, and what to say of it.
 
     Attributes:
-        folder: where everything goes; made if it is not there.
+        folder: where everything goes; made if it is not there. Of a run into an object store where it works.
+        remote: where everything goes in an object store; None: to the folder.
         model_name: as the user named it.
         model_fingerprint: equal fingerprints give equal maps, so what one has done need not be done again.
         options: how to decide and to drive.
@@ -56,6 +59,17 @@ class FolderRun:
     promises: Mapping[str, str] = field(default_factory=dict)
     also: tuple[Sink, ...] = ()
     truth: Callable[[Row], str | None] | None = None
+    remote: UriStore | None = None
+
+    @property
+    def store(self) -> Store:
+        """Where the images' files go."""
+        return self.remote or FolderStore(self.folder)
+
+    @property
+    def place(self) -> str:
+        """Where the results are, for people."""
+        return redacted(self.remote.uri) if self.remote else str(self.folder)
 
     @property
     def key(self) -> RunKey:
@@ -123,7 +137,7 @@ def score_into_folder(
     """
     with held(run.folder):
         folder = RunFolder(run, on_outcome)
-        sinks = [FileSink(run.folder, run.outputs), *folder.sinks, *run.also]
+        sinks = [FileSink(run.store, run.outputs), *folder.sinks, *run.also]
         summary = drive(folder.to_do(items), detector, sinks, run.options, on_outcome, should_stop)
         return folder.finish(summary)
 
@@ -145,13 +159,17 @@ class RunFolder:
         self.run = run
         self._on_outcome = on_outcome
         self._counts: Counter[str] = Counter()
+        if run.remote:
+            run.remote.begin(run.folder, run.overwrite)
         if "parquet" in run.tables:
             name, write_parquet = TABLES["parquet"]
             write_parquet(run.folder / name, iter(()))
         if run.overwrite:
             for name in ("results.jsonl", ".thumbnails.jsonl"):
                 (run.folder / name).unlink(missing_ok=True)
-        self.results, self.thumbnails = ResultsSink(run.folder, run.key, run.outputs), ThumbnailSink(run.folder)
+        parts, pictures = [Parts(run.remote, run.folder / name) if run.remote else None for name in JOURNALS]
+        self.results = ResultsSink(run.folder, run.key, run.outputs, run.store, parts)
+        self.thumbnails = ThumbnailSink(run.folder, pictures)
         (run.folder / "run.json").unlink(missing_ok=True)  # it stands for a run that came to its end
         tables = [TableSink(run.folder, table, self.results.rows) for table in run.tables]
         report = ReportSink(run.folder, self.results.rows, self.thumbnails.get, run.report_text)
@@ -159,10 +177,8 @@ class RunFolder:
 
     def to_do(self, items: Iterable[ImageFile]) -> Iterator[ImageFile | StoredScore]:
         """The items that no earlier run has done, with the scores that one has written."""
-        folder = self.run.folder.absolute()
-        home = folder if self.run.shard.count == 1 else folder.parent
         for item in items:
-            if item.uri is None and home in item.path.absolute().parents:
+            if self._is_output(item):
                 continue
             self._counts["images"] += 1
             row = self.results.finished(item)
@@ -174,12 +190,23 @@ class RunFolder:
                 self._counts["stored"] += stored is not None
                 yield stored or item
 
+    def _is_output(self, item: ImageFile) -> bool:
+        """Whether an item lies where this run, or another shard of it, writes."""
+        is_whole = self.run.shard.count == 1
+        if self.run.remote:
+            home = self.run.remote.uri if is_whole else self.run.remote.uri.rpartition("/")[0]
+            return item.uri is not None and item.uri.startswith(f"{home}/")
+        folder = self.run.folder.absolute()
+        return item.uri is None and (folder if is_whole else folder.parent) in item.path.absolute().parents
+
     def finish(self, summary: RunSummary, missing: tuple[str, ...] = (), trouble: str = "") -> FolderSummary:
         """Write run.json when all sinks are closed, unless images are missing: it stands for a whole run."""
         counts = self._counts
         if not missing:
             facts = _provenance(self.run, summary, counts["images"])
             write_text(self.run.folder / "run.json", json.dumps(facts, indent=2))
+        if self.run.remote:
+            self.run.remote.end(self.run.folder)
         return FolderSummary(summary, counts["anomalous"], counts["normal"], counts["stored"], missing, trouble)
 
 

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import replacing
+from ad_dinov3.predict.store import Parts
 
 
 class _Entry(Protocol):
@@ -31,13 +32,15 @@ class Journal(Generic[E]):
     Args:
         path: the file; made if it is not there. A last line that a kill cut short is dropped.
         kind: the entries' dataclass; it has an attribute ``image``.
+        parts: where its new lines are stored, too.
 
     Raises:
         DataError: a whole line is not such an entry: the file is not ours to rewrite.
     """
 
-    def __init__(self, path: Path, kind: type[E]) -> None:
+    def __init__(self, path: Path, kind: type[E], parts: Parts | None = None) -> None:
         self.path = path
+        self._parts = parts
         self._adapter = TypeAdapter(kind)
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +66,8 @@ class Journal(Generic[E]):
             self._file.write(line)
             self._file.flush()
             self._place[entry.image] = place
+        if self._parts:
+            self._parts.keep()
 
     def get(self, image: str) -> E | None:
         """The last entry of an image, None if there is none."""
@@ -81,6 +86,8 @@ class Journal(Generic[E]):
 
     def close(self) -> None:
         """Rewrite the file without replaced entries, in natural order of the names, and let go of it."""
+        if self._parts:
+            self._parts.keep(now=True)
         place = {}
         with replacing(self.path) as unfinished, unfinished.open("wb") as tidy:
             for entry in self:

@@ -7,14 +7,16 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from ad_dinov3.data.remote import fetch_file, names_in
 from ad_dinov3.errors import DataError
-from ad_dinov3.files import write_text
+from ad_dinov3.files import held, write_text
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.report import ReportText, Thumbnail, write_report
 from ad_dinov3.predict.results import Row, read_rows
 from ad_dinov3.predict.shards import Shard
+from ad_dinov3.predict.store import JOURNALS, UriStore, empty
 from ad_dinov3.predict.tables import TABLES
 
 _MUST_AGREE = ("model_fingerprint", "options", "outputs")
@@ -86,6 +88,27 @@ def merge_shards(
     facts = found[0].facts | dict(counts) | {"shard": str(Shard()), "missing_shards": [str(shard) for shard in missing]}
     write_text(out / "run.json", json.dumps(facts | {"images": counts.total()}, indent=2))
     return MergeSummary(counts["anomalous"], counts["normal"], counts["failed"], missing)
+
+
+def merge_stored_shards(store: UriStore, tables: Sequence[str] = ("csv",), allow_missing: bool = False) -> MergeSummary:
+    """As `merge_shards`, of all shards in an object store, into the same place; it works in ``store.work_folder``.
+
+    Raises:
+        DataError: as `merge_shards`, or the store cannot be read or written.
+        ConfigError: another run is at work there.
+    """
+    folder = store.work_folder
+    with held(folder):
+        empty(folder)
+        for name in sorted(names_in(store.uri)):
+            if PurePosixPath(name).match("shard-*-of-*"):
+                there = names_in(f"{store.uri}/{name}")
+                for file in ("run.json", *JOURNALS):
+                    if file in there:
+                        fetch_file(f"{store.uri}/{name}/{file}", folder / name / file)
+        summary = merge_shards([folder], folder, tables, allow_missing)
+        store.end(folder)
+    return summary
 
 
 def _find_shards(sources: Sequence[Path]) -> list[FinishedShard]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal
 
 from ad_dinov3.infer.image_files import write_jpeg, write_map_png16, write_map_tiff, write_mask
+from ad_dinov3.predict.store import Store
 from ad_dinov3.predict.types import Failure, Result
 
 _MAX_NAME_BYTES = 220  # file systems take 255, of which a suffix and the name of an unfinished file take their part
@@ -60,28 +61,28 @@ def _shortened(name: str) -> str:
 
 
 class FileSink:
-    """Writes each image's overlay, anomaly map and mask below a folder."""
+    """Writes each image's overlay, anomaly map and mask into a store."""
 
-    def __init__(self, folder: Path, outputs: Outputs) -> None:
-        self._folder = folder
+    def __init__(self, store: Store, outputs: Outputs) -> None:
+        self._store = store
         self._outputs = outputs
 
     def write(self, result: Result) -> None:
         """Write the files of one image."""
         name, prediction = result.scored.item.name, result.prediction
         if overlay := self._outputs.overlay(name):
-            write_jpeg(self._folder / overlay, prediction.overlay(result.scored.image))
+            self._store.write(overlay, partial(write_jpeg, picture=prediction.overlay(result.scored.image)))
         if mask := self._outputs.mask(name):
-            write_mask(self._folder / mask, prediction.mask())
+            self._store.write(mask, partial(write_mask, mask=prediction.mask()))
         if (anomaly_map := self._outputs.map(name)) and not result.scored.is_stored:
             write_map = write_map_tiff if self._outputs.maps == "tiff" else write_map_png16
-            write_map(self._folder / anomaly_map, prediction.anomaly_map)
+            self._store.write(anomaly_map, partial(write_map, anomaly_map=prediction.anomaly_map))
 
     def fail(self, failure: Failure) -> None:
         """Remove what an earlier run wrote for an image that cannot be done any more."""
         for name in self._outputs.files(failure.item.name):
             with suppress(OSError):  # the name may be a folder's, or too long for a file
-                (self._folder / name).unlink()
+                self._store.remove(name)
 
     def close(self) -> None:
         """Nothing is left to write."""

@@ -20,6 +20,7 @@ from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, position_words, shape_word
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.results import Row, by_folder_names
+from ad_dinov3.predict.store import Parts
 from ad_dinov3.predict.types import Failure, Result
 from ad_dinov3.report.page import MAX_PICTURES, MAX_ROWS, Entry, Note, Report, render_report
 
@@ -47,8 +48,8 @@ class Thumbnail:
 class ThumbnailSink:
     """Keeps a thumbnail of each image in ``.thumbnails.jsonl``, so that a report over several runs has all of them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder / ".thumbnails.jsonl", Thumbnail)
+    def __init__(self, folder: Path, parts: Parts | None = None) -> None:
+        self._journal = Journal(folder / ".thumbnails.jsonl", Thumbnail, parts)
 
     def write(self, result: Result) -> None:
         """Keep one image's thumbnail, unless an earlier run has kept it of the same map."""

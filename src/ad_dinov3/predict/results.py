@@ -18,6 +18,7 @@ from ad_dinov3.infer.decide import Region, describe_region
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.outputs import Outputs
+from ad_dinov3.predict.store import Parts, Store
 from ad_dinov3.predict.types import Decision, Failure, Result, StoredScore
 
 
@@ -162,33 +163,34 @@ class ResultsSink:
         folder: the output folder; rows go to its results.jsonl.
         key: what decides a result.
         outputs: which files each image gets.
+        store: where those are.
+        parts: where new rows are stored, too.
 
     Raises:
         DataError: there is a results.jsonl of another kind.
     """
 
-    def __init__(self, folder: Path, key: RunKey, outputs: Outputs) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, key: RunKey, outputs: Outputs, store: Store, parts: Parts | None = None) -> None:
+        self._store = store
         self._run_key = key
         self._outputs = outputs
-        self._journal = Journal(folder / "results.jsonl", Row)
+        self._journal = Journal(folder / "results.jsonl", Row, parts)
 
     def finished(self, item: ImageFile) -> Row | None:
         """The row of this very file if an earlier run made it with these settings and its files are still there."""
         row = self._journal.get(item.name)
         if row is None or row.key != self._run_key.of(item) or row.decision_key != self._run_key.decision:
             return None
-        whole = all((self._folder / name).is_file() for name in self._outputs.files(item.name))
-        return row if whole else None
+        return row if all(map(self._store.has, self._outputs.files(item.name))) else None
 
     def stored(self, item: ImageFile) -> StoredScore | None:
         """The answer of this model to this very file if an earlier run wrote it, whatever was decided then."""
         row = self._journal.get(item.name)
         if row is None or row.key != self._run_key.of(item) or row.score is None or row.map is None:
             return None
-        path = self._folder / row.map
-        same_format = row.map == self._outputs.map(item.name)
-        return StoredScore(item, path, row.score, row.grid, row.p_value) if same_format and path.is_file() else None
+        if row.map != self._outputs.map(item.name) or not self._store.has(row.map):
+            return None
+        return StoredScore(item, self._store, row.map, row.score, row.grid, row.p_value)
 
     def write(self, result: Result) -> None:
         """Append the row of a result."""

@@ -17,6 +17,7 @@ from ad_dinov3.predict.drive import DriveOptions, judge, stream
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import Thumbnail, make_thumbnail
 from ad_dinov3.predict.results import Row, RunKey, failed_row, row_of, run_key
+from ad_dinov3.predict.store import open_store
 from ad_dinov3.predict.timing import StepTimes
 from ad_dinov3.predict.types import Failure, Scored, StoredScore
 
@@ -41,7 +42,7 @@ class RowScorer:
     Args:
         model: the model and its view, by name, or carried along.
         options: how to decide and to drive; None: `DriveOptions` with the model's own threshold.
-        folder: where each image's files go; the same for all processes that share a run.
+        folder: where each image's files go, a folder or a URI; the same for all processes that share a run.
         outputs: which files that are; none without a folder.
     """
 
@@ -49,10 +50,11 @@ class RowScorer:
         self,
         model: ModelSpec | CarriedModel | None = None,
         options: DriveOptions | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         outputs: Outputs = NO_FILES,
     ) -> None:
-        self._settings = (model or ModelSpec(), options, folder, outputs if folder else NO_FILES)
+        store = open_store(folder) if folder else None
+        self._settings = (model or ModelSpec(), options, store, outputs if store else NO_FILES)
         self._open: _Open | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -110,8 +112,8 @@ class RowScorer:
 
     def _stream(self, items: Sequence[ImageFile | StoredScore]) -> Iterator[Answer]:
         opened, times = self._opened(), StepTimes()
-        _, _, folder, outputs = self._settings
-        files = FileSink(folder, outputs) if folder else None
+        _, _, store, outputs = self._settings
+        files = FileSink(store, outputs) if store else None
 
         def finish(scored: Scored) -> Answer:
             result = judge(scored, opened.options, times)

@@ -43,7 +43,12 @@ class Shard:
 
     def folder(self, out: Path) -> Path:
         """Where this shard's results go below the folder of all of them."""
-        return out / f"shard-{self.index:05d}-of-{self.count:05d}"
+        return out / self.folder_name
+
+    @property
+    def folder_name(self) -> str:
+        """That folder's name."""
+        return f"shard-{self.index:05d}-of-{self.count:05d}"
 
     def __str__(self) -> str:
         return f"{self.index}/{self.count}"

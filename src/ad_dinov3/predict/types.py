@@ -6,7 +6,6 @@ ImageFile or StoredScore -> Scored -> Result or Failure -> Row (`results`), and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.prediction import Prediction
 from ad_dinov3.infer.scorer import RawScore
+from ad_dinov3.predict.store import Store
 
 Decision = Literal["anomalous", "normal", "failed"]
 
@@ -91,14 +91,16 @@ class StoredScore:
 
     Attributes:
         item: where it came from.
-        map_path: the anomaly map's file, at the image's own size.
+        store: where the anomaly map is, at the image's own size.
+        map_name: its file's name there.
         score: the image score in [0, 1].
         grid: (h, w) of the map as the model gave it.
         p_value: share of good images that look at least as strange, where some have calibrated the model.
     """
 
     item: ImageFile
-    map_path: Path
+    store: Store
+    map_name: str
     score: float
     grid: tuple[int, int]
     p_value: float | None = None

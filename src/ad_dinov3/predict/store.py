@@ -1,0 +1,239 @@
+"""Where each image's files go: a folder of a disk, or a place in an object store, written to in the same way.
+
+A run into an object store works in a folder of this machine, where its journals, tables and report are made. An object
+cannot be appended to, so the journals' new lines are stored every half minute in parts, which a later run reads first;
+at the end everything is stored whole, ``run.json`` last, and the parts are deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
+
+from ad_dinov3 import __version__
+from ad_dinov3.data.remote import fetch_file, is_uri, list_files, names_in, put_file, redacted, remove_file
+from ad_dinov3.errors import ConfigError, DataError
+from ad_dinov3.files import user_cache, write_text
+
+JOURNALS = ("results.jsonl", ".thumbnails.jsonl")
+_PARTS = ".journal"
+_EVERY_S = 30.0
+_FOLDERS_KNOWN = 16  # whose names are in memory; images come folder by folder
+
+T = TypeVar("T")
+
+
+class Store(Protocol):
+    """Where each image's files go, by their names below it."""
+
+    def write(self, name: str, save: Callable[[Path], None]) -> None:
+        """Have a file saved under a name, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        ...
+
+    def read(self, name: str, load: Callable[[Path], T]) -> T:
+        """What is loaded from a file."""
+        ...
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Delete a file, if there is one."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A folder of a disk."""
+
+    folder: Path
+
+    def write(self, name: str, save: Callable[[Path], None]) -> None:
+        """As `Store`; ``save`` replaces the file by itself."""
+        save(self.folder / name)
+
+    def read(self, name: str, load: Callable[[Path], T]) -> T:
+        """As `Store`."""
+        return load(self.folder / name)
+
+    def has(self, name: str) -> bool:
+        """As `Store`."""
+        return (self.folder / name).is_file()
+
+    def remove(self, name: str) -> None:
+        """As `Store`."""
+        (self.folder / name).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class UriStore:
+    """A place in an object store, and what a run keeps there beside the images' files.
+
+    Attributes:
+        uri: without a slash at its end.
+    """
+
+    uri: str
+
+    def write(self, name: str, save: Callable[[Path], None]) -> None:
+        """As `Store`: saved here, then put in one piece."""
+        with tempfile.TemporaryDirectory(prefix="ad-dinov3-") as folder:
+            path = Path(folder) / f"file{PurePosixPath(name).suffix}"
+            save(path)
+            put_file(path, f"{self.uri}/{name}")
+
+    def read(self, name: str, load: Callable[[Path], T]) -> T:
+        """As `Store`."""
+        with tempfile.TemporaryDirectory(prefix="ad-dinov3-") as folder:
+            path = Path(folder) / f"file{PurePosixPath(name).suffix}"
+            fetch_file(f"{self.uri}/{name}", path)
+            return load(path)
+
+    def has(self, name: str) -> bool:
+        """As `Store`; a folder is listed once for all its names."""
+        folder, _, last = f"{self.uri}/{name}".rpartition("/")
+        return last in _names(folder)
+
+    def remove(self, name: str) -> None:
+        """As `Store`."""
+        remove_file(f"{self.uri}/{name}")
+
+    @property
+    def work_folder(self) -> Path:
+        """Where a run into this place works on this machine: in the user's cache, with the place's last name."""
+        digest = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
+        return user_cache("runs") / digest / self.uri.rpartition("/")[2]
+
+    def begin(self, folder: Path, forget: bool) -> None:
+        """Bring what earlier runs have done into an empty folder, and take back that they came to their end.
+
+        Raises:
+            DataError: the store cannot be read or written.
+        """
+        _names.cache_clear()
+        empty(folder)
+        there = names_in(self.uri)
+        try:
+            for name in ("run.json", "missing.txt", *JOURNALS * forget):
+                if name in there:
+                    self.remove(name)
+            self.write(f"{_PARTS}/begun", lambda path: write_text(path, f"ad-dinov3 {__version__}"))
+        except OSError as error:
+            raise _cannot_write(self.uri, error) from None
+        if forget:
+            self._remove_parts()
+        for name in () if forget else JOURNALS:
+            if name in there:
+                fetch_file(f"{self.uri}/{name}", folder / name)
+            for part in sorted(names_in(f"{self.uri}/{_PARTS}/{name}")):
+                new = self.read(f"{_PARTS}/{name}/{part}", Path.read_bytes)
+                with (folder / name).open("ab") as whole:
+                    whole.write(new)
+
+    def end(self, folder: Path) -> None:
+        """Store the files of a folder, run.json last, and delete the journals' parts.
+
+        Raises:
+            DataError: the store cannot be written.
+        """
+        files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name == "run.json")
+        try:
+            self.remove("run.json")  # while the others change
+            for path in files:
+                put_file(path, f"{self.uri}/{path.name}")
+        except OSError as error:
+            raise _cannot_write(self.uri, error) from None
+        self._remove_parts()
+
+    def _remove_parts(self) -> None:
+        """Oldest first: what is left of them after a kill is then the newest."""
+        for file in sorted(list_files(f"{self.uri}/{_PARTS}"), key=lambda file: file.name):
+            remove_file(file.uri)
+
+
+def empty(folder: Path) -> None:
+    """Delete what is in a folder."""
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def open_store(place: str | Path) -> FolderStore | UriStore:
+    """A folder, or a place in an object store.
+
+    Raises:
+        ConfigError: a web server, which takes no files.
+    """
+    if not is_uri(str(place)):
+        return FolderStore(Path(place))
+    if str(place).lower().startswith("http"):
+        raise ConfigError(f"{redacted(str(place))}: results go to a folder or to s3://, gs:// or az://")
+    return UriStore(str(place).rstrip("/"))
+
+
+class Parts:
+    """Stores the new lines of a journal every half minute.
+
+    Args:
+        store: the run's place.
+        journal: a file that only grows, until `keep` is called for the last time.
+    """
+
+    def __init__(self, store: UriStore, journal: Path) -> None:
+        self._folder, self._journal = f"{store.uri}/{_PARTS}/{journal.name}", journal
+        self._number = max((int(Path(name).stem) for name in names_in(self._folder)), default=0)
+        self._done = journal.stat().st_size if journal.exists() else 0
+        self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    def keep(self, now: bool = False) -> None:
+        """Store what is new, if it is time, or ``now``; threads may call it.
+
+        Raises:
+            DataError: the store cannot be written.
+        """
+        if not self._lock.acquire(blocking=now):
+            return
+        try:
+            if now or time.monotonic() - self._last > _EVERY_S:
+                self._store()
+                self._last = time.monotonic()
+        finally:
+            self._lock.release()
+
+    def _store(self) -> None:
+        with self._journal.open("rb") as lines:
+            lines.seek(self._done)
+            new = lines.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        if not whole:
+            return
+        with tempfile.TemporaryDirectory(prefix="ad-dinov3-") as folder:
+            part = Path(folder) / "part.jsonl"
+            part.write_bytes(whole)
+            try:
+                put_file(part, f"{self._folder}/{self._number + 1:09d}.jsonl")
+            except OSError as error:
+                raise _cannot_write(self._folder, error) from None
+        self._number, self._done = self._number + 1, self._done + len(whole)
+
+
+@lru_cache(maxsize=_FOLDERS_KNOWN)
+def _names(uri: str) -> frozenset[str]:
+    return names_in(uri)
+
+
+def _cannot_write(uri: str, error: OSError) -> DataError:
+    return DataError(f"{redacted(uri)}: cannot be written to ({error.strerror}); what is written stays, run again")
