@@ -270,21 +270,26 @@ def test_image_whose_defect_vanishes_in_the_resize_is_trained_as_anomalous(
     assert not left_in_mask.any()
 
 
-def test_two_processes_train_to_the_same_model_as_one(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"train__augment": True, "train__mosaic_share": 0.5}])
+def test_two_processes_train_to_the_same_model_and_log_as_one(
+    tmp_path: Path, tiny_vit: Path, squares: Path, changes: dict[str, object]
+) -> None:
+    config = quick(tiny_vit, train__batch_size=3, **changes)  # of 10 images: the last step has one for two processes
     settings = tmp_path / "settings.json"
-    settings.write_text(quick(tiny_vit).model_dump_json(include={"encoder", "input", "prompts", "method", "train"}))
-    words = ["train", "--data", str(squares), "--settings", str(settings)]
+    settings.write_text(config.model_dump_json(include={"encoder", "input", "prompts", "method", "train"}))
+    words = ["train", "--data", str(squares), "--settings", str(settings), *["--no-cache"] * bool(changes)]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     launch += ["--nproc-per-node", "2", "-m", "ad_dinov3"]
     environ = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}  # the host's own name need not resolve
 
     ran = subprocess.run([*launch, *words, "--out", str(tmp_path / "two")], capture_output=True, text=True, env=environ)
     assert ran.returncode == 0, ran.stderr
-    train(new_model(quick(tiny_vit)), read_folder(squares), tmp_path / "one")
+    train(new_model(config), read_folder(squares), tmp_path / "one", RunOptions(cache=not changes))
 
     one, two = state(load_model(tmp_path / "one")), state(load_model(tmp_path / "two"))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, atol=1e-3, rtol=0)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-3)
 
 
 def test_model_without_a_trainable_head_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:

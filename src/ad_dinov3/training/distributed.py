@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,14 @@ class Ranks:
     def first(self) -> bool:
         """Whether this process writes files and talks."""
         return self.rank == 0
+
+    def share(self, images: int) -> slice:
+        """This process's part of a step's images; where there are too few, the first one, without weight."""
+        return slice(self.rank, None, self.world) if self.rank < images else slice(0, 1)
+
+    def weight(self, images: int) -> int:
+        """How many of a step's images count as this process's."""
+        return len(range(self.rank, images, self.world))
 
     def wait(self) -> None:
         """Until all processes are here."""
@@ -59,3 +68,13 @@ def average_gradients(module: nn.Module, ranks: Ranks, images: int) -> None:
     for gradient in gradients:
         gradient.mul_(images / total)
         dist.all_reduce(gradient)
+
+
+def average_losses(losses: Mapping[str, Tensor], ranks: Ranks, images: int) -> dict[str, float]:
+    """The mean of each term over the images of all processes; arguments as in `average_gradients`."""
+    values = torch.stack([value.detach().double() for value in losses.values()])
+    if ranks.world > 1:
+        weighted = torch.cat([values * images, values.new_tensor([images])])
+        dist.all_reduce(weighted)
+        values = weighted[:-1] / weighted[-1]
+    return dict(zip(losses, values.tolist(), strict=True))

@@ -28,7 +28,7 @@ from ad_dinov3.methods.head import TrainableHead
 from ad_dinov3.model import Model, save_model, withdraw_model
 from ad_dinov3.training.augment import augment, mosaics
 from ad_dinov3.training.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
-from ad_dinov3.training.distributed import Ranks, average_gradients, join
+from ad_dinov3.training.distributed import Ranks, average_gradients, average_losses, join
 from ad_dinov3.training.output import LOG, check_output, clear_run
 from ad_dinov3.types import Features, ImageEncoder, Sample
 
@@ -76,6 +76,7 @@ class Batch:
         labels: (B,) bool, whether an image is listed as anomalous.
         class_names: B names.
         rows: of the training set.
+        weight: how many of the images count; 0 where a step has fewer images than there are processes.
     """
 
     features: Features
@@ -83,6 +84,7 @@ class Batch:
     labels: Tensor
     class_names: list[str]
     rows: list[int]
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
         check_output(out, resume=options.resume, overwrite=options.overwrite)
     data = read_training_set(samples, config.input.size, config.train.mask_rule)
     model = model.to(options.device)
-    source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data)
+    source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data, ranks)
     _loop(head.train(), data, source, _Run(config, out, ranks, options))
     head.eval()
     trained = replace(model, training_images=model.training_images | set(data.keys))
@@ -173,7 +175,7 @@ class _Run:
     options: RunOptions
 
 
-Source = Callable[[list[int], int], Batch]  # rows of one step on one rank, and the epoch
+Source = Callable[[list[int], int], Batch]  # all rows of one step, and the epoch: what one process learns from
 
 
 def _loop(head: TrainableHead, data: TrainingSet, source: Source, run: _Run) -> None:
@@ -212,9 +214,9 @@ def _step(head: TrainableHead, optimiser: torch.optim.Optimizer, batch: Batch, r
         losses = head.losses(features, batch.class_names, masks, labels)
     optimiser.zero_grad(set_to_none=True)
     losses["total"].backward()  # type: ignore[no-untyped-call]
-    average_gradients(head, run.ranks, len(batch.rows))
+    average_gradients(head, run.ranks, batch.weight)
     optimiser.step()
-    return {name: float(value.detach()) for name, value in losses.items()}
+    return average_losses(losses, run.ranks, batch.weight)
 
 
 def learning_rate(config: ModelConfig, step: int, steps: int) -> float:
@@ -232,13 +234,12 @@ def _optimiser(head: TrainableHead, config: ModelConfig) -> torch.optim.Optimize
 
 
 def _batches(data: TrainingSet, source: Source, epoch: int, run: _Run) -> Iterator[Batch]:
-    settings, ranks = run.config.train, run.ranks
+    settings = run.config.train
     order = np.random.default_rng([settings.seed, epoch]).permutation(len(data.samples)).tolist()
     steps = [order[i : i + settings.batch_size] for i in range(0, len(order), settings.batch_size)]
-    mine = [rows[ranks.rank :: ranks.world] for rows in steps]
     with ThreadPoolExecutor(1) as pool:  # the next batch is read while this one is learned from
-        ahead = pool.submit(source, mine[0], epoch)
-        for rows in mine[1:]:
+        ahead = pool.submit(source, steps[0], epoch)
+        for rows in steps[1:]:
             batch, ahead = ahead.result(), pool.submit(source, rows, epoch)
             yield batch
         yield ahead.result()
@@ -249,9 +250,10 @@ def _cached(encoder: ImageEncoder, data: TrainingSet, config: ModelConfig, ranks
     ranks.wait()
     store = store or FeatureStore(open_group(encoder.spec, config.input.size, config.input.interpolation))
 
-    def source(rows: list[int], epoch: int) -> Batch:
+    def source(step: list[int], epoch: int) -> Batch:
+        rows = step[ranks.share(len(step))]
         features = store.load([data.keys[row] for row in rows])
-        return _batch(data, features, data.targets(rows), rows)
+        return _batch(data, features, data.targets(rows), rows, ranks.weight(len(step)))
 
     return source
 
@@ -283,20 +285,33 @@ def fill_cache(
     return store
 
 
-def _live(model: Model, data: TrainingSet) -> Source:
-    config = model.config
+def _live(model: Model, data: TrainingSet, ranks: Ranks) -> Source:
+    config, settings = model.config, model.config.train
 
-    def source(rows: list[int], epoch: int) -> Batch:
+    def source(step: list[int], epoch: int) -> Batch:
+        share = ranks.share(len(step))
+        rows = step if settings.mosaic_share else step[share]  # a mosaic's parts may be another process's
         images = torch.stack([_input(data.samples[row], config) for row in rows])
         masks, labels = data.targets(rows)
-        rng = np.random.default_rng([config.train.seed, epoch, *rows])
-        if config.train.augment:
-            images, masks = augment(images, masks, rng)
-        if config.train.mosaic_share:
-            images, masks, labels = mosaics(images, masks, labels, config.train.mosaic_share, rng)
-        return _batch(data, model.encoder.encode(images), (masks, labels), rows)
+        if settings.augment:
+            images, masks = _augmented(images, masks, [[settings.seed, epoch, row] for row in rows])
+        if settings.mosaic_share:
+            rng = np.random.default_rng([settings.seed, epoch, *step])
+            made = mosaics(images, masks, labels, settings.mosaic_share, rng)
+            images, masks, labels = (part[share] for part in made)
+        features = model.encoder.encode(images)
+        return _batch(data, features, (masks, labels), step[share], ranks.weight(len(step)))
 
     return source
+
+
+def _augmented(images: Tensor, masks: Tensor, seeds: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Each image changed by its own seed, so that nothing depends on which process has it."""
+    pairs = [
+        augment(image[None], mask[None], np.random.default_rng(seed))
+        for image, mask, seed in zip(images, masks, seeds, strict=True)
+    ]
+    return torch.cat([image for image, _ in pairs]), torch.cat([mask for _, mask in pairs])
 
 
 def _input(sample: Sample, config: ModelConfig) -> Tensor:
@@ -304,8 +319,10 @@ def _input(sample: Sample, config: ModelConfig) -> Tensor:
     return torch.from_numpy(resize_image(image, config.input.size, config.input.interpolation))
 
 
-def _batch(data: TrainingSet, features: Features, targets: tuple[Tensor, Tensor], rows: list[int]) -> Batch:
-    return Batch(features, *targets, [data.samples[row].class_name for row in rows], rows)
+def _batch(
+    data: TrainingSet, features: Features, targets: tuple[Tensor, Tensor], rows: list[int], weight: int
+) -> Batch:
+    return Batch(features, *targets, [data.samples[row].class_name for row in rows], rows, weight)
 
 
 def _identity(config: ModelConfig, data: TrainingSet) -> str:
