@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.files import held
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.opening import ModelSpec
 from ad_dinov3.predict import cluster
@@ -137,6 +139,25 @@ def test_one_process_and_a_cluster_go_on_with_each_others_folder(
     assert all(row.decision != "anomalous" for row in read_rows(tmp_path / "out"))
 
 
+def test_what_killed_workers_left_unfinished_is_deleted_at_the_next_start(
+    parts: Path, tmp_path: Path, fake: Callable[..., None]
+) -> None:
+    left = tmp_path / "out" / "maps" / "0" / ".00.png.tiff.4194305.part"  # no process has such a number
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half a map")
+    fake(same)
+    assert on_cluster(parts, tmp_path / "out").exit_code == 3
+    assert not left.exists()
+
+
+def test_a_folder_that_another_run_writes_into_is_refused(
+    parts: Path, tmp_path: Path, fake: Callable[..., None]
+) -> None:
+    fake(same)
+    with held(tmp_path / "out"), pytest.raises(ConfigError, match="another run is writing there"):
+        on_cluster(parts, tmp_path / "out")
+
+
 def test_blocks_are_small_for_few_images_and_bounded_for_many() -> None:
     def sizes(images: int, room: int) -> list[int]:
         items = (ImageFile(Path(f"{index}"), f"{index}") for index in range(images))
@@ -167,15 +188,14 @@ def test_pictures_are_kept_of_the_worst_rows_whatever_their_order(monkeypatch: p
     assert not worst.see(Row("bad", "", "failed"))
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare: Ray would listen beyond this machine")
-def test_faults_of_a_real_cluster_change_no_row_and_no_file() -> None:
+def in_a_network_of_its_own(script: str) -> str:
+    """What a script prints that starts a Ray cluster, which would listen beyond this machine otherwise."""
     for package in ("ray", "moto", "s3fs", "psutil"):
         pytest.importorskip(package, reason='pip install "ad-dinov3[ray,cloud]" "moto[s3,server]" psutil')
-    if subprocess.run(["unshare", "-nm", "true"], capture_output=True, check=False).returncode:
+    if shutil.which("unshare") is None or subprocess.run(["unshare", "-nm", "true"], check=False).returncode:
         pytest.skip("no right to make a network namespace")
-    script = f"ip link set lo up && exec {sys.executable} benchmarks/faults.py --images 48 --broken 3 --times 1"
     shown = subprocess.run(
-        ["unshare", "-nm", "sh", "-c", f"{script} --faults actor store disk"],
+        ["unshare", "-nm", "sh", "-c", f"ip link set lo up && exec {sys.executable} {script}"],
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src")},
         capture_output=True,
@@ -184,4 +204,18 @@ def test_faults_of_a_real_cluster_change_no_row_and_no_file() -> None:
         check=False,
     )
     assert shown.returncode == 0, shown.stdout + shown.stderr[-3000:]
-    assert shown.stdout.count(" equal ") == 3
+    return shown.stdout
+
+
+def test_faults_of_a_real_cluster_change_no_row_and_no_file(tmp_path: Path) -> None:
+    script = f"benchmarks/faults.py {tmp_path} --images 48 --broken 3 --times 1 --faults actor store disk"
+    assert in_a_network_of_its_own(script).count(" equal ") == 3
+
+
+def test_normal_images_travel_to_a_real_cluster_and_its_files_into_a_store(tmp_path: Path) -> None:
+    in_a_network_of_its_own(f"tests/fleet/real_cluster.py {tmp_path}")
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert told["codes"] == [3, 3]
+    assert told["rows"]
+    assert told["files"]
+    assert (told["anomalous"] > 0, told["p_values"], told["count"]) == (True, 24, 73)

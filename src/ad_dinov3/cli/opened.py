@@ -55,8 +55,8 @@ def check_comparison(
     """
     if spec.view.words or engine != "here" or part.count > 1:
         raise ConfigError(
-            "--compare looks at whole images, all of them in one process; omit --tile, --keep-aspect, --engine and "
-            "--shard"
+            "--compare holds each image of a class against all others, so that one process has to see them all, and "
+            "whole; omit --tile, --keep-aspect, --engine and --shard"
         )
     if kind == "folder" and total is None:
         raise ConfigError("--compare folder goes through all images twice; for videos and lists take --compare stream")
