@@ -53,7 +53,7 @@ def merge(
     Exit codes: 0 done, 2 a shard is missing, unfinished or of another run, 3 done, and some images had failed.
     """
     from ad_dinov3.cli.predict import print_worst
-    from ad_dinov3.data.remote import is_uri
+    from ad_dinov3.data.remote import is_uri, redacted
     from ad_dinov3.predict.merge import merge_shards, merge_stored_shards
     from ad_dinov3.predict.store import UriStore, open_store
 
@@ -73,7 +73,7 @@ def merge(
     if summary.missing:
         console.print(f"{len(summary.missing)} shards are omitted", style="yellow")
     print_worst(console, target)
-    console.print(f"report: {out or folders[0]}/report.html", highlight=False, soft_wrap=True)
+    console.print(f"report: {redacted(str(out or folders[0]))}/report.html", highlight=False, soft_wrap=True)
     if isinstance(store, UriStore):
         shutil.rmtree(target)
     raise typer.Exit(3 if summary.failed else 0)

@@ -80,7 +80,7 @@ class FolderRun:
     def report_text(self) -> ReportText:
         """What the report says beside the images."""
         facts = [("Method", self.method)] if self.method else []
-        facts.append(("Model", self.model_name))
+        facts.append(("Model", redacted(self.model_name)))
         facts += [(f"Promise for {name}", f"{words}. {VOID}") for name, words in self.promises.items()]
         title = self.title or self.folder.absolute().name
         return ReportText(title, self.options.rule.threshold, facts, self.truth)
@@ -215,7 +215,7 @@ def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, o
         "format_version": 1,
         "ad_dinov3": __version__,
         "method": run.method,
-        "model": run.model_name,
+        "model": redacted(run.model_name),
         "model_fingerprint": run.model_fingerprint,
         "promises": dict(run.promises),
         "options": asdict(run.options),
