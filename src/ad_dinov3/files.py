@@ -51,8 +51,12 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
     """Inside, no other run writes into the folder, which is made if it is missing; what killed ones left is deleted.
+
+    Args:
+        folder: of the run's results.
+        shared: runs that divide their work let each other in, and delete nothing.
 
     Raises:
         ConfigError: another run is at work there.
@@ -63,12 +67,13 @@ def held(folder: Path) -> Iterator[None]:
         return
     lock = os.open(folder, os.O_RDONLY)  # the folder itself, so that no file is left; a killed run's lock is gone
     try:
-        _fcntl.flock(lock, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        _fcntl.flock(lock, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | _fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         raise ConfigError(f"{folder}: another run is writing there; wait for it, or take another --out") from None
     try:
-        remove_unfinished(folder)
+        if not shared:
+            remove_unfinished(folder)
         yield
     finally:
         os.close(lock)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ad_dinov3.bench.rows import read_metric_rows
 from ad_dinov3.cli.evaluate import app
 from ad_dinov3.errors import ConfigError, DataError
-from ad_dinov3.files import file_hash
+from ad_dinov3.files import file_hash, held
 
 QUICK = ["--method", "mahalanobis", "--batch-size", "4"]
 
@@ -50,6 +50,18 @@ def test_shards_are_scored_apart_and_measured_together(data_root: Path, tmp_path
     assert read_metric_rows(tmp_path / "r")[0].images == 8
     with pytest.raises(ConfigError, match="I < N"):
         runner.invoke(app, [*base, "--shard", "2/2"], catch_exceptions=False)
+
+
+def test_a_second_run_into_a_folder_is_refused_and_shards_let_each_other_in(
+    data_root: Path, tmp_path: Path, runner: CliRunner
+) -> None:
+    base = ["--data", str(data_root), "--out", str(tmp_path / "r"), *QUICK]
+    with held(tmp_path / "r"), pytest.raises(ConfigError, match="another run is writing there"):
+        runner.invoke(app, base, catch_exceptions=False)
+    with held(tmp_path / "r", shared=True):
+        assert "is scored" in runner.invoke(app, [*base, "--shard", "0/2"], catch_exceptions=False).output
+        with pytest.raises(ConfigError, match="another run is writing there"):
+            runner.invoke(app, base, catch_exceptions=False)
 
 
 def knowing(folder: Path, sets: list[str], images: list[Path]) -> list[str]:

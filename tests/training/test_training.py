@@ -19,6 +19,7 @@ from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.encoders.cache import open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
+from ad_dinov3.files import held
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import Model, load_model, new_model
 from ad_dinov3.training.augment import augment, mosaics
@@ -118,6 +119,23 @@ def test_run_can_be_prolonged_by_resuming_with_more_epochs(tmp_path: Path, tiny_
     prolonged = train(new_model(quick(tiny_vit)), samples, tmp_path / "cut", RunOptions(resume=True))
 
     assert_equal_bits(whole, prolonged)
+
+
+def test_a_second_run_into_a_folder_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    samples = read_folder(squares)
+    with held(tmp_path / "m"), pytest.raises(ConfigError, match="another run is writing there"):
+        train(new_model(quick(tiny_vit)), samples, tmp_path / "m")
+    train(new_model(quick(tiny_vit)), samples, tmp_path / "m")
+
+
+def test_what_a_killed_run_left_in_the_cache_is_removed(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
+    model = new_model(quick(tiny_vit))
+    group = open_group(model.encoder.spec, model.config.input.size, model.config.input.interpolation)
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = group.folder / f".x.safetensors.{int(gone.stdout)}.part"
+    left.touch()
+    train(model, read_folder(squares), tmp_path / "m")
+    assert not left.exists()
 
 
 def test_checkpoint_of_other_settings_is_refused(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:

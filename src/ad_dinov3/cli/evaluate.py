@@ -32,6 +32,7 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
+from ad_dinov3.files import held
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.measure import GroupResult
@@ -141,15 +142,16 @@ def evaluate(
     if words:
         subject = with_normals(subject, words, seed if str(normals).isdigit() else None)
     run = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
-    for test_set in sets:
-        if part.count > 1:
-            _score_shard(run, test_set, part)
-            continue
-        result = _evaluate(run, test_set)
-        if save_maps:
-            _save_maps(run, test_set.name, result)
-        if curves:
-            _draw_curves(run, test_set.name, result)
+    with held(out, shared=part.count > 1):
+        for test_set in sets:
+            if part.count > 1:
+                _score_shard(run, test_set, part)
+                continue
+            result = _evaluate(run, test_set)
+            if save_maps:
+                _save_maps(run, test_set.name, result)
+            if curves:
+                _draw_curves(run, test_set.name, result)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ REQUEST_SCHEMA = {
             "maxItems": 1,
             "items": {
                 "type": "object",
-                "required": ["name", "shape", "datatype"],
+                "required": ["name", "shape", "datatype", "data"],
                 "additionalProperties": False,
                 "properties": {
                     "name": {"const": IMAGE},
@@ -75,7 +75,7 @@ REQUEST_SCHEMA = {
         },
     },
 }
-"""`InferRequest` for OpenAPI."""
+"""`InferRequest` for OpenAPI, of a request that is JSON alone: its input's data are there."""
 _NAMES = tuple(str(output["name"]) for output in OUTPUTS)
 _WISHES = frozenset(Wish.model_fields) - {"model"}
 _IGNORED = frozenset({"binary_data_output", "priority", "timeout"})  # clients send them unasked

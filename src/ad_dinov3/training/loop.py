@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ad_dinov3.data.masks import MaskRule, load_mask
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.encoders.cache import FeatureStore, bytes_per_image, check_disk, open_group
 from ad_dinov3.errors import ConfigError, DataError, TrainingError
-from ad_dinov3.files import file_hash
+from ad_dinov3.files import file_hash, held, remove_unfinished
 from ad_dinov3.methods.head import TrainableHead
 from ad_dinov3.model import Model, save_model, withdraw_model
 from ad_dinov3.training.augment import augment, mosaics
@@ -140,7 +141,8 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
         The trained model of the last epoch.
 
     Raises:
-        ConfigError: augmentation together with the cache, a model without a trainable head, or ``out`` is a file.
+        ConfigError: augmentation together with the cache, a model without a trainable head, ``out`` is a file, or
+            another run is writing there.
         DataError: samples that cannot be read.
         TrainingError: ``out`` holds a model or run that is neither resumed nor overwritten, a loss is NaN, the disk is
             too small, or the checkpoint belongs to another run.
@@ -157,12 +159,13 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
         check_output(out, resume=options.resume, overwrite=options.overwrite)
     data = read_training_set(samples, config.input.size, config.train.mask_rule)
     model = model.to(options.device)
-    source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data, ranks)
-    _loop(head.train(), data, source, _Run(config, out, ranks, options))
-    head.eval()
-    trained = replace(model, training_images=model.training_images | set(data.keys))
-    if ranks.first:
-        save_model(trained, out)
+    with held(out) if ranks.first else nullcontext():
+        source = _cached(model.encoder, data, config, ranks, options) if options.cache else _live(model, data, ranks)
+        _loop(head.train(), data, source, _Run(config, out, ranks, options))
+        head.eval()
+        trained = replace(model, training_images=model.training_images | set(data.keys))
+        if ranks.first:
+            save_model(trained, out)
     ranks.leave()
     return trained
 
@@ -273,6 +276,7 @@ def fill_cache(
     """
     size = config.input.size
     group = open_group(encoder.spec, size, config.input.interpolation)
+    remove_unfinished(group.folder)
     store = FeatureStore(group)
     store.discard_damaged(keys)
     missing = {key: sample for key, sample in zip(keys, samples, strict=True) if key not in store}
