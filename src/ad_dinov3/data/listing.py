@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,11 +84,11 @@ def listed_sample(image: Path, mask: Path | None, class_name: str, defect: str |
         class_name: the category.
         defect: the defect type; None for a normal image.
     """
-    if not image.is_file():
+    if not os.path.isfile(image):  # a name can be too long to ask of, which is no file
         return f"{image}: the image is not there (mask {mask})"
     if defect is None:
         return Sample(image, None, class_name, False)
-    if mask is None or not mask.is_file():
+    if mask is None or not os.path.isfile(mask):
         return f"{image}: anomalous, and its mask is not there ({mask})"
     return Sample(image, mask, class_name, True, defect)
 

@@ -37,7 +37,7 @@ def read_manifest(path: Path) -> Listing:
     if suffix == ".json":
         return read_meta(path)
     if suffix == ".csv":
-        rows: Sequence[Mapping[str, object]] = list(csv.DictReader(_text(path).splitlines()))
+        rows: Sequence[Mapping[str, object]] = _csv_rows(path)
     elif suffix == ".jsonl":
         rows = [_json_object(path, line) for line in _text(path).splitlines() if line.strip()]
     elif suffix == ".parquet":
@@ -47,6 +47,13 @@ def read_manifest(path: Path) -> Listing:
     if not rows:
         raise DataError(f"{path}: the manifest has no rows; expected the keys {', '.join(_KEYS)}")
     return collected(_from_row(path, number, row) for number, row in enumerate(rows, start=1))
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    try:
+        return list(csv.DictReader(_text(path).splitlines()))
+    except csv.Error as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from None
 
 
 def _parquet_rows(path: Path) -> list[dict[str, object]]:
@@ -68,7 +75,7 @@ def read_meta(path: Path, split: str = "test") -> Listing:
         DataError: the file is not of this form.
     """
     classes = _json_object(path, _text(path)).get(split)
-    if not isinstance(classes, dict):
+    if not isinstance(classes, dict) or not all(isinstance(entries, list) for entries in classes.values()):
         raise DataError(f'{path}: expected {{"{split}": {{class: [{{img_path, mask_path, anomaly}}]}}}}')
     return collected(_from_meta(path, str(name), entry) for name, entries in classes.items() for entry in entries)
 
