@@ -1,7 +1,8 @@
 """Makes the embedded model and everything that is said of it: `python -m recipes.embedded.make --data ROOT ...`.
 
-Pools of encoded pairs first; then three heads on them: fold A and fold B, each measured on the sets that it holds out,
-and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical baseline.
+Pools of encoded pairs first; then the heads on them: fold A and fold B with three seeds, each measured on the sets that it
+holds out, and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical
+baseline.
 Stopped at any time, the same command goes on where it was.
 """
 
@@ -18,6 +19,9 @@ from recipes.embedded.samples import SETS
 from recipes.embedded.train import FOLDS
 
 
+SEEDS = (0, 1, 2)
+
+
 @dataclass(frozen=True)
 class Places:
     """Where the data sets lie, and where runs and rows go."""
@@ -32,12 +36,12 @@ def script(name: str, *arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", f"recipes.embedded.{name}", *map(str, arguments)], check=True)
 
 
-def made(places: Places, fold: str) -> Path:
+def made(places: Places, fold: str, seed: int = 0) -> Path:
     """The model's folder of a fold, trained and not yet calibrated."""
-    run = places.runs / fold
+    run = places.runs / f"{fold}_{seed}"
     model = run / "model"
     if not (run / "head.safetensors").exists():
-        script("train", "--pools", places.runs / "pools", "--fold", fold, "--out", run)
+        script("train", "--pools", places.runs / "pools", "--fold", fold, "--seed", str(seed), "--out", run)
     if not (model / "config.json").exists():
         script("package", "--run", run, "--data", places.data, "--model", model)
     return model
@@ -51,10 +55,11 @@ def evaluate(places: Places, name: str, held_out: tuple[str, ...], *subject: str
     subprocess.run(command, check=True)
 
 
-def measure_fold(places: Places, fold: str, model: Path) -> None:
-    """The fold, and what stands beside it, on what it holds out."""
+def measure_fold(places: Places, fold: str) -> None:
+    """The fold with each seed, and what stands beside it, on what it holds out."""
     held_out, letter = tuple(name for name in SETS if name not in FOLDS[fold]), fold.lower()
-    evaluate(places, f"{letter}_embedded", held_out, "--model", model)
+    for seed in SEEDS:
+        evaluate(places, f"{letter}_embedded_{seed}", held_out, "--model", made(places, fold, seed))
     evaluate(places, f"{letter}_mahalanobis", held_out, "--method", "mahalanobis")
 
 
@@ -70,7 +75,7 @@ def main() -> None:
     script("pool", "--data", places.data, "--to", places.runs / "pools")
     models = {fold: made(places, fold) for fold in ("A", "B", "all")}
     for fold in ("A", "B"):
-        measure_fold(places, fold, models[fold])
+        measure_fold(places, fold)
     report = places.runs / "thresholds.json"
     if not report.exists():
         folds = [part for fold in ("A", "B") for part in ("--fold", fold, models[fold])]

@@ -30,7 +30,7 @@ Labelled = tuple[Floats, Floats]
 """Image (S, S, 3) in [0, 1] and mask (S, S) in {0, 1}."""
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
 PHOTOS = "imagenet_sample"
-SHIPPED = frozenset({"anomaly-10.jpg", "anomaly-20.jpg", "anomaly-30.jpg", "normal-10.jpg"})
+SHIPPED = frozenset({f"anomaly-{i}.jpg" for i in (10, 20, 30)} | {f"normal-{i}.jpg" for i in range(1, 11)})
 """Of aws_cookies: samples that the package ships, and that no training sees."""
 SIZE = 256
 _LONGEST_PX = 512  # of an image kept in memory

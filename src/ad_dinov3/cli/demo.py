@@ -14,11 +14,13 @@ from rich.text import Text
 from ad_dinov3.cli.options import OUTPUT, command_app
 
 if TYPE_CHECKING:
+    from ad_dinov3.infer.detector import Detector
     from ad_dinov3.predict.results import Row
     from ad_dinov3.types import Sample
 
 app = command_app()
 
+_COMPARED = "cookie"
 _NEAR_PX = 8  # one step of the embedded model's patch grid at its own input size
 
 
@@ -46,22 +48,38 @@ def demo(
 ) -> None:
     """Find the defects in the sample images that come with the package, offline.
 
-    Twelve samples are rendered and four are photographs; what is wrong with each is said beside the result.
+    Twelve samples are rendered and four are photographs; what is wrong with each is said beside the result. The
+    photographs are then looked at again, beside nine good ones, as predict --normals does.
     """
-    from ad_dinov3.assets import SAMPLES
-    from ad_dinov3.cli.predict import score_progress
+    from ad_dinov3.assets import GOOD_SAMPLES, SAMPLES
     from ad_dinov3.data.layouts import read_folder
-    from ad_dinov3.data.streams import ImageFile
 
     console = Console()
     samples = {_shown(sample): sample for sample in read_folder(SAMPLES)}
     with console.status("loading the embedded model"):
-        from ad_dinov3.infer.decide import DecisionRule
         from ad_dinov3.infer.opening import load
-        from ad_dinov3.predict.drive import DriveOptions
-        from ad_dinov3.predict.folder import FolderRun, score_into_folder
 
         detector = load(offline=True)
+    _look(console, detector, samples, out, "Demo: rendered samples and photographs")
+    console.print(
+        "The cookies are photographs, the others are rendered; figures on whole data sets are in the README.\n"
+    )
+
+    photographs = {name: sample for name, sample in samples.items() if sample.class_name == _COMPARED}
+    good = sorted((GOOD_SAMPLES / _COMPARED).glob("*.jpg"))
+    console.print(f"[bold]The same photographs beside {len(good)} of whole cookies[/bold] (predict --normals GOOD/)\n")
+    promise = detector.remember(good, _COMPARED)
+    _look(console, detector, photographs, out / "with_good_images", "Demo: photographs beside good ones")
+    console.print(str(promise), highlight=False)
+
+
+def _look(console: Console, detector: Detector, samples: dict[str, Sample], out: Path, title: str) -> None:
+    """Score samples into a folder and say what was found, and whether it is true."""
+    from ad_dinov3.cli.predict import score_progress
+    from ad_dinov3.data.streams import ImageFile
+    from ad_dinov3.infer.decide import DecisionRule
+    from ad_dinov3.predict.drive import DriveOptions
+    from ad_dinov3.predict.folder import FolderRun, score_into_folder
 
     def truth(row: Row) -> str | None:
         return verdict_on(out, row, samples[row.image]).words if row.image in samples else None
@@ -70,9 +88,9 @@ def demo(
         folder=out,
         model_name="embedded",
         model_fingerprint=detector.fingerprint,
-        options=DriveOptions(rule=DecisionRule(detector.config.threshold), class_from_folder=True),
+        options=DriveOptions(rule=DecisionRule(detector.threshold), class_from_folder=True),
         overwrite=True,
-        title="Demo: rendered samples and photographs",
+        title=title,
         truth=truth,
     )
     items = [ImageFile(sample.image_path, name) for name, sample in samples.items()]
@@ -138,6 +156,5 @@ def _tally(pairs: Sequence[tuple[Sample, Verdict]]) -> str:
     false = len(normal) - sum(normal)
     return (
         f"{sum(defects)} of {len(defects)} defects found, {false} false alarm{'' if false == 1 else 's'} on "
-        f"{len(normal)} normal images.\nThe cookies are photographs, the others are rendered; figures on whole data "
-        "sets are in the README."
+        f"{len(normal)} normal image{'' if len(normal) == 1 else 's'}"
     )
