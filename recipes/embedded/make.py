@@ -1,8 +1,8 @@
 """Makes the embedded model and everything that is said of it: `python -m recipes.embedded.make --data ROOT ...`.
 
-Pools of encoded pairs first; then the heads on them: fold A and fold B with three seeds, each measured on the sets that it
-holds out, and all seven sets, which is what the package ships. Beside each fold, on the same images: the classical
-baseline.
+Pools of encoded pairs first; then the heads on them: fold A and fold B with three seeds, each measured on the sets
+that it holds out, and all seven sets, which is what the package ships. Beside each fold, on the same images: the
+classical baseline.
 Stopped at any time, the same command goes on where it was.
 """
 
@@ -17,7 +17,6 @@ from pathlib import Path
 
 from recipes.embedded.samples import SETS
 from recipes.embedded.train import FOLDS
-
 
 SEEDS = (0, 1, 2)
 

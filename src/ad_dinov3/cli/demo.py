@@ -15,6 +15,7 @@ from ad_dinov3.cli.options import OUTPUT, command_app
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.infer.session import Session
     from ad_dinov3.predict.results import Row
     from ad_dinov3.types import Sample
 
@@ -73,7 +74,7 @@ def demo(
     console.print(str(promise), highlight=False)
 
 
-def _look(console: Console, detector: Detector, samples: dict[str, Sample], out: Path, title: str) -> None:
+def _look(console: Console, detector: Detector | Session, samples: dict[str, Sample], out: Path, title: str) -> None:
     """Score samples into a folder and say what was found, and whether it is true."""
     from ad_dinov3.cli.predict import score_progress
     from ad_dinov3.data.streams import ImageFile
