@@ -84,7 +84,7 @@ def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
         rows = {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
     assert max(rows, key=lambda name: rows[name]) == "2.png"
     refused = CliRunner().invoke(predict.app, [*arguments, "--tile", "64"])
-    assert "looks at whole images" in str(refused.exception)
+    assert "omit --tile" in str(refused.exception)
 
 
 def pixels(seed: int, defect: bool = False, product: int = 0) -> np.ndarray:
