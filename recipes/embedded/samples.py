@@ -31,7 +31,7 @@ Labelled = tuple[Floats, Floats]
 SETS = ("mtd", "bsdata", "neu_seg", "crackforest", "aws_cookies", "busi", "lgg_mri")
 PHOTOS = "imagenet_sample"
 SHIPPED = frozenset({f"anomaly-{i}.jpg" for i in (10, 20, 30)} | {f"normal-{i}.jpg" for i in range(1, 11)})
-"""Of aws_cookies: samples that the package ships, and that no training sees."""
+"""Of aws_cookies: what the package ships and training leaves out; the shipped head saw the first nine normal ones."""
 SIZE = 256
 _LONGEST_PX = 512  # of an image kept in memory
 _MOST_DEFECT = 0.4  # share of a crop; where most of it is defect, the rest is the odd one

@@ -50,7 +50,7 @@ def demo(
     """Find the defects in the sample images that come with the package, offline.
 
     Twelve samples are rendered and four are photographs; what is wrong with each is said beside the result. The
-    photographs are then looked at again, beside nine good ones, as predict --normals does.
+    photographs are then scored again, compared with nine good ones, as predict --normals does it.
     """
     from ad_dinov3.assets import GOOD_SAMPLES, SAMPLES
     from ad_dinov3.data.layouts import read_folder
@@ -68,10 +68,10 @@ def demo(
 
     photographs = {name: sample for name, sample in samples.items() if sample.class_name == _COMPARED}
     good = sorted((GOOD_SAMPLES / _COMPARED).glob("*.jpg"))
-    console.print(f"[bold]The same photographs beside {len(good)} of whole cookies[/bold] (predict --normals GOOD/)\n")
+    console.print(f"[bold]The cookies again, compared with {len(good)} whole ones[/bold] (predict --normals GOOD/)\n")
     promise = detector.remember(good, _COMPARED)
-    _look(console, detector, photographs, out / "with_good_images", "Demo: photographs beside good ones")
-    console.print(str(promise), highlight=False)
+    _look(console, detector, photographs, out / "with_good_images", "Demo: photographs compared with good ones")
+    console.print(promise, highlight=False, soft_wrap=True)
 
 
 def _look(console: Console, detector: Detector | Session, samples: dict[str, Sample], out: Path, title: str) -> None:

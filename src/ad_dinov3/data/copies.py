@@ -40,10 +40,15 @@ def here(place: str | Path) -> Path:
     return _brought_up_to_date(parent, files) / name
 
 
+def cache_folder(kind: str, uri: str) -> Path:
+    """A folder of the user's cache for a URI, with the last part of its path as name."""
+    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    return user_cache(kind) / digest / PurePosixPath(uri_path(uri)).name
+
+
 def _brought_up_to_date(uri: str, files: list[RemoteFile]) -> Path:
     """The copy of a folder that holds these files."""
-    digest = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    folder = user_cache("copies") / digest / PurePosixPath(uri_path(uri)).name
+    folder = cache_folder("copies", uri)
     index = folder.parent / _INDEX
     known = parse_json(index.read_text(encoding="utf-8")) if index.is_file() else {}
     versions = {file.name: [file.version.size, file.version.stamp] for file in files if _is_below(file.name)}

@@ -7,7 +7,6 @@ at the end everything is stored whole, ``run.json`` last, and the parts are dele
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 import threading
@@ -19,9 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
 from ad_dinov3 import __version__
+from ad_dinov3.data.copies import cache_folder
 from ad_dinov3.data.remote import fetch_file, is_uri, list_files, names_in, put_file, redacted, remove_file
 from ad_dinov3.errors import ConfigError, DataError
-from ad_dinov3.files import user_cache, write_text
+from ad_dinov3.files import write_text
 
 JOURNALS = ("results.jsonl", ".thumbnails.jsonl")
 _PARTS = ".journal"
@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Store(Protocol):
     """Where each image's files go, by their names below it."""
 
-    def write(self, name: str, save: Callable[[Path], None]) -> None:
+    def write(self, name: str, save: Callable[[Path], object]) -> None:
         """Have a file saved under a name, whole or not at all.
 
         Raises:
@@ -61,7 +61,7 @@ class FolderStore:
 
     folder: Path
 
-    def write(self, name: str, save: Callable[[Path], None]) -> None:
+    def write(self, name: str, save: Callable[[Path], object]) -> None:
         """As `Store`; ``save`` replaces the file by itself."""
         save(self.folder / name)
 
@@ -88,7 +88,7 @@ class UriStore:
 
     uri: str
 
-    def write(self, name: str, save: Callable[[Path], None]) -> None:
+    def write(self, name: str, save: Callable[[Path], object]) -> None:
         """As `Store`: saved here, then put in one piece."""
         with tempfile.TemporaryDirectory(prefix="ad-dinov3-") as folder:
             path = Path(folder) / f"file{PurePosixPath(name).suffix}"
@@ -114,8 +114,7 @@ class UriStore:
     @property
     def work_folder(self) -> Path:
         """Where a run into this place works on this machine: in the user's cache, with the place's last name."""
-        digest = hashlib.sha256(self.uri.encode()).hexdigest()[:16]
-        return user_cache("runs") / digest / self.uri.rpartition("/")[2]
+        return cache_folder("runs", self.uri)
 
     def begin(self, folder: Path, forget: bool) -> None:
         """Bring what earlier runs have done into an empty folder, and take back that they came to their end.
@@ -192,8 +191,8 @@ class Parts:
     """
 
     def __init__(self, store: UriStore, journal: Path) -> None:
-        self._folder, self._journal = f"{store.uri}/{_PARTS}/{journal.name}", journal
-        self._number = max((int(Path(name).stem) for name in names_in(self._folder)), default=0)
+        self._store, self._folder, self._journal = store, f"{_PARTS}/{journal.name}", journal
+        self._number = max((int(Path(name).stem) for name in names_in(f"{store.uri}/{self._folder}")), default=0)
         self._done = journal.stat().st_size if journal.exists() else 0
         self._last = time.monotonic()
         self._lock = threading.Lock()
@@ -208,25 +207,22 @@ class Parts:
             return
         try:
             if now or time.monotonic() - self._last > _EVERY_S:
-                self._store()
+                self._keep_new_lines()
                 self._last = time.monotonic()
         finally:
             self._lock.release()
 
-    def _store(self) -> None:
+    def _keep_new_lines(self) -> None:
         with self._journal.open("rb") as lines:
             lines.seek(self._done)
             new = lines.read()
         whole = new[: new.rfind(b"\n") + 1]
         if not whole:
             return
-        with tempfile.TemporaryDirectory(prefix="ad-dinov3-") as folder:
-            part = Path(folder) / "part.jsonl"
-            part.write_bytes(whole)
-            try:
-                put_file(part, f"{self._folder}/{self._number + 1:09d}.jsonl")
-            except OSError as error:
-                raise _cannot_write(self._folder, error) from None
+        try:
+            self._store.write(f"{self._folder}/{self._number + 1:09d}.jsonl", lambda path: path.write_bytes(whole))
+        except OSError as error:
+            raise _cannot_write(f"{self._store.uri}/{self._folder}", error) from None
         self._number, self._done = self._number + 1, self._done + len(whole)
 
 

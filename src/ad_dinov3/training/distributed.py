@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among all: ``rank`` of ``world``."""
+    """This process among all: ``rank`` of ``world``; ``is_ours`` if `join` connected them, and not the caller."""
 
     rank: int = 0
     world: int = 1
+    is_ours: bool = False
 
     @property
     def first(self) -> bool:
@@ -37,9 +38,9 @@ class Ranks:
             dist.barrier()
 
     def leave(self) -> None:
-        """Wait for all processes, then end what connects them: a process that exits alone can break the others off."""
-        if self.world > 1:
-            dist.barrier()
+        """Wait for all processes, then end what `join` began: a process that exits alone can break the others off."""
+        self.wait()
+        if self.is_ours:
             dist.destroy_process_group()
 
 
@@ -47,9 +48,10 @@ def join(device: str) -> Ranks:
     """Join the processes that ``torchrun`` started; alone without it."""
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return Ranks()
-    if not dist.is_initialized():
+    is_ours = not dist.is_initialized()
+    if is_ours:
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    return Ranks(dist.get_rank(), dist.get_world_size())
+    return Ranks(dist.get_rank(), dist.get_world_size(), is_ours)
 
 
 def average_gradients(module: nn.Module, ranks: Ranks, images: int) -> None:
