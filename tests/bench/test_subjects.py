@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from ad_dinov3.bench.subjects import open_subject
-from ad_dinov3.errors import ConfigError
+from ad_dinov3.bench.protocol import PROTOCOLS
+from ad_dinov3.bench.run import evaluate
+from ad_dinov3.bench.scoring import TestSet, as_test_set
+from ad_dinov3.bench.subjects import compared_with_itself, open_subject
+from ad_dinov3.data.catalog import open_data
+from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.infer.detector import Detector
 
@@ -49,3 +56,53 @@ def test_unknown_methods_and_useless_weights_are_refused() -> None:
         open_subject("patchcore", "embedded")
     with pytest.raises(ConfigError, match="takes none"):
         open_subject("mahalanobis", "embedded", "nano")
+
+
+def small_set(root: Path) -> TestSet:
+    """Eight striped images of each of two classes that prompts call alike; each class has one with a defect."""
+    for place, (name, pattern) in enumerate((("steel", np.eye(96)), ("cloth", np.ones((96, 96))))):
+        for index in range(8):
+            chance = np.random.default_rng(100 * place + index)
+            image = 120 + 40 * pattern[:, :, None] + chance.normal(0, 4, (96, 96, 3))
+            if index == 5:
+                image[30:60, 30:60] = chance.uniform(0, 255, (30, 30, 3))
+            folder = root / name / "test" / ("hole" if index == 5 else "good")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
+            if index == 5:
+                mask = np.zeros((96, 96), np.uint8)
+                mask[30:60, 30:60] = 255
+                (root / name / "ground_truth" / "hole").mkdir(parents=True)
+                Image.fromarray(mask).save(root / name / "ground_truth" / "hole" / f"{index}_mask.png")
+    return as_test_set(open_data(str(root)), None)
+
+
+ALIKE = replace(PROTOCOLS["paper"], class_words=(("cloth", "part"), ("steel", "part")))
+
+
+def test_a_set_compared_with_itself_is_compared_by_class_and_its_rows_say_what_was_looked_at(tmp_path: Path) -> None:
+    data = small_set(tmp_path / "set")
+    alone = open_subject(None, "embedded", offline=True)
+    found = compared_with_itself(alone, data, ALIKE, {}, tmp_path / "scratch")
+    assert [remark.split(";")[0] for remark in found.remarks] == ["part: 8 images compared with each other"] * 2
+    result = evaluate(found.subject, data, ALIKE, tmp_path / "store")
+    assert {row.value for row in result.rows if row.metric == "image_auroc"} == {1.0}
+    assert {row.model for row in result.rows} == {"embedded comparing the 16 images with each other"}
+    assert {row.seen for row in result.rows} == {False}
+    cloth = replace(data, samples=tuple(sample for sample in data.samples if sample.class_name == "cloth"))
+    apart = compared_with_itself(alone, cloth, ALIKE, {}, tmp_path / "scratch")
+    again = evaluate(apart.subject, cloth, ALIKE, tmp_path / "store")
+    shown = {row.metric: row.value for row in result.rows if row.class_name == "cloth"}
+    assert shown == {row.metric: row.value for row in again.rows if row.class_name == "cloth"}
+    assert len({alone.weights_hash, found.subject.weights_hash, apart.subject.weights_hash}) == 3
+
+
+def test_normal_images_that_are_compared_along_are_seen_and_named(tmp_path: Path) -> None:
+    data = small_set(tmp_path / "set")
+    good = [sample.image_path for sample in data.samples if sample.class_name == "steel" and not sample.is_anomalous]
+    rest = replace(data, samples=tuple(sample for sample in data.samples if sample.image_path not in good[:4]))
+    alone = open_subject(None, "embedded", offline=True)
+    found = compared_with_itself(alone, rest, ALIKE, {"steel": good[:4]}, tmp_path / "scratch", seed=3)
+    assert found.subject.model == "embedded comparing the 12 images with each other and 4 normal ones, seed 3"
+    with pytest.raises(DataError, match="4 images of set are among the training or normal images"):
+        evaluate(found.subject, data, ALIKE, tmp_path / "store")

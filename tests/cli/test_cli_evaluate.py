@@ -64,6 +64,17 @@ def test_a_second_run_into_a_folder_is_refused_and_shards_let_each_other_in(
             runner.invoke(app, base, catch_exceptions=False)
 
 
+def test_a_set_compared_with_itself_is_measured_and_the_rows_say_so(
+    data_root: Path, tmp_path: Path, runner: CliRunner
+) -> None:
+    options = ["--data", str(data_root), "--out", str(tmp_path / "r"), "--compare", "folder", "--offline"]
+    shown = runner.invoke(app, options, catch_exceptions=False).output
+    assert "8 images compared with each other; the threshold is a robust guess, with no promise" in shown
+    assert {row.model for row in read_metric_rows(tmp_path / "r")} == {
+        "embedded comparing the 12 images with each other"
+    }
+
+
 def knowing(folder: Path, sets: list[str], images: list[Path]) -> list[str]:
     """The options for a model folder that says what it has seen; nothing else of it is there."""
     folder.mkdir()
@@ -81,6 +92,8 @@ def test_what_cannot_be_measured_is_refused_before_torch_is_loaded(
     assert "expected a folder, a manifest" in refused("evaluate", "--data", "gone", *out)
     assert "no such model" in refused("evaluate", *data, *out, "--model", str(tmp_path / "gone"))
     assert "I < N" in refused("evaluate", *data, *out, "--shard", "2/2")
+    assert "one process sees all" in refused("evaluate", *data, *out, "--compare", "folder", "--shard", "0/2")
+    assert "no tokens" in refused("evaluate", *data, *out, "--compare", "folder", "--method", "adaclip")
     assert "no such folder of normal images" in refused("evaluate", *data, *out, "--normals", "gone")
     for name in ("metal_nut", "tissue"):
         (tmp_path / "normals" / name).mkdir(parents=True)

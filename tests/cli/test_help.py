@@ -27,6 +27,7 @@ OTHER_TEXTS = {
     ("--data", "benchmark"): "one set, and only for accuracy",
     ("--size", "benchmark"): "it may be repeated",
     ("--normals", "evaluate"): "it may also be a number of images to draw",
+    ("--compare", "evaluate"): "a labelled set is no stream",
 }
 EACH_ITS_OWN = {"--out"}  # every command writes something else
 NARROWEST_TEXT = 30  # columns that are left for the explanation of an option

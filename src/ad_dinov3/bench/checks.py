@@ -13,6 +13,7 @@ from ad_dinov3.config import PRESETS
 from ad_dinov3.data.decode import image_size
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.methods.table import check_comparable, method_row
+from ad_dinov3.predict.shards import Shard
 
 _FILES = frozenset({".pth", ".pt", ".safetensors", ".ckpt"})
 
@@ -29,6 +30,16 @@ def check_method(method: str | None, weights: str | None, has_normals: bool = Fa
     if weights and (row is None or not row.weights(PRESETS[row.preset])):
         taker = method or "a model without --method"
         raise ConfigError(f"--weights names the encoder of what comes from no model's folder; {taker} takes none")
+
+
+def check_comparison(part: Shard) -> None:
+    """Refuse to share out a set whose images are compared with each other.
+
+    Raises:
+        ConfigError: this process is to score a part of it.
+    """
+    if part.count > 1:
+        raise ConfigError("--compare folder holds each image against the others, so one process sees all; omit --shard")
 
 
 def check_model(method: str | None, model: str) -> None:

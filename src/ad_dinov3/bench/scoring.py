@@ -48,6 +48,11 @@ class TestSet:
     words: Mapping[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
+    def words_of(self, class_name: str, protocol: Protocol) -> str:
+        """What prompts call a class under a protocol."""
+        said = protocol.words(class_name)
+        return self.words.get(said, said)
+
 
 def as_test_set(labelled: LabelledData, limit: int | None) -> TestSet:
     """A data set that was opened, or at most ``limit`` of its images, evenly spread, as one that is measured on."""
@@ -128,8 +133,7 @@ def items_of(data: TestSet, protocol: Protocol, store: Path) -> list[Item]:
     """
     items = []
     for sample in data.samples:
-        words = protocol.words(sample.class_name)
-        words = data.words.get(words, words)
+        words = data.words_of(sample.class_name, protocol)
         digest = image_hash(sample.image_path)
         key = hashlib.sha256(f"{digest} {words}".encode()).hexdigest()[:32]
         items.append(Item(sample, words, digest, store / key[:2] / f"{key}.npz"))

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.bench.checks import check_method
+from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.run import Subject
+from ad_dinov3.bench.scoring import TestSet
+from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
+from ad_dinov3.infer.good_images import file_hashes
 from ad_dinov3.infer.opening import load
 from ad_dinov3.infer.session import Session
 from ad_dinov3.methods.table import METHODS
+from ad_dinov3.predict.compare import Comparison, FolderScorer, compare_images
+from ad_dinov3.references.mutual import content_digest
 
 
 def open_subject(
@@ -83,6 +89,65 @@ def with_normals(subject: Subject, normals: Mapping[str, Sequence[Path]], seed: 
         weights_hash=detector.fingerprint,
         seen_images=detector.model.seen_images if isinstance(detector, Detector) else detector.seen_images,
     )
+
+
+@dataclass(frozen=True)
+class SelfCompared:
+    """A method that compares the images of a data set with each other.
+
+    Attributes:
+        subject: the method, ready for this data set and no other.
+        remarks: what a person should know, such as which class cannot be compared.
+    """
+
+    subject: Subject
+    remarks: tuple[str, ...]
+
+
+def compared_with_itself(
+    subject: Subject,
+    data: TestSet,
+    protocol: Protocol,
+    normals: Mapping[str, Sequence[Path]],
+    scratch: Path,
+    seed: int | None = None,
+) -> SelfCompared:
+    """The same method, looking at all images of each class before it scores one; it is told no label.
+
+    Args:
+        subject: a model, of torch or exported with its tokens.
+        data: the images; each is compared with those of its class alone.
+        protocol: says what prompts call a class.
+        normals: class name -> files of normal images that are compared along with the others.
+        scratch: a folder for the tokens, removed again.
+        seed: of the draw of normal images, if they were drawn.
+
+    Raises:
+        ConfigError: the baseline compares nothing, or the model tells no tokens.
+    """
+    detector = subject.detector
+    if not isinstance(detector, Detector | Session):
+        raise ConfigError(f"{subject.model}: {subject.method} has no tokens by which images can be compared")
+    found: list[Comparison] = []
+    for name in dict.fromkeys(sample.class_name for sample in data.samples):
+        words = data.words_of(name, protocol)
+        paths = [sample.image_path for sample in data.samples if sample.class_name == name]
+        items = [ImageFile(path, str(path), class_name=words) for path in paths]
+        given = {words: normals[name]} if name in normals else {}
+        found.append(compare_images(detector, items, lambda item: str(item.class_name), given, scratch))
+    answers = {key: raw for one in found for key, raw in one.scorer.answers.items()}
+    good = [path for paths in normals.values() for path in paths]
+    drawn = "" if seed is None else f", seed {seed}"
+    looked_at = content_digest("".join(one.fingerprint for one in found).encode())
+    also = f" and {len(good)} normal ones{drawn}" if good else ""
+    compared = replace(
+        subject,
+        detector=FolderScorer(detector, answers),
+        model=f"{subject.model} comparing the {len(data.samples)} images with each other{also}",
+        weights_hash=f"{subject.weights_hash}-{looked_at[:16]}",
+        seen_images=subject.seen_images | file_hashes(good),
+    )
+    return SelfCompared(compared, tuple(remark for one in found for remark in one.remarks))
 
 
 def session_subject(session: Session, model: str, device: str) -> Subject:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich import box
@@ -56,6 +56,15 @@ def evaluate(
             help="Normal images that the model compares with: a folder, with a sub-folder for each class, or a number "
             "of images of each class, drawn from the set's own train/good.",
             metavar="DIR|N",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    compare: Annotated[
+        Literal["folder"] | None,
+        typer.Option(
+            help="The images of a class are compared with each other, and with the normal images if there are some, as "
+            "predict --compare folder does it. No label is looked at.",
+            metavar="folder",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -120,7 +129,7 @@ def evaluate(
     Scores of every image are kept in OUT/store: a run that was killed goes on where it stopped. Several processes share
     a set with --shard 0/4 ... --shard 3/4. Data that the model was trained on are refused, unless --seen-too is given.
     """
-    from ad_dinov3.bench.checks import check_method, check_model, refuse_seen_sets
+    from ad_dinov3.bench.checks import check_comparison, check_method, check_model, refuse_seen_sets
     from ad_dinov3.bench.protocol import read_protocol
     from ad_dinov3.bench.run import Tolerance
     from ad_dinov3.bench.scoring import as_test_set
@@ -128,22 +137,25 @@ def evaluate(
     from ad_dinov3.data.catalog import open_data
     from ad_dinov3.predict.shards import read_shard
 
-    check_method(method, weights, normals is not None)
+    check_method(method, weights, bool(normals or compare))
     check_model(method, model)
     rules, part = read_protocol(protocol), read_shard(shard, os.environ)
+    if compare:
+        check_comparison(part)
     sets = [as_test_set(open_data(spec), limit) for spec in data]
-    words = {} if normals is None else _normals(normals, seed, sets, rules)
+    given = _Given({}) if normals is None else _normals(normals, seed, sets)
     if not seen_too:
-        refuse_seen_sets(seen_on_disk(method, model, weights), sets, chain.from_iterable(words.values()))
+        refuse_seen_sets(seen_on_disk(method, model, weights), sets, chain.from_iterable(given.images.values()))
 
-    from ad_dinov3.bench.subjects import open_subject, with_normals  # loads torch: after all that can be refused
+    from ad_dinov3.bench.subjects import open_subject  # loads torch: after all that can be refused
 
     subject = open_subject(method, model, weights, device=device, offline=offline)
-    if words:
-        subject = with_normals(subject, words, seed if str(normals).isdigit() else None)
-    run = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
+    base = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
+    if given.images and not compare:
+        base = _remembering(base, given, sets)
     with held(out, shared=part.count > 1):
         for test_set in sets:
+            run = _comparing(base, given, test_set) if compare else base
             if part.count > 1:
                 _score_shard(run, test_set, part)
                 continue
@@ -152,6 +164,14 @@ def evaluate(
                 _save_maps(run, test_set.name, result)
             if curves:
                 _draw_curves(run, test_set.name, result)
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Normal images by class, and the seed that drew them if they were drawn."""
+
+    images: dict[str, list[Path]]
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -210,25 +230,41 @@ def _draw_curves(run: _Run, name: str, result: Evaluation) -> None:
         run.console.print(f"curve: {path}")
 
 
-def _normals(wanted: str, seed: int, sets: list[TestSet], protocol: Protocol) -> dict[str, list[Path]]:
-    """The normal images of every class of the sets, under the words that prompts use for it."""
+def _normals(wanted: str, seed: int, sets: list[TestSet]) -> _Given:
+    """The normal images of every class of the sets."""
     from ad_dinov3.bench.checks import check_images
     from ad_dinov3.data.normals import draw_normals, find_normals
 
-    words = {}
-    for test_set in sets:
-        for sample in test_set.samples:
-            said = protocol.words(sample.class_name)
-            words[sample.class_name] = test_set.words.get(said, said)
-    found: dict[str, list[Path]] = {}
+    samples = [sample for test_set in sets for sample in test_set.samples]
     if wanted.isdigit():
-        images = draw_normals([sample for test_set in sets for sample in test_set.samples], int(wanted), seed)
+        given = _Given(draw_normals(samples, int(wanted), seed), seed)
     else:
-        images = find_normals(wanted, tuple(words))
-    for name, paths in images.items():
+        given = _Given(find_normals(wanted, tuple({sample.class_name: None for sample in samples})))
+    for paths in given.images.values():
         check_images(paths)
-        found.setdefault(words[name], []).extend(paths)
-    return found
+    return given
+
+
+def _remembering(run: _Run, given: _Given, sets: list[TestSet]) -> _Run:
+    """The run with a model that remembers normal images, under the words that prompts use for their classes."""
+    from ad_dinov3.bench.subjects import with_normals
+
+    by_words: dict[str, list[Path]] = {}
+    words = {s.class_name: one.words_of(s.class_name, run.protocol) for one in sets for s in one.samples}
+    for name, paths in given.images.items():
+        by_words.setdefault(words[name], []).extend(paths)
+    return replace(run, subject=with_normals(run.subject, by_words, given.seed))
+
+
+def _comparing(run: _Run, given: _Given, test_set: TestSet) -> _Run:
+    """The run with a model that has looked at all images of a set."""
+    from ad_dinov3.bench.subjects import compared_with_itself
+
+    with run.console.status(f"comparing the images of {test_set.name} with each other"):
+        found = compared_with_itself(run.subject, test_set, run.protocol, given.images, run.out, given.seed)
+    for remark in found.remarks:
+        run.console.print(remark, markup=False)
+    return replace(run, subject=found.subject)
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Comparison:
 
     Attributes:
         scorer: answers for the images that were compared, and for no others.
-        fingerprint: digest of all images that were looked at; equal ones give equal maps.
+        fingerprint: digest of all images that were looked at, and of which are normal; equal ones give equal maps.
         promises: class name -> what is promised of false alarms, where normal images were among those compared.
         remarks: what a person should know, such as which class cannot be compared.
     """
@@ -191,7 +191,8 @@ def compare_images(
     answers = {f"{digest}/{name}": raw for name, one in found.items() for digest, raw in one.answers}
     remarks = [remark for one in found.values() for remark in one.remarks]
     promises = {name: one.promise for name, one in found.items() if one.promise}
-    fingerprint = hashlib.sha256(repr(sorted(answers)).encode()).hexdigest()[:16]
+    good = sorted(digest for group in groups.values() for digest in group.digests[len(group.digests) - group.normal :])
+    fingerprint = hashlib.sha256(repr((sorted(answers), good)).encode()).hexdigest()[:16]
     return Comparison(FolderScorer(model, answers), fingerprint, promises, remarks)
 
 
