@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from PIL import Image
 
-from ad_dinov3.data.cameras import Camera, is_camera
+from ad_dinov3.data.cameras import Camera, camera_frames, is_camera
 from ad_dinov3.data.streams import ImageFile
 
 pytest.importorskip("av", reason="PyAV is not installed")
@@ -87,6 +87,28 @@ def test_the_newest_frame_wins_and_a_camera_that_was_away_is_found_again() -> No
     camera.close()
     assert any("the stream has ended" in words or "I/O" in words or "refused" in words for words in problems)
     assert "secret" not in str(problems)
+
+
+class _Locked(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_camera_that_refuses_the_password_is_asked_again_and_nobody_reads_the_password() -> None:
+    problems: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Locked) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://me:secret@127.0.0.1:{server.server_port}/live"
+        until = time.monotonic() + 60
+        frames = camera_frames(address, problems.append, lambda: len(problems) > 1 or time.monotonic() > until)
+        assert list(frames) == []
+        server.shutdown()
+    assert len(problems) > 1
+    assert all("authorization failed" in words and "secret" not in words for words in problems)
 
 
 def test_cameras_are_told_from_folders() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,10 +160,11 @@ def listening() -> Iterator[None]:
 @pytest.mark.usefixtures("listening")
 def test_the_first_interrupt_asks_to_stop_and_the_second_one_stops() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with predict.stop_on_interrupt(Console(file=io.StringIO())) as should_stop:
-        assert not should_stop()
+    stopped = Event()
+    with predict.stop_on_interrupt(Console(file=io.StringIO()), stopped):
+        assert not stopped.is_set()
         os.kill(os.getpid(), signal.SIGINT)
-        assert should_stop()
+        assert stopped.is_set()
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before

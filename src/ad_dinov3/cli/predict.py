@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import heapq
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -48,10 +48,10 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
+from ad_dinov3.cli.sources import ImagesToCome, list_images
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ad_dinov3.data.streams import ImageFile
     from ad_dinov3.infer.opening import CarriedModel, ModelSpec
     from ad_dinov3.infer.scorer import Scorer
     from ad_dinov3.predict.cluster import Cluster
@@ -73,7 +73,8 @@ def predict(
         list[str],
         typer.Argument(
             help="Files, folders (which are searched recursively), patterns, videos, URIs of an object store, lists "
-            "of images (.csv, .jsonl, .parquet), or - for a list on stdin.",
+            "of images (.csv, .jsonl, .parquet), - for a list on stdin, or a camera (its number, /dev/video0 or "
+            "rtsp://HOST).",
             metavar="SOURCES",
         ),
     ],
@@ -161,6 +162,15 @@ def predict(
     ] = True,
     coco: Coco = False,
     parquet: Parquet = False,
+    video: Annotated[
+        bool,
+        typer.Option(
+            "--video",
+            help="The overlays of a video's frames are also written as a video, to videos/ (extra: video).",
+            metavar="",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     shard: ShardText = "0/1",
     engine: Engine = "here",
@@ -194,15 +204,15 @@ def predict(
     check_method(method)
     part = read_shard(shard, os.environ)
     folder, remote = _destination(out, part)
-    items, total = _list_images(sources, part)
+    images = list_images(sources, part, console.print)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
     options = DriveOptions(class_name, batch_size=batch_size, class_from_folder=class_from_folder)
     if compare is None:
         opened = open_model(console, spec if engine == "here" else replace(spec, device="cpu"), found)
     else:
-        check_comparison(compare, spec, engine, part, total, found)
-        opened = open_comparison(console, spec, items if compare == "folder" else None, found, options, folder)
+        check_comparison(compare, spec, engine, part, images.total, found)
+        opened = open_comparison(console, spec, images.items if compare == "folder" else None, found, options, folder)
     rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=folder,
@@ -210,7 +220,7 @@ def predict(
         model_fingerprint=opened.viewed.fingerprint,
         options=replace(options, rule=rule),
         outputs=Outputs(overlays, masks, maps),
-        tables=("csv", *["coco"] * coco, *["parquet"] * (parquet or engine == "ray")),
+        tables=("csv", *["coco"] * coco, *["parquet"] * (parquet or engine == "ray"), *["video"] * video),
         overwrite=overwrite,
         method=method_title(opened.detector),
         shard=part,
@@ -218,15 +228,14 @@ def predict(
         remote=remote,
     )
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
-    summary = _score(console, total, items, run, opened.viewed.scorer, away)
+    summary = _score(console, images, run, opened.viewed.scorer, away)
     _tell(console, summary, run, sources, profile)
     raise typer.Exit(summary.exit_code)
 
 
 def _score(
     console: Console,
-    total: int | None,
-    items: Iterable[ImageFile],
+    images: ImagesToCome,
     run: FolderRun,
     scorer: Scorer,
     away: tuple[CarriedModel | ModelSpec, Cluster] | None,
@@ -234,10 +243,11 @@ def _score(
     from ad_dinov3.predict.cluster import score_on_cluster
     from ad_dinov3.predict.folder import score_into_folder
 
-    with score_progress(console, total) as on_outcome, stop_on_interrupt(console) as should_stop:
+    should_stop = images.stopped.is_set
+    with score_progress(console, images.total) as on_outcome, stop_on_interrupt(console, images.stopped):
         if away is None:
-            return score_into_folder(items, scorer, run, on_outcome, should_stop)
-        return score_on_cluster(items, away[0], run, away[1], on_outcome, should_stop)
+            return score_into_folder(images.items, scorer, run, on_outcome, should_stop)
+        return score_on_cluster(images.items, away[0], run, away[1], on_outcome, should_stop)
 
 
 def _destination(out: str, part: Shard) -> tuple[Path, UriStore | None]:
@@ -257,31 +267,6 @@ def _tell(console: Console, summary: FolderSummary, run: FolderRun, sources: Seq
         shutil.rmtree(run.folder)
 
 
-def _list_images(sources: Sequence[str], part: Shard) -> tuple[Iterable[ImageFile], int | None]:
-    """A shard's images to come, and their number if it can be told without opening a video or waiting for stdin.
-
-    Raises:
-        ConfigError: none of the sources is there.
-    """
-    from ad_dinov3.data.decode import IMAGE_SUFFIXES
-    from ad_dinov3.data.remote import is_uri
-    from ad_dinov3.data.streams import find_images
-
-    def countable(source: str) -> bool:
-        path = Path(source)
-        return path.is_dir() or path.suffix.lower() in IMAGE_SUFFIXES
-
-    if not any(
-        source == "-" or is_uri(source) or glob.has_magic(source) or Path(source).exists() for source in sources
-    ):
-        raise ConfigError(f"there is nothing to score: no such file or folder: {', '.join(sources)}")
-    found = (item for item in find_images(sources) if part.holds(item.name))
-    if not all(map(countable, sources)):
-        return found, None
-    listed = list(found)
-    return listed, len(listed)
-
-
 @contextmanager
 def score_progress(console: Console, total: int | None) -> Iterator[Callable[[Outcome], None]]:
     """A bar with counts and time left."""
@@ -299,30 +284,31 @@ def score_progress(console: Console, total: int | None) -> Iterator[Callable[[Ou
 
 
 @contextmanager
-def stop_on_interrupt(console: Console) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C makes the yielded function true; the second one interrupts at once."""
-    stopped = False
+def stop_on_interrupt(console: Console, stopped: Event) -> Iterator[None]:
+    """Inside, the first Ctrl-C sets the event; the second one interrupts at once."""
 
     def note(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped
-        stopped = True
+        stopped.set()
         signal.signal(signal.SIGINT, before)
         console.print("stopping when the images in hand are written; Ctrl-C again to stop now")
 
     before = signal.signal(signal.SIGINT, note)
     try:
-        yield lambda: stopped
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sources: Sequence[str]) -> None:
     """Counts, speed, failures and where to look."""
+    from ad_dinov3.data.remote import redacted
     from ad_dinov3.predict.results import by_folder_names, read_rows
 
     done = summary.run
     if not (done.scored or done.failures or summary.skipped or run.shard.count > 1):
-        raise ConfigError(f"no images in {', '.join(sources)}; expected files such as .jpg, .png, .bmp, .tiff, .webp")
+        raise ConfigError(
+            f"no images in {', '.join(map(redacted, sources))}; expected files such as .jpg, .png, .bmp, .tiff, .webp"
+        )
     console.print(_what_was_done(summary, run.options.rule.threshold))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(justify="right")

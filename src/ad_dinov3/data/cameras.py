@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ _ADDRESS = re.compile(r"(rtsps?|https?)://.+")
 _DEVICE = re.compile(r"\d+|/dev/video\d+")
 _OPEN_S, _READ_S = 10.0, 5.0  # a stalled camera would hold its reader for ever
 _LONGEST_PAUSE_S = 10.0
+_LOOK_S = 0.02
 
 
 def is_camera(source: str) -> bool:
@@ -98,8 +99,32 @@ class Camera:
                     if self._ended.is_set():
                         break
             return "the stream has ended"
-        except (OSError, ValueError, IndexError) as error:
-            return str(error).replace(address, "the camera")  # the address may hold a password
+        except IndexError:
+            return "it shows no video"
+        except (av.FFmpegError, OSError, ValueError) as error:
+            words = getattr(error, "strerror", None) or str(error)
+            return words.replace(address, "the camera")  # the address may hold a password
+
+
+def camera_frames(
+    source: str, on_problem: Callable[[str], None] = lambda words: None, should_stop: Callable[[], bool] = lambda: False
+) -> Iterator[ImageFile]:
+    """The frames of a camera, the newest one each time that one is asked for, until ``should_stop`` says so.
+
+    Args:
+        source: as `Camera` takes it.
+        on_problem: told why a camera has ended or is away.
+        should_stop: asked at least ten times a second, also while the camera is away.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+    """
+    with closing(Camera(source, on_problem)) as camera:
+        while not should_stop():
+            frames = camera.settled()
+            yield from frames
+            if not frames:
+                time.sleep(_LOOK_S)
 
 
 def _how_to_open(source: str) -> tuple[str, str | None, dict[str, str]]:

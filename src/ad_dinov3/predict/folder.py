@@ -12,6 +12,7 @@ from pathlib import Path
 from ad_dinov3 import __version__
 from ad_dinov3.data.remote import redacted
 from ad_dinov3.data.streams import ImageFile
+from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import held, write_text
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
@@ -159,6 +160,8 @@ class RunFolder:
         self.run = run
         self._on_outcome = on_outcome
         self._counts: Counter[str] = Counter()
+        if "video" in run.tables and (run.remote or not run.outputs.overlays):
+            raise ConfigError("a video is made of overlays on this machine; write into a folder here, with overlays")
         if run.remote:
             run.remote.begin(run.folder, run.overwrite)
         if "parquet" in run.tables:

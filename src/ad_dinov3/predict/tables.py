@@ -1,4 +1,4 @@
-"""Tables over all rows of an output folder, written when its run ends: one row of `TABLES` for each format."""
+"""What is made of all rows of an output folder when its run ends: one row of `TABLES` for each format."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ad_dinov3.errors import MissingExtraError
 from ad_dinov3.files import replacing
 from ad_dinov3.predict.results import Row
 from ad_dinov3.predict.types import Failure, Result
+from ad_dinov3.predict.videos import write_videos
 
 _PARQUET_ROWS = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -139,5 +140,6 @@ TABLES: dict[str, tuple[str, Callable[[Path, Iterator[Row]], None]]] = {
     "csv": ("results.csv", write_csv),
     "coco": ("coco.json", write_coco),
     "parquet": ("results.parquet", write_parquet),
+    "video": ("videos", write_videos),
 }
-"""What a table is called -> its file's name, and what writes it."""
+"""What a table is called -> the name of its file, or of its files' folder, and what writes it."""
