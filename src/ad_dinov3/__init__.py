@@ -19,10 +19,17 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from ad_dinov3.bench.python import evaluate as evaluate
+    from ad_dinov3.config import PRESETS as PRESETS
+    from ad_dinov3.data.catalog import open_data as open_data
     from ad_dinov3.errors import AdDinoError as AdDinoError
     from ad_dinov3.infer.detector import Detector as Detector
     from ad_dinov3.infer.opening import load as load
+    from ad_dinov3.infer.outliers import OutlierDetector as OutlierDetector
     from ad_dinov3.infer.prediction import Prediction as Prediction
+    from ad_dinov3.infer.predictions import Predictions as Predictions
+    from ad_dinov3.infer.session import Session as Session
+    from ad_dinov3.model import new_model as new_model
     from ad_dinov3.predict.row_scorer import RowScorer as RowScorer
     from ad_dinov3.training.loop import train as train
 
@@ -31,12 +38,34 @@ __version__ = "0.1.0"
 _HOMES = {
     "AdDinoError": "errors",
     "Detector": "infer.detector",
+    "OutlierDetector": "infer.outliers",
+    "PRESETS": "config",
     "Prediction": "infer.prediction",
+    "Predictions": "infer.predictions",
     "RowScorer": "predict.row_scorer",
+    "Session": "infer.session",
+    "evaluate": "bench.python",
     "load": "infer.opening",
+    "new_model": "model",
+    "open_data": "data.catalog",
     "train": "training.loop",
 }
-__all__ = ["AdDinoError", "Detector", "Prediction", "RowScorer", "__version__", "load", "train"]
+__all__ = [
+    "PRESETS",
+    "AdDinoError",
+    "Detector",
+    "OutlierDetector",
+    "Prediction",
+    "Predictions",
+    "RowScorer",
+    "Session",
+    "__version__",
+    "evaluate",
+    "load",
+    "new_model",
+    "open_data",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:

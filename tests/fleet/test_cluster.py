@@ -182,10 +182,11 @@ def test_pictures_are_kept_of_the_worst_rows_whatever_their_order(monkeypatch: p
     monkeypatch.setattr("ad_dinov3.predict.report.MAX_PICTURES", 5)
     scores = np.random.default_rng(0).permutation(200) / 200
     worst = WorstRows()
-    kept = [score for score in scores if worst.see(Row(f"{score}", "", "normal", score=float(score)))]
+    rows = [Row(image=f"{score}", path="", decision="normal", score=float(score)) for score in scores]
+    kept = [row.score for row in rows if worst.see(row)]
     assert set(sorted(scores)[-5:]) <= set(kept)
     assert len(kept) < 50
-    assert not worst.see(Row("bad", "", "failed"))
+    assert not worst.see(Row(image="bad", path="", decision="failed"))
 
 
 def in_a_network_of_its_own(script: str) -> str:

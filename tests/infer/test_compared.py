@@ -53,7 +53,7 @@ def test_a_defect_is_found_where_it_is_and_good_images_pass(detector: Detector) 
     (x0, y0, x1, y1) = bad.regions[0].box
     assert x0 < 35 < x1
     assert y0 < 115 < y1
-    assert bad.summary()["p_value"] == pytest.approx(1 / 7, abs=1e-5)
+    assert bad.to_dict()["p_value"] == pytest.approx(1 / 7, abs=1e-5)
 
 
 def test_the_promise_is_said_in_words(detector: Detector) -> None:

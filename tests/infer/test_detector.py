@@ -57,7 +57,7 @@ def test_grey_equals_its_rgb_twin(detector: Detector, array: NDArray[np.uint8]) 
 def test_batch_of_mixed_sizes_equals_one_by_one(detector: Detector, array: NDArray[np.uint8]) -> None:
     images = [array, array[:20], array[:, :33], array[10:11, 5:6]]
     together = detector.predict_batch(images)
-    streamed = list(detector.predict_iter(iter(images), batch_size=3))
+    streamed = list(detector.predict_many(iter(images), batch_size=3))
     for image, one, two in zip(images, together, streamed, strict=True):
         alone = detector.predict(image)
         assert alone.anomaly_map.shape == image.shape[:2]
@@ -68,7 +68,7 @@ def test_batch_of_mixed_sizes_equals_one_by_one(detector: Detector, array: NDArr
 
 def test_nothing_in_gives_nothing_out(detector: Detector) -> None:
     assert detector.predict_batch([]) == []
-    assert list(detector.predict_iter([])) == []
+    assert list(detector.predict_many([])) == []
 
 
 def test_wrong_array_is_refused_with_its_shape(detector: Detector) -> None:

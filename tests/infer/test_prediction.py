@@ -109,7 +109,7 @@ def _raw(peak: float, score: float) -> RawScore:
 def test_an_image_called_normal_has_no_regions_and_an_empty_mask_unless_asked() -> None:
     silent = conclude(_raw(0.9, 0.4), (80, 80), DecisionRule(0.5), "a")
     assert not silent.is_anomalous
-    assert (silent.regions, silent.mask().any(), silent.summary()["regions"]) == ([], False, [])
+    assert (silent.regions, silent.mask().any(), silent.to_dict()["regions"]) == ([], False, [])
     assert len(silent.regions_at(0.5)) == 1
     assert silent.mask(0.5).any()
     asked = conclude(_raw(0.9, 0.4), (80, 80), DecisionRule(0.5, regions_on_normal=True), "a")

@@ -209,7 +209,15 @@ def test_compare_says_how_much_of_a_defect_was_marked(
     from ad_dinov3.predict.results import Row
 
     out, sample = _case(tmp_path, marked, true)
-    row = Row("a.png", "a.png", "anomalous", 0.9, 0.5, mask="masks/a.png.png", map="maps/a.png.tiff")
+    row = Row(
+        image="a.png",
+        path="a.png",
+        decision="anomalous",
+        score=0.9,
+        threshold=0.5,
+        mask="masks/a.png.png",
+        map="maps/a.png.tiff",
+    )
     verdict = verdict_on(out, row, sample)
     assert verdict.is_right == is_right
     assert words in verdict.words

@@ -30,8 +30,19 @@ def test_parquet_holds_the_rows_and_their_regions(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     values = np.zeros((20, 30), np.float32)
     values[3:8, 4:20] = 0.7
-    row = Row("a.png", "/in/a.png", "anomalous", 0.7, 0.5, "nut", 30, 20, 80, tuple(find_regions(values, 0.5)))
-    failed = Row("b.png", "/in/b.png", "failed", error="empty")
+    row = Row(
+        image="a.png",
+        path="/in/a.png",
+        decision="anomalous",
+        score=0.7,
+        threshold=0.5,
+        class_name="nut",
+        width=30,
+        height=20,
+        anomalous_area_px=80,
+        regions=tuple(find_regions(values, 0.5)),
+    )
+    failed = Row(image="b.png", path="/in/b.png", decision="failed", error="empty")
     write_parquet(tmp_path / "results.parquet", iter([row, failed]))
     first, second = parquet.read_table(tmp_path / "results.parquet").to_pylist()
     assert first["regions"][0]["box"] == [4, 3, 20, 8]

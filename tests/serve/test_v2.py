@@ -20,7 +20,8 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.infer.decide import DecisionRule
-from ad_dinov3.infer.prediction import Prediction, predict_images
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.predictions import predict_images
 from ad_dinov3.serve.app import ServeOptions
 
 triton = pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")

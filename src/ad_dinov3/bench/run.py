@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from html import escape
 from pathlib import Path
 
 from ad_dinov3.bench.measure import GroupResult, StoredMaps, StoredMasks, mean_of, measure, read_pairs
@@ -57,7 +58,7 @@ class Subject:
         return Seen(self.model, self.trained_on, self.encoder_trained_on, self.seen_images)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What came of one method on one data set.
 
@@ -76,6 +77,33 @@ class Evaluation:
     items: tuple[Item, ...]
     left_out: tuple[str, ...]
     overlap: str | None = None
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The pooled figures in [0, 1] by metric; None where undefined."""
+        return {name: estimate.value for name, estimate in self.pooled.estimates.items()}
+
+    def to_dicts(self) -> list[dict[str, object]]:
+        """The rows as dicts, ready for JSON or a data frame."""
+        return [asdict(row) for row in self.rows]
+
+    def __repr__(self) -> str:
+        figures = ", ".join(
+            f"{METRICS[name].title} {METRICS[name].shown(value)}" for name, value in self.values.items()
+        )
+        return f"<Evaluation of {self.rows[0].method} on {self.rows[0].data}, {self.pooled.images} images: {figures}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a table of the classes and of all images pooled, in percent."""
+        groups = {**self.classes, **({} if len(self.classes) == 1 else {"pooled": self.pooled})}
+        heads = ["class", "images", *(METRICS[name].title for name in self.values)]
+        lines = [
+            [name, str(group.images), *(METRICS[key].shown(one.value) for key, one in group.estimates.items())]
+            for name, group in groups.items()
+        ]
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in line)}</tr>" for line in lines)
+        mark = f"<p>Seen data, not zero-shot: {escape(self.overlap)}</p>" if self.overlap else ""
+        return f"{mark}<table><tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{body}</table>"
 
 
 @dataclass(frozen=True)

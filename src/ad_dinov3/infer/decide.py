@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import scipy
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ad_dinov3.errors import ConfigError, ShapeError
 
@@ -63,26 +65,23 @@ def smallest_region_px(grid: tuple[int, int], size: tuple[int, int]) -> int:
 
 @dataclass(frozen=True)
 class Region:
-    """One connected set of pixels (8 neighbours) at or above the threshold.
+    """One connected set of pixels (8 neighbours) at or above the threshold."""
 
-    Attributes:
-        box: (x0, y0, x1, y1) in px, x1 and y1 exclusive.
-        area_px: number of pixels.
-        peak: largest value of the anomaly map inside, [0, 1].
-        mean: mean value of the anomaly map inside, [0, 1].
-        centroid: (x, y) in px, pixel centres at .5.
-        elongation: length over width, >= 1, of the ellipse with the region's second moments.
-        polygon: the outer outline as (x, y) corners between pixels, clockwise on screen, holes left out;
-            within 1 px of the exact outline.
-    """
-
-    box: tuple[int, int, int, int]
-    area_px: int
-    peak: float
-    mean: float
-    centroid: tuple[float, float]
-    elongation: float
-    polygon: tuple[Point, ...]
+    box: Annotated[tuple[int, int, int, int], Field(description="x0, y0, x1, y1 in px, x1 and y1 exclusive")]
+    area_px: Annotated[int, Field(description="number of pixels")]
+    peak: Annotated[float, Field(description="largest value of the anomaly map inside, in [0, 1]")]
+    mean: Annotated[float, Field(description="mean value of the anomaly map inside, in [0, 1]")]
+    centroid: Annotated[tuple[float, float], Field(description="x, y in px, pixel centres at .5")]
+    elongation: Annotated[
+        float, Field(description="length over width, at least 1, of the ellipse with the region's second moments")
+    ]
+    polygon: Annotated[
+        tuple[Point, ...],
+        Field(
+            description="outer outline as corners x, y between pixels, clockwise on screen, holes left out; within "
+            "1 px of the exact outline"
+        ),
+    ]
 
 
 def upsample(patch_map: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -175,6 +174,18 @@ def find_regions(anomaly_map: NDArray[np.float32], threshold: float, min_area_px
             window = anomaly_map[origin[1] : rows.stop + top, columns]
             regions.append(_measure(inside, window, origin))
     return sorted(regions, key=lambda region: (-region.peak, -region.area_px, region.box))
+
+
+def region_masks(mask: NDArray[np.bool_], regions: Sequence[Region]) -> NDArray[np.bool_]:
+    """Each region's own pixels (N, H, W), of the mask (H, W) that the N regions were found in."""
+    labels, _ = scipy.ndimage.label(mask, _EIGHT_NEIGHBOURS)
+    numbers = {}
+    for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
+        area_px = int(np.count_nonzero(labels[rows, columns] == number))
+        numbers[(columns.start, rows.start, columns.stop, rows.stop), area_px] = number
+    wanted = np.array([numbers[region.box, region.area_px] for region in regions], labels.dtype)
+    masks: NDArray[np.bool_] = labels == wanted[:, None, None]
+    return masks
 
 
 def _measure(inside: NDArray[np.bool_], window: NDArray[np.float32], origin: Point) -> Region:

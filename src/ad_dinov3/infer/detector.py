@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +30,9 @@ from ad_dinov3.infer.compared import (
 )
 from ad_dinov3.infer.decide import DecisionRule, smooth
 from ad_dinov3.infer.good_images import check_unseen, distinct, file_hashes
-from ad_dinov3.infer.prediction import Prediction, predict_images
-from ad_dinov3.infer.scorer import RawScores, Scorer
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.predictions import Predictions, predict_images, predict_stream
+from ad_dinov3.infer.scorer import RawScores, Scorer, described
 from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.methods.table import METHODS
 from ad_dinov3.model import (
@@ -60,6 +60,7 @@ class Detector:
 
     def __init__(self, model: Model, *, device: str = "cpu", offline: bool = False) -> None:
         self.model = model.to(device)
+        self.device = device
         self._prompted = self.model  # with the prompts of all classes that were asked for
         self.offline = offline
         self.references = References()
@@ -259,14 +260,26 @@ class Detector:
         """
         return self.predict_batch([image], class_name)[0]
 
-    def predict_batch(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> list[Prediction]:
+    def predict_batch(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> Predictions:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
         return predict_images(self, images, DecisionRule(self.threshold), class_name)
 
-    def predict_iter(
-        self, images: Iterable[ImageSource], class_name: str = DEFAULT_CLASS, batch_size: int = 8
+    def predict_many(
+        self,
+        images: Iterable[ImageSource],
+        class_name: str = DEFAULT_CLASS,
+        batch_size: int = 8,
+        progress: bool = False,
     ) -> Iterator[Prediction]:
-        """Predictions one by one, in order, for any number of images; memory holds one batch."""
-        stream = iter(images)
-        while batch := list(islice(stream, batch_size)):
-            yield from self.predict_batch(batch, class_name)
+        """Predictions one by one, in order, for any number of images; memory holds one batch.
+
+        Args:
+            images: as in `predict`.
+            class_name: what they show.
+            batch_size: how many are scored at once.
+            progress: show a bar, in a terminal or a notebook.
+        """
+        return predict_stream(self, images, class_name, batch_size, progress)
+
+    def __repr__(self) -> str:
+        return described(self, self.config.encoder, self.config.input.size)

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from ad_dinov3.data.pixels import ImageSource, as_rgb
-from ad_dinov3.errors import ConfigError, ScoreError, ShapeError
-from ad_dinov3.files import write_text
-from ad_dinov3.infer.decide import DecisionRule, Region, find_regions, threshold_mask, upsample
-from ad_dinov3.infer.image_files import write_jpeg, write_map_tiff, write_mask
-from ad_dinov3.infer.scorer import RawScore, Scorer
+from ad_dinov3.errors import ConfigError, MissingExtraError, ScoreError, ShapeError
+from ad_dinov3.files import utf8, write_text
+from ad_dinov3.infer.decide import (
+    DecisionRule,
+    Region,
+    describe_region,
+    find_regions,
+    region_masks,
+    threshold_mask,
+    upsample,
+)
+from ad_dinov3.infer.image_files import figure_html, write_jpeg, write_map_tiff, write_mask
+from ad_dinov3.infer.record import ImageRecord, Record, plain
+from ad_dinov3.infer.scorer import RawScore
 from ad_dinov3.report.overlay import draw_overlay
 
+if TYPE_CHECKING:
+    import supervision as sv
 
-@dataclass(frozen=True, eq=False)
+_REGIONS_IN_WORDS = 2
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """One image's anomaly map and score.
 
@@ -35,6 +48,7 @@ class Prediction:
         min_area_px: regions with fewer pixels are dropped from ``mask`` and ``regions``.
         regions_on_normal: an image that is called normal has a mask and regions too.
         p_value: share of good images that look at least as strange, where some have calibrated the model.
+        image: (H, W, 3) uint8 RGB, the picture that was looked at; kept by `predict` and its like.
 
     Raises:
         ShapeError: the map is not (H, W) float32.
@@ -50,6 +64,7 @@ class Prediction:
     min_area_px: int = 1
     regions_on_normal: bool = False
     p_value: float | None = None
+    image: NDArray[np.uint8] | None = None
 
     def __post_init__(self) -> None:
         if self.anomaly_map.ndim != 2 or self.anomaly_map.dtype != np.float32:
@@ -94,12 +109,16 @@ class Prediction:
     def _has_regions(self) -> bool:
         return self.is_anomalous or self.regions_on_normal
 
+    def on(self, image: NDArray[np.uint8]) -> Prediction:
+        """The same prediction with the picture (H, W, 3) uint8 RGB that it is of."""
+        return replace(self, image=image)
+
     def save(self, directory: str | Path, image: NDArray[np.uint8] | None = None) -> Path:
-        """Write ``prediction.json``, ``map.tiff`` and ``mask.png``, and ``overlay.jpg`` if the image is given.
+        """Write ``prediction.json``, ``map.tiff`` and ``mask.png``, and ``overlay.jpg`` if the image is known.
 
         Args:
             directory: made if it is not there; files in it are replaced, each in one step.
-            image: (H, W, 3) uint8 RGB, the picture that the overlay is drawn on.
+            image: (H, W, 3) uint8 RGB, the picture that the overlay is drawn on; None: the one that was looked at.
 
         Returns:
             The directory.
@@ -107,30 +126,85 @@ class Prediction:
         target = Path(directory)
         write_map_tiff(target / "map.tiff", self.anomaly_map)
         write_mask(target / "mask.png", self.mask())
-        if image is not None:
+        if image is not None or self.image is not None:
             write_jpeg(target / "overlay.jpg", self.overlay(image))
-        write_text(target / "prediction.json", json.dumps(self.summary(), indent=2))
+        write_text(target / "prediction.json", json.dumps(self.to_dict(), indent=2))
         return target
 
-    def overlay(self, image: NDArray[np.uint8]) -> Image:
-        """The anomaly map and the regions' outlines drawn on ``image`` (H, W, 3) uint8 RGB, above a colour bar."""
-        polygons = [region.polygon for region in self.regions]
-        return draw_overlay(image, self.anomaly_map, polygons, score=self.score, threshold=self.threshold)
+    def overlay(self, image: NDArray[np.uint8] | None = None) -> Image:
+        """The anomaly map and the regions' outlines drawn on the picture, above a colour bar.
 
-    def summary(self) -> dict[str, object]:
-        """Everything but the map, ready for JSON: source, class, score, threshold, decision, size and regions."""
+        Args:
+            image: (H, W, 3) uint8 RGB; None: the picture that was looked at.
+
+        Raises:
+            ConfigError: no picture is given, and none was kept.
+        """
+        picture = self.image if image is None else image
+        if picture is None:
+            raise ConfigError(f"{self.source}: the picture was not kept; give it: overlay(image)")
+        polygons = [region.polygon for region in self.regions]
+        return draw_overlay(picture, self.anomaly_map, polygons, score=self.score, threshold=self.threshold)
+
+    def show(self) -> None:
+        """Open the overlay in the system's viewer; in a notebook a cell that ends in the prediction shows it."""
+        self.overlay().show()
+
+    def record(self, name: str | None = None) -> ImageRecord:
+        """Everything but map and picture: the fields of every row and answer; ``name`` instead of the source."""
         height, width = self.size
-        return {
-            "image": self.source,
-            "class_name": self.class_name,
-            "score": round(self.score, 6),
-            "threshold": self.threshold,
-            "decision": "anomalous" if self.is_anomalous else "normal",
-            "p_value": None if self.p_value is None else round(self.p_value, 6),
-            "width": width,
-            "height": height,
-            "regions": [asdict(region) for region in self.regions],
-        }
+        return ImageRecord(
+            image=self.source if name is None else name,
+            decision="anomalous" if self.is_anomalous else "normal",
+            score=round(self.score, 6),
+            threshold=self.threshold,
+            p_value=None if self.p_value is None else round(self.p_value, 6),
+            class_name=utf8(self.class_name),
+            width=width,
+            height=height,
+            anomalous_area_px=sum(region.area_px for region in self.regions),
+            regions=tuple(self.regions),
+        )
+
+    def to_dict(self) -> Record:
+        """Everything but map and picture, ready for JSON: name, decision, score, threshold, size and regions."""
+        return plain(self.record())
+
+    def to_supervision(self) -> sv.Detections:
+        """The regions as Roboflow's ``supervision.Detections``: boxes, masks, peaks as confidence, class 0.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            import supervision as sv
+        except ImportError as error:
+            raise MissingExtraError("supervision", "supervision") from error
+        if not self.regions:
+            return sv.Detections.empty()
+        return sv.Detections(
+            xyxy=np.array([region.box for region in self.regions], float),
+            mask=region_masks(self.mask(), self.regions),
+            confidence=np.array([region.peak for region in self.regions]),
+            class_id=np.zeros(len(self.regions), int),
+            data={"class_name": np.array(["anomaly"] * len(self.regions))},
+        )
+
+    def __repr__(self) -> str:
+        height, width = self.size
+        found = f"{len(self.regions)} region{'' if len(self.regions) == 1 else 's'}"
+        return f"<Prediction {self._words}, {found}, {width} x {height} px>"
+
+    @property
+    def _words(self) -> str:
+        decision = "anomalous" if self.is_anomalous else "normal"
+        return f"{self.source}: {decision}, score {self.score:.3f} at threshold {self.threshold:.3f}"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the overlay, or the map on grey if no picture was kept, and the decision in words."""
+        picture = self.overlay(self.image if self.image is not None else np.full((*self.size, 3), 128, np.uint8))
+        found = [describe_region(region, self.size, self.threshold) for region in self.regions[:_REGIONS_IN_WORDS]]
+        return figure_html(picture, "; ".join([self._words, *found]))
 
 
 def conclude(
@@ -155,27 +229,3 @@ def conclude(
         regions_on_normal=rule.regions_on_normal,
         p_value=raw.p_value,
     )
-
-
-def predict_images(
-    scorer: Scorer, images: Sequence[ImageSource], rule: DecisionRule, class_name: str
-) -> list[Prediction]:
-    """Predictions for images of any kinds and sizes, scored in one batch.
-
-    Raises:
-        ImageError: a file cannot be decoded.
-        ShapeError: an array or tensor has another shape or type.
-        ScoreError: the model answers with NaN, infinity or a value outside [0, 1].
-    """
-    if not images:
-        return []
-    arrays = [as_rgb(image) for image in images]
-    raw = scorer.score(np.stack([scorer.prepare(array) for array in arrays]), [class_name] * len(arrays))
-    return [
-        conclude(raw.row(row), array.shape[:2], rule, _name(image, row), class_name)
-        for row, (image, array) in enumerate(zip(images, arrays, strict=True))
-    ]
-
-
-def _name(image: ImageSource, row: int) -> str:
-    return str(image) if isinstance(image, str | Path) else f"image {row}"

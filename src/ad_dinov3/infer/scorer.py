@@ -81,3 +81,23 @@ class Scorer(Protocol):
     def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
         """Raw scores of B inputs (B, 3, h, w) uint8 whose classes are named (B names)."""
         ...
+
+
+class Described(Protocol):
+    """What a model can say of itself."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]: ...
+
+
+def described(model: Described, place: str, size: tuple[int, int]) -> str:
+    """A model's ``repr``: its method, what it runs on, its input's ``size`` (H, W) in px, threshold, normal classes."""
+    normals = f", compares with normal images of {', '.join(model.normal_classes)}" if model.normal_classes else ""
+    input_size = f"input {size[1]} x {size[0]} px"
+    return f"<{type(model).__name__} {model.method} on {place}, {input_size}, threshold {model.threshold:.3f}{normals}>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +28,10 @@ from ad_dinov3.infer.compared import (
 from ad_dinov3.infer.decide import DecisionRule, smooth
 from ad_dinov3.infer.exported import Mode, SessionInput, at_size, read_session_config
 from ad_dinov3.infer.good_images import check_unseen, distinct, file_hashes
-from ad_dinov3.infer.prediction import Prediction, predict_images
+from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.predictions import Predictions, predict_images, predict_stream
 from ad_dinov3.infer.runtimes import Outputs, open_graph
-from ad_dinov3.infer.scorer import RawScores, Scorer
+from ad_dinov3.infer.scorer import RawScores, Scorer, described
 from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.references.calibration import References
 
@@ -182,9 +183,18 @@ class Session:
         """
         return self.predict_batch([image], class_name)[0]
 
-    def predict_batch(self, images: Sequence[ImageSource], class_name: str = "object") -> list[Prediction]:
+    def predict_batch(self, images: Sequence[ImageSource], class_name: str = "object") -> Predictions:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
         return predict_images(self, images, DecisionRule(self.threshold), class_name)
+
+    def predict_many(
+        self, images: Iterable[ImageSource], class_name: str = "object", batch_size: int = 8, progress: bool = False
+    ) -> Iterator[Prediction]:
+        """Predictions one by one, in order; as `Detector.predict_many`."""
+        return predict_stream(self, images, class_name, batch_size, progress)
+
+    def __repr__(self) -> str:
+        return described(self, str(self.folder), self.config.input.size)
 
     def remember(self, images: Sequence[ImageSource], class_name: str = "object", view: View = WHOLE) -> str | None:
         """Compare images of a class with these normal ones from now on; as `Detector.remember`, without torch.

@@ -27,10 +27,11 @@ from ad_dinov3.errors import AdDinoError, DataError, ImageError, ScoreError
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.image_files import read_map
 from ad_dinov3.infer.prediction import conclude
+from ad_dinov3.infer.record import Decision
 from ad_dinov3.infer.scorer import RawScore, Scorer
 from ad_dinov3.predict.memory import MAKE_ROOM, MakeRoom, Memory
 from ad_dinov3.predict.timing import StepTimes
-from ad_dinov3.predict.types import Decision, Failure, Outcome, Result, Scored, Sink, StoredScore
+from ad_dinov3.predict.types import Failure, Outcome, Result, Scored, Sink, StoredScore
 
 _FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # no later image would fare better
 

@@ -7,66 +7,38 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
-from ad_dinov3.files import utf8
-from ad_dinov3.infer.decide import Region, describe_region
+from ad_dinov3.infer.decide import describe_region
+from ad_dinov3.infer.record import ImageRecord
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.store import Parts, Store
-from ad_dinov3.predict.types import Decision, Failure, Result, StoredScore
+from ad_dinov3.predict.types import Failure, Result, StoredScore
 
 
-@dataclass(frozen=True)
-class Row:
-    """One image's line in results.jsonl.
+@dataclass(frozen=True, kw_only=True)
+class Row(ImageRecord):
+    """One image's line in results.jsonl: what is said of it, and where its files are."""
 
-    Attributes:
-        image: the image's name in this run, unique, relative.
-        path: the file.
-        decision: what came out; ``failed`` rows have an ``error`` and no score.
-        score: image score in [0, 1].
-        threshold: from which a score or map value counts as anomalous.
-        class_name: what the prompts called the product.
-        width: the image's width in px.
-        height: the image's height in px.
-        anomalous_area_px: pixels in regions.
-        regions: highest peak first; none on an image that is called normal, unless they were asked for.
-        grid: (h, w) of the anomaly map as the model gave it.
-        seconds: from the file to the decision.
-        overlay: file below the output folder.
-        map: file below the output folder.
-        mask: file below the output folder.
-        error: why there is no result.
-        key: digest of the file's version and of what decides map and score; equal keys need no second scoring.
-        decision_key: digest of what was made of them; if it is equal too, nothing needs doing again.
-        p_value: share of good images that look at least as strange, where some have calibrated the model.
-    """
-
-    image: str
-    path: str
-    decision: Decision
-    score: float | None = None
-    threshold: float | None = None
-    class_name: str = ""
-    width: int = 0
-    height: int = 0
-    anomalous_area_px: int = 0
-    regions: tuple[Region, ...] = ()
-    grid: tuple[int, int] = (0, 0)
-    seconds: float = 0.0
-    overlay: str | None = None
-    map: str | None = None
-    mask: str | None = None
-    error: str | None = None
-    key: str = ""
-    decision_key: str = ""
-    p_value: float | None = None
+    path: Annotated[str, Field(description="the image's file or URI")]
+    grid: Annotated[tuple[int, int], Field(description="h, w of the anomaly map as the model gave it")] = (0, 0)
+    seconds: Annotated[float, Field(description="from the file to the decision")] = 0.0
+    overlay: Annotated[str | None, Field(description="file below the output folder")] = None
+    map: Annotated[str | None, Field(description="file below the output folder")] = None
+    mask: Annotated[str | None, Field(description="file below the output folder")] = None
+    error: Annotated[str | None, Field(description="why there is no result")] = None
+    key: Annotated[
+        str,
+        Field(description="digest of the file's version and of what decides map and score"),
+    ] = ""
+    decision_key: Annotated[str, Field(description="digest of what decides what was made of them")] = ""
 
 
 def read_rows(folder: Path) -> Iterator[Row]:
@@ -126,20 +98,10 @@ def run_key(fingerprint: str, options: DriveOptions, outputs: Outputs) -> RunKey
 
 def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
     """The row of a result whose files are ``outputs``."""
-    prediction, item = result.prediction, result.scored.item
-    height, width = prediction.size
+    item = result.scored.item
     return Row(
-        image=item.name,
+        **vars(result.prediction.record(item.name)),
         path=item.where,
-        decision="anomalous" if prediction.is_anomalous else "normal",
-        score=round(prediction.score, 6),
-        threshold=prediction.threshold,
-        p_value=None if prediction.p_value is None else round(prediction.p_value, 6),
-        class_name=utf8(prediction.class_name),
-        width=width,
-        height=height,
-        anomalous_area_px=sum(region.area_px for region in prediction.regions),
-        regions=tuple(prediction.regions),
         grid=result.scored.grid,
         seconds=round(result.seconds, 4),
         overlay=outputs.overlay(item.name),

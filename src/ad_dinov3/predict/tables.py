@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from ad_dinov3.errors import MissingExtraError
 from ad_dinov3.files import replacing
+from ad_dinov3.infer.annotations import coco_tree
+from ad_dinov3.infer.arrow import arrow_schema, arrow_table
+from ad_dinov3.infer.record import plain
 from ad_dinov3.predict.results import Row
 from ad_dinov3.predict.types import Failure, Result
 from ad_dinov3.predict.videos import write_videos
@@ -48,18 +50,13 @@ class TableSink:
         self._write(self._path, self._rows())
 
 
-def _plain(row: Row) -> dict[str, object]:
-    """A row and its regions as dicts; ``asdict`` would copy every corner of every outline."""
-    return {**vars(row), "regions": [vars(region) for region in row.regions]}
-
-
 def write_csv(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV for spreadsheets: the strongest region in columns, all regions as JSON in the last one."""
     with replacing(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(CSV_COLUMNS)
         for row in rows:
-            values = {**_plain(row), "region_count": len(row.regions), "peak": None, "box": None}
+            values = {**plain(row), "region_count": len(row.regions), "peak": None, "box": None}
             if row.regions:
                 values |= {"peak": round(row.regions[0].peak, 6), "box": " ".join(map(str, row.regions[0].box))}
             if row.score is not None:
@@ -74,34 +71,9 @@ def _escaped(value: object) -> object:
 
 
 def write_coco(path: Path, rows: Iterable[Row]) -> None:
-    """Write regions as COCO annotations of one category, "anomaly": box, outline, area and peak as score.
-
-    Outlines leave holes out; ``area`` counts the region's pixels without them. Failed images are left out.
-    """
-    images: list[dict[str, object]] = []
-    annotations: list[dict[str, object]] = []
-    for row in rows:
-        if row.decision == "failed":
-            continue
-        image_id = len(images) + 1
-        images.append({"id": image_id, "file_name": row.image, "width": row.width, "height": row.height})
-        for region in row.regions:
-            x0, y0, x1, y1 = region.box
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": 1,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": region.area_px,
-                    "segmentation": [[value for corner in region.polygon for value in corner]],
-                    "iscrowd": 0,
-                    "score": round(region.peak, 6),
-                }
-            )
-    categories = [{"id": 1, "name": "anomaly", "supercategory": "anomaly"}]
+    """Write regions as COCO annotations, as `annotations.coco_tree` says."""
     with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8") as file:
-        json.dump({"images": images, "annotations": annotations, "categories": categories}, file)
+        json.dump(coco_tree(rows), file)
 
 
 def write_parquet(path: Path, rows: Iterator[Row]) -> None:
@@ -110,30 +82,12 @@ def write_parquet(path: Path, rows: Iterator[Row]) -> None:
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtraError("pyarrow", "parquet") from error
-    whole, real, text = pa.int64(), pa.float64(), pa.string()
-    region = pa.struct(
-        [
-            ("box", pa.list_(whole)),
-            ("area_px", whole),
-            ("peak", real),
-            ("mean", real),
-            ("centroid", pa.list_(real)),
-            ("elongation", real),
-            ("polygon", pa.list_(pa.list_(whole))),
-        ]
-    )
-    kinds = {"regions": pa.list_(region), "grid": pa.list_(whole)}
-    kinds |= dict.fromkeys(("score", "threshold", "p_value", "seconds"), real)
-    kinds |= dict.fromkeys(("width", "height", "anomalous_area_px"), whole)
-    schema = pa.schema([(column, kinds.get(column, text)) for column in Row.__dataclass_fields__])
+    schema = arrow_schema(Row)
+    import pyarrow.parquet as pq
+
     with replacing(path) as unfinished, pq.ParquetWriter(unfinished, schema) as writer:
-        while part := [_plain(row) for row in islice(rows, _PARQUET_ROWS)]:
-            writer.write_table(pa.Table.from_pylist(part, schema))
+        while part := list(islice(rows, _PARQUET_ROWS)):
+            writer.write_table(arrow_table(Row, part))
 
 
 TABLES: dict[str, tuple[str, Callable[[Path, Iterator[Row]], None]]] = {

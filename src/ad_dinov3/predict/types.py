@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.prediction import Prediction
+from ad_dinov3.infer.record import Decision
 from ad_dinov3.infer.scorer import RawScore
 from ad_dinov3.predict.store import Store
-
-Decision = Literal["anomalous", "normal", "failed"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Decision = Literal["anomalous", "normal"]
+from ad_dinov3.infer.record import ImageRecord
 
 
 class Answer(BaseModel):
@@ -15,35 +16,16 @@ class Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RegionAnswer(Answer):
-    """One connected set of pixels whose map values reach the threshold."""
-
-    box: tuple[int, int, int, int] = Field(description="x0, y0, x1, y1 in px, x1 and y1 exclusive")
-    area_px: int
-    peak: float = Field(description="largest value of the map inside, in [0, 1]")
-    mean: float = Field(description="mean value of the map inside, in [0, 1]")
-    centroid: tuple[float, float] = Field(description="x, y in px, pixel centres at .5")
-    elongation: float = Field(description="length over width, at least 1")
-    polygon: tuple[tuple[int, int], ...] = Field(description="outer outline as corners x, y between pixels")
-
-
-class PredictionAnswer(Answer):
+@dataclass(frozen=True, kw_only=True)
+class PredictionAnswer(ImageRecord):
     """Score, decision and regions of an image, the region with the highest peak first."""
 
-    image: str = Field(description="the name that the image came with")
-    model: str
-    class_name: str
-    score: float = Field(description="in [0, 1]")
-    threshold: float = Field(description="in [0, 1]; scores and map values from here on are anomalous")
-    decision: Decision
-    p_value: float | None = Field(
-        description="share of good images that look at least as strange, where some have calibrated the model"
-    )
-    width: int
-    height: int
-    regions: tuple[RegionAnswer, ...]
-    findings: tuple[str, ...] = Field(description="each region in words")
-    overlay: str | None = Field(None, description="JPEG in base64, where it was asked for")
+    decision: Literal["anomalous", "normal"]
+    score: Annotated[float, Field(description="image score in [0, 1]")]
+    threshold: Annotated[float, Field(description="in [0, 1]; scores and map values from here on are anomalous")]
+    model: Annotated[str, Field(description="the name of the model that answered")]
+    findings: Annotated[tuple[str, ...], Field(description="each region in words")]
+    overlay: Annotated[str | None, Field(description="JPEG in base64, where it was asked for")] = None
 
 
 class FailureAnswer(Answer):

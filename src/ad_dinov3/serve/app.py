@@ -19,7 +19,7 @@ import base64
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -43,7 +43,6 @@ from ad_dinov3.serve.answers import (
     HealthAnswer,
     ModelAnswer,
     PredictionAnswer,
-    RegionAnswer,
 )
 from ad_dinov3.serve.judge import Failed, Judge, Judged, Places, Wish
 from ad_dinov3.serve.keys import Locked
@@ -230,19 +229,10 @@ def _model_answer(models: Models, name: str) -> ModelAnswer:
 
 def _prediction_answer(judged: Judged, with_overlay: bool) -> PredictionAnswer:
     prediction = judged.prediction
-    height, width = prediction.size
     words = [describe_region(region, prediction.size, prediction.threshold) for region in prediction.regions]
     return PredictionAnswer(
-        image=prediction.source,
+        **vars(prediction.record()),
         model=judged.model,
-        class_name=prediction.class_name,
-        score=round(prediction.score, 6),
-        threshold=prediction.threshold,
-        decision="anomalous" if prediction.is_anomalous else "normal",
-        p_value=None if prediction.p_value is None else round(prediction.p_value, 6),
-        width=width,
-        height=height,
-        regions=tuple(RegionAnswer(**asdict(region)) for region in prediction.regions),
         findings=tuple(words),
         overlay=base64.b64encode(_overlay(judged)).decode() if with_overlay else None,
     )

@@ -128,7 +128,7 @@ def read_training_set(samples: Sequence[Sample], size: tuple[int, int], rule: Ma
     return TrainingSet(tuple(samples), tuple(file_hash(s.image_path) for s in samples), masks, size)
 
 
-def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOptions | None = None) -> Model:
+def train(model: Model, samples: Sequence[Sample], out: str | Path, options: RunOptions | None = None) -> Model:
     """Train a model's head and save it.
 
     Args:
@@ -147,7 +147,7 @@ def train(model: Model, samples: Sequence[Sample], out: Path, options: RunOption
         TrainingError: ``out`` holds a model or run that is neither resumed nor overwritten, a loss is NaN, the disk is
             too small, or the checkpoint belongs to another run.
     """
-    options = options or RunOptions()
+    options, out = options or RunOptions(), Path(out)
     config = model.config
     head = model.head
     if not isinstance(head, TrainableHead):
