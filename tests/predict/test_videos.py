@@ -44,7 +44,9 @@ def test_frames_come_back_in_order_at_their_own_rate_and_what_is_no_frame_is_omi
     out = tmp_path / "out"
     frames = [row(out, f"clip.avi/{i:06}.png", str(source), grey) for i, grey in enumerate(GREYS)]
     gone = [row(out, "line/away.mp4/000000.png", "line/away.mp4", 128)]
-    lost = Row("clip.avi/000004.png", str(source), "failed", error="the video cannot be decoded further")
+    lost = Row(
+        image="clip.avi/000004.png", path=str(source), decision="failed", error="the video cannot be decoded further"
+    )
     write_videos(out / "videos", [*frames, lost, *gone, row(out, "photo.png", "photo.png", 1)])
     assert {path.relative_to(out / "videos").as_posix() for path in (out / "videos").rglob("*.*")} == {
         "clip.avi.mp4",
