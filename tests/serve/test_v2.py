@@ -160,6 +160,15 @@ def test_json_alone_carries_images_in_base64_and_pixels_as_nested_numbers(addres
         assert [one["datatype"] for one in answer["outputs"]] == ["FP32", "BOOL", "FP32", "BYTES"]
 
 
+def test_what_kserves_client_repeats_of_the_address_is_taken_and_decides_nothing(
+    address: str, parts: list[Path]
+) -> None:
+    request = tensor([1], "BYTES", [base64.b64encode(parts[0].read_bytes()).decode()])
+    answer = json.loads(infer(address, {**request, "id": None, "model_name": "other", "model_version": None}).body)
+    assert answer["model_name"] == "line"
+    assert "id" not in answer
+
+
 @pytest.mark.parametrize(
     ("tree", "words"),
     [

@@ -42,7 +42,9 @@ REQUEST_SCHEMA = {
     "required": ["inputs"],
     "additionalProperties": False,
     "properties": {
-        "id": {"type": "string"},
+        "id": {"type": ["string", "null"]},
+        "model_name": {"type": ["string", "null"], "description": "ignored: the address names the model"},
+        "model_version": {"type": ["string", "null"], "description": "ignored"},
         "parameters": {"type": "object", "description": "threshold, min_area, regions_on_normal, class_name"},
         "inputs": {
             "type": "array",
@@ -103,9 +105,11 @@ class RequestedInput(_Part):
 
 
 class InferRequest(_Part):
-    """The JSON of a request."""
+    """The JSON of a request; KServe's client repeats the model of its address there, which decides nothing."""
 
-    id: str = ""
+    id: str | None = None
+    model_name: str | None = None
+    model_version: str | None = None
     parameters: dict[str, JsonValue] = {}
     inputs: tuple[RequestedInput, ...]
     outputs: tuple[RequestedOutput, ...] = ()
@@ -167,7 +171,7 @@ def read_inference(body: bytes, header_length: str | None, model: str) -> Infere
     if [one.name for one in request.inputs] != [IMAGE]:
         raise ConfigError(f"expected one input named {IMAGE}, got {[one.name for one in request.inputs]}")
     uploads = _uploads(request.inputs[0], body[end:])
-    return Inference(request.id, uploads, wish, _wanted(request))
+    return Inference(request.id or "", uploads, wish, _wanted(request))
 
 
 def inflated(body: bytes, encoding: str, limit: int) -> bytes:
