@@ -27,9 +27,9 @@ from transformers import CLIPConfig, CLIPModel, DINOv3ViTConfig, DINOv3ViTModel
 
 from ad_dinov3.config import AdDinoV3Config
 from ad_dinov3.config.methods import AdaClipConfig, AnomalyClipConfig, AprilGanConfig, WinClipConfig
+from ad_dinov3.encoders.backbone import FrozenBackbone, quarters
 from ad_dinov3.encoders.clip_image import ClipTaps, LoadedVision, build_clip_vision
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.encoders.dinov3 import Dinov3Encoder, quarters
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.methods.adaclip import AdaClip, ClipStart, Sentences
@@ -174,7 +174,7 @@ def build_adaclip(sizes: dict[str, TowerSize]) -> Built:
     return Built(loaded.encoder(ClipStart(loaded.vision), (loaded.vision.width,), {}), head, (loaded.vision, text))
 
 
-def build_dinov3(sizes: dict[str, TowerSize]) -> Dinov3Encoder:
+def build_dinov3(sizes: dict[str, TowerSize]) -> FrozenBackbone:
     size = sizes["dinov3"]
     config = DINOv3ViTConfig(
         hidden_size=size.width,
@@ -187,7 +187,7 @@ def build_dinov3(sizes: dict[str, TowerSize]) -> Dinov3Encoder:
     model = DINOv3ViTModel(config).eval()
     stages = quarters(size.blocks)
     spec = EncoderSpec("random", size.patch, size.patch, (size.width,) * len(stages), "random", "none")
-    return Dinov3Encoder(StagedViT(model, stages), spec, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return FrozenBackbone(StagedViT(model, stages), spec, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def build_ad_dinov3(sizes: dict[str, TowerSize]) -> Built:

@@ -24,8 +24,8 @@ import torch
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.catalog import read_data
 from ad_dinov3.data.listing import spread
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.encoders.cache import FeatureStore
-from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.files import file_hash, write_text
 from ad_dinov3.methods.table import borrowing
 from ad_dinov3.metrics.ranking import ranking_metrics
@@ -149,7 +149,7 @@ def trained(config: ModelConfig, variant: dict[str, object] | None, seed: int, s
 
 def prepare(config: ModelConfig, samples: Sequence[Sample]) -> tuple[FeatureStore, TrainingSet]:
     """Cached features and masks of a test set."""
-    encoder = load_dinov3(config.encoder, stages=config.encoder_stages)
+    encoder = load_backbone(config.encoder, stages=config.encoder_stages)
     keys = [file_hash(sample.image_path) for sample in samples]
     store = fill_cache(encoder, samples, keys, config, RunOptions())
     return store, read_training_set(samples, config.input.size)

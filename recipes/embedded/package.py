@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.files import file_hash
 from ad_dinov3.model import Model, save_model
 from recipes.embedded.pool import CONFIG
@@ -27,9 +27,9 @@ def packaged(run: Path, root: Path) -> Model:
     files = [sample.image_path for name in recipe["sets"] for sample in training_samples(root, name)]
     photos = photographs(root) if recipe["photographs"] else ()
     sets = (*recipe["sets"], PHOTOS) if photos else tuple(recipe["sets"])
-    config = CONFIG.model_copy(update={"trained_on": sets})
+    config = CONFIG.with_settings({"train.seed": recipe["seed"]}).model_copy(update={"trained_on": sets})
     seen = frozenset(file_hash(file) for file in (*files, *photos))
-    return Model(config, load_dinov3(CONFIG.encoder, offline=True), head.eval(), seen)
+    return Model(config, load_backbone(CONFIG.encoder, offline=True), head.eval(), seen)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ad_dinov3.config import PRESETS
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.methods.ad_dinov3 import pooled
 from recipes.embedded.samples import SETS, SIZE, pairs_of, photographs
 
@@ -100,7 +100,7 @@ def _shares(mask: NDArray[np.float32]) -> NDArray[np.uint8]:
     return (cells.mean((1, 3)) * 255).astype(np.uint8)
 
 
-_ENCODER = load_dinov3(CONFIG.encoder, offline=True)
+_ENCODER = load_backbone(CONFIG.encoder, offline=True)
 
 
 def main() -> None:
@@ -108,12 +108,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--to", type=Path, required=True, help="folder of the pools; 0.3 MB an image")
+    parser.add_argument("--at-most", type=int, default=max(PAIRS.values()), help="pairs in each pool")
     parser.add_argument("names", nargs="*", default=list(PAIRS), help="which pools; by default all")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     for name in arguments.names:
-        fill_pool(arguments.data, name, arguments.to / name, PAIRS[name])
+        fill_pool(arguments.data, name, arguments.to / name, min(PAIRS[name], arguments.at_most))
 
 
 if __name__ == "__main__":

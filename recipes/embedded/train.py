@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.files import replacing, write_text
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.methods.losses import dice
@@ -69,7 +69,7 @@ class Recipe:
 def new_head(seed: int) -> AdDinoV3:
     """The preset's head, started so that what is rare looks abnormal at once."""
     torch.manual_seed(seed)
-    method, widths = CONFIG.method, load_dinov3(CONFIG.encoder, offline=True).spec.widths
+    method, widths = CONFIG.method, load_backbone(CONFIG.encoder, offline=True).spec.widths
     head = AdDinoV3(method, widths, method.width)
     with torch.no_grad():
         abnormal = F.normalize(torch.randn(method.width), dim=0)

@@ -12,6 +12,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from ad_dinov3.cli import cache as cache_command
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.encoders.cache import (
     FeatureStore,
     bytes_per_image,
@@ -20,7 +21,6 @@ from ad_dinov3.encoders.cache import (
     open_group,
     prune,
 )
-from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.errors import DataError, TrainingError
 from ad_dinov3.files import file_hash
 
@@ -33,7 +33,7 @@ def images(count: int) -> dict[str, Tensor]:
 
 
 def filled(folder: Path, weights: Path, count: int) -> tuple[FeatureStore, dict[str, Tensor]]:
-    encoder, inputs = load_dinov3(str(weights)), images(count)
+    encoder, inputs = load_backbone(str(weights)), images(count)
     store = FeatureStore(open_group(encoder.spec, SIZE, "bilinear", folder))
     loaders = [(key, lambda image=image: image) for key, image in inputs.items()]
     assert list(store.fill(encoder, loaders, 8))[-1] == count
@@ -50,7 +50,7 @@ def test_features_come_back_as_the_encoder_gave_them_within_half_precision(
 
     loaded = again.load(["key39", "key0"])
 
-    expected = load_dinov3(str(weights)).encode(torch.stack([inputs["key39"], inputs["key0"]]))
+    expected = load_backbone(str(weights)).encode(torch.stack([inputs["key39"], inputs["key0"]]))
     assert loaded.image_size == SIZE
     assert len(store) == len(again) == 40
     pairs = zip(loaded.patch_tokens + loaded.cls_tokens, expected.patch_tokens + expected.cls_tokens, strict=True)
@@ -61,12 +61,12 @@ def test_features_come_back_as_the_encoder_gave_them_within_half_precision(
 def test_announced_size_is_what_the_disk_takes(tmp_path: Path, tiny_vit: Path) -> None:
     store, _ = filled(tmp_path, tiny_vit, 40)
 
-    announced = 40 * bytes_per_image(load_dinov3(str(tiny_vit)).spec, SIZE)
+    announced = 40 * bytes_per_image(load_backbone(str(tiny_vit)).spec, SIZE)
     assert announced < store.group.bytes_on_disk < 2.5 * announced  # the rest is the index; these images are tiny
 
 
 def test_other_stages_or_sizes_are_other_groups(tmp_path: Path, tiny_vit: Path) -> None:
-    spec, other = load_dinov3(str(tiny_vit)).spec, load_dinov3(str(tiny_vit), stages=(2, 4)).spec
+    spec, other = load_backbone(str(tiny_vit)).spec, load_backbone(str(tiny_vit), stages=(2, 4)).spec
     groups = [
         open_group(spec, SIZE, "bilinear", tmp_path),
         open_group(other, SIZE, "bilinear", tmp_path),
@@ -108,7 +108,7 @@ def test_damaged_shard_is_told_deleted_and_computed_again(
     expected = store.load(list(inputs))
     holder = next(shard for shard in store.group.shards if b"key3." in shard.read_bytes())
     holder.write_bytes(damage(holder.read_bytes()))
-    again, encoder = FeatureStore(store.group), load_dinov3(str(tiny_vit))
+    again, encoder = FeatureStore(store.group), load_backbone(str(tiny_vit))
 
     assert again.discard_damaged(inputs) == [holder]
 
@@ -142,7 +142,7 @@ def test_damaged_description_of_a_group_is_named_with_the_remedy(
 ) -> None:
     monkeypatch.setenv("AD_DINOV3_CACHE", str(tmp_path))
     store, _ = filled(tmp_path, tiny_vit, 4)
-    whole = open_group(load_dinov3(str(tiny_vit)).spec, (32, 32), "bilinear", tmp_path)
+    whole = open_group(load_backbone(str(tiny_vit)).spec, (32, 32), "bilinear", tmp_path)
     damaged = store.group.folder
     (damaged / "group.json").write_text(content)
     with pytest.raises(DataError, match=rf"group\.json: not the description of a group .* cache prune {damaged.name}"):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from ad_dinov3.encoders.backbone import FrozenBackbone, load_backbone
 from ad_dinov3.encoders.context import FILTER_WIDTH, ContextStages, FilterBank
-from ad_dinov3.encoders.dinov3 import Dinov3Encoder, load_dinov3
 
 NO_CHANGE = (0.0,) * 3, (1.0,) * 3
 CELL = 8
@@ -37,11 +37,11 @@ def cells(plane: NDArray[np.float64], side: int) -> NDArray[np.float64]:
 
 
 @pytest.fixture
-def context_encoder(tmp_path: Path) -> Dinov3Encoder:
+def context_encoder(tmp_path: Path) -> FrozenBackbone:
     path = saved(tiny_convnext(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "grid_stride": CELL, "context": True}))
-    return load_dinov3(path)
+    return load_backbone(path)
 
 
 @pytest.mark.parametrize(("scale", "shrink", "sigma"), [(0, 1, 1), (1, 1, 2), (2, 2, 2), (3, 4, 2)])
@@ -68,7 +68,7 @@ def test_grey_images_have_no_colour_responses_and_coloured_ones_do() -> None:
     assert (np.abs(filtered(red)[1, 1, -2:]) > 0.1).all()
 
 
-def test_context_stages_are_filters_then_the_image_then_its_half(context_encoder: Dinov3Encoder) -> None:
+def test_context_stages_are_filters_then_the_image_then_its_half(context_encoder: FrozenBackbone) -> None:
     module = context_encoder.module
     assert isinstance(module, ContextStages)
     images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
@@ -87,16 +87,16 @@ def test_context_stages_are_filters_then_the_image_then_its_half(context_encoder
 
 
 @pytest.mark.parametrize("size", [(8, 8), (24, 56), (40, 8)])
-def test_context_takes_any_multiple_of_the_cell(context_encoder: Dinov3Encoder, size: tuple[int, int]) -> None:
+def test_context_takes_any_multiple_of_the_cell(context_encoder: FrozenBackbone, size: tuple[int, int]) -> None:
     features = context_encoder.encode(torch.zeros(1, 3, *size, dtype=torch.uint8))
     assert features.grid == (size[0] // CELL, size[1] // CELL)
     assert all(torch.isfinite(tokens).all() for tokens in features.patch_tokens)
 
 
-def test_context_changes_the_fingerprint(context_encoder: Dinov3Encoder, tmp_path: Path) -> None:
+def test_context_changes_the_fingerprint(context_encoder: FrozenBackbone, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "context": False}))
-    plain = load_dinov3(str(tmp_path))
+    plain = load_backbone(str(tmp_path))
     assert plain.spec.fingerprint != context_encoder.spec.fingerprint
     assert len(plain.spec.widths) == len(STAGE_WIDTHS)
 

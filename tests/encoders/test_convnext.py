@@ -10,8 +10,8 @@ import torch
 from backbone_models import saved, shake
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel
 
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.encoders.convnext import ConvNeXt, ConvNextConfig
-from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.encoders.stages import StagedConvNeXt
 from ad_dinov3.errors import ConfigError, WeightsError
 
@@ -45,10 +45,10 @@ def test_activation_that_the_network_does_not_know_is_refused() -> None:
 def test_config_without_sizes_is_completed_from_the_tensors(tmp_path: Path) -> None:
     model = DINOv3ConvNextModel(DINOv3ConvNextConfig(hidden_sizes=list(WIDTHS), depths=list(DEPTHS)))
     path = saved(model, tmp_path)
-    whole = load_dinov3(path)
+    whole = load_backbone(path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov3_convnext"}))
 
-    assert load_dinov3(path).spec == whole.spec
+    assert load_backbone(path).spec == whole.spec
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "dinov3_convnext", "depths": "three"}))
     with pytest.raises(WeightsError, match=r"config\.json beside it says depths = three, the tensors"):
-        load_dinov3(path)
+        load_backbone(path)

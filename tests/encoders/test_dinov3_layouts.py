@@ -22,7 +22,7 @@ from backbone_models import (
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.errors import WeightsError
 from ad_dinov3.types import Features
 from ad_dinov3.weights import load_backbone_weights, resolve_weights
@@ -45,8 +45,8 @@ def test_metas_vit_file_gives_the_features_of_the_hugging_face_folder(
 ) -> None:
     model = tiny_vit(gated=gated, bias=bias)
     torch.save(vit_as_meta(model), tmp_path / "meta.pth")  # alone: the configuration is told by shapes and periods
-    plain = load_dinov3(saved(model, tmp_path / "hf"))
-    meta = load_dinov3(str(tmp_path / "meta.pth"))
+    plain = load_backbone(saved(model, tmp_path / "hf"))
+    meta = load_backbone(str(tmp_path / "meta.pth"))
     assert_same(meta.encode(images), plain.encode(images))
     assert meta.spec.fingerprint == plain.spec.fingerprint
 
@@ -56,7 +56,7 @@ def test_metas_rounded_rotary_periods_are_used_as_metas_code_uses_them(tmp_path:
     tensors = vit_as_meta(model)
     rounded = tensors["rope_embed.periods"].bfloat16()
     torch.save(tensors | {"rope_embed.periods": rounded}, tmp_path / "meta.pth")
-    plain, meta = load_dinov3(saved(model, tmp_path / "hf")), load_dinov3(str(tmp_path / "meta.pth"))
+    plain, meta = load_backbone(saved(model, tmp_path / "hf")), load_backbone(str(tmp_path / "meta.pth"))
     assert not torch.equal(plain.encode(images).patch_tokens[0], meta.encode(images).patch_tokens[0])
     assert plain.spec.fingerprint != meta.spec.fingerprint
     cos, sin = meta.module.rope_embeddings(torch.zeros(1, 3, 32, 64))
@@ -87,8 +87,8 @@ def test_timms_vit_file_gives_the_features_of_the_hugging_face_folder(
     (folder / "config.json").write_text(json.dumps(timm_config))
     weights = load_backbone_weights(resolve_weights(str(folder)))
     assert weights.layout == "timm"
-    plain = load_dinov3(saved(model, tmp_path / "hf"))
-    assert_same(load_dinov3(str(folder)).encode(images), plain.encode(images))
+    plain = load_backbone(saved(model, tmp_path / "hf"))
+    assert_same(load_backbone(str(folder)).encode(images), plain.encode(images))
 
 
 @pytest.mark.parametrize("write", [convnext_as_meta, convnext_as_timm])
@@ -97,8 +97,8 @@ def test_convnext_files_give_the_features_of_the_hugging_face_folder(
 ) -> None:
     model = tiny_convnext()
     torch.save(write(model), tmp_path / "other.pth")
-    plain = load_dinov3(saved(model, tmp_path / "hf"))
-    other = load_dinov3(str(tmp_path / "other.pth"))
+    plain = load_backbone(saved(model, tmp_path / "hf"))
+    other = load_backbone(str(tmp_path / "other.pth"))
     assert_same(other.encode(images), plain.encode(images))
     assert other.spec.fingerprint == plain.spec.fingerprint
 
@@ -106,21 +106,21 @@ def test_convnext_files_give_the_features_of_the_hugging_face_folder(
 def test_a_state_dict_as_transformers_names_it_in_memory_loads_too(tmp_path: Path, images: Tensor) -> None:
     model = tiny_vit()
     path = saved(model, tmp_path)
-    expected = load_dinov3(path).encode(images)
+    expected = load_backbone(path).encode(images)
     (tmp_path / "model.safetensors").unlink()
     torch.save({"epoch": 3, "state_dict": model.state_dict()}, tmp_path / "mine.pth")  # model.layer.0..., nested
-    assert_same(load_dinov3(path).encode(images), expected)
+    assert_same(load_backbone(path).encode(images), expected)
 
 
 def test_sharded_safetensors_load_as_one(tmp_path: Path, images: Tensor) -> None:
     model = tiny_vit()
-    expected = load_dinov3(saved(model, tmp_path / "one")).encode(images)
+    expected = load_backbone(saved(model, tmp_path / "one")).encode(images)
     model.save_pretrained(tmp_path / "many", max_shard_size="20KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1
-    assert_same(load_dinov3(str(tmp_path / "many")).encode(images), expected)
+    assert_same(load_backbone(str(tmp_path / "many")).encode(images), expected)
     next((tmp_path / "many").glob("model-00002*")).unlink()
     with pytest.raises(WeightsError, match="model-00002"):
-        load_dinov3(str(tmp_path / "many"))
+        load_backbone(str(tmp_path / "many"))
 
 
 def test_a_key_bias_without_a_mask_is_kept(tmp_path: Path) -> None:
@@ -131,17 +131,17 @@ def test_a_key_bias_without_a_mask_is_kept(tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "meta.pth")
     weights = load_backbone_weights(resolve_weights(str(tmp_path / "meta.pth")))
     assert weights.config["key_bias"] is True
-    load_dinov3(str(tmp_path / "meta.pth"))
+    load_backbone(str(tmp_path / "meta.pth"))
 
 
 def test_a_hash_in_the_name_is_checked(tmp_path: Path) -> None:
     file = tmp_path / "mine.pth"
     torch.save(vit_as_meta(tiny_vit()), file)
     right = file.rename(tmp_path / f"mine-{sha256_of(file)[:8]}.pth")
-    assert load_dinov3(str(right)).spec.name.startswith("mine")
+    assert load_backbone(str(right)).spec.name.startswith("mine")
     wrong = right.rename(tmp_path / "mine-01234567.pth")
     with pytest.raises(WeightsError, match="expected a sha256 that begins with 01234567, found"):
-        load_dinov3(str(wrong))
+        load_backbone(str(wrong))
 
 
 def test_a_model_of_another_size_under_a_public_name_is_refused(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_model_of_another_size_under_a_public_name_is_refused(tmp_path: Path) 
     with pytest.raises(
         WeightsError, match=r"expected dinov3-vitl16.*1024, 24, 16.*found a vit with \[32, 4"
     ) as refusal:
-        load_dinov3(str(tmp_path / "dinov3-vitl16.pth"))
+        load_backbone(str(tmp_path / "dinov3-vitl16.pth"))
     assert "dinov3-vitl16.pth" in str(refusal.value)
 
 
@@ -167,7 +167,7 @@ def test_files_of_other_models_are_refused_with_what_was_found(
 ) -> None:
     torch.save(tensors, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match=message) as refusal:
-        load_dinov3(str(tmp_path / "other.pth"))
+        load_backbone(str(tmp_path / "other.pth"))
     assert "other.pth" in str(refusal.value)
 
 
@@ -175,4 +175,4 @@ def test_a_folder_of_another_architecture_is_refused(tmp_path: Path) -> None:
     path = saved(tiny_vit(), tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "dinov2", "num_attention_heads": 2}')
     with pytest.raises(WeightsError, match="is of a 'dinov2'"):
-        load_dinov3(path)
+        load_backbone(path)

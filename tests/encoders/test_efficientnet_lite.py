@@ -15,8 +15,8 @@ from plain_lite import GROUPS, STAGES, STRIDES, WIDTHS, blocks_of, lite_folder, 
 from torch import Tensor
 
 from ad_dinov3.config import PRESETS
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.encoders.context import FILTER_WIDTH
-from ad_dinov3.encoders.dinov3 import load_dinov3
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.infer.detector import Detector
@@ -47,7 +47,7 @@ def images(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 32)])
 def test_stages_equal_the_published_network(state: dict[str, Tensor], folder: str, size: tuple[int, int]) -> None:
-    features = load_dinov3(folder).encode(images(*size))
+    features = load_backbone(folder).encode(images(*size))
     outputs = blocks_of(state, (images(*size).float() - 127) / 128)
     assert [tokens.shape[-1] for tokens in features.patch_tokens] == list(WIDTHS)
     for index, (stage, stride) in enumerate(zip(STAGES, STRIDES, strict=True)):
@@ -61,7 +61,7 @@ def test_stages_equal_the_published_network(state: dict[str, Tensor], folder: st
 
 
 def test_sides_that_the_coarsest_stage_does_not_divide_are_continued_by_their_last_pixels(folder: str) -> None:
-    encoder, small = load_dinov3(folder), images(40, 56)
+    encoder, small = load_backbone(folder), images(40, 56)
     continued = F.pad(small.float(), (0, 8, 0, 24), mode="replicate").to(torch.uint8)
     found, expected = encoder.encode(small), encoder.encode(continued)
     assert found.grid == (5, 7)
@@ -72,7 +72,7 @@ def test_sides_that_the_coarsest_stage_does_not_divide_are_continued_by_their_la
 def test_context_joins_filters_and_the_half_image(
     convert: ModuleType, state: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    encoder = load_dinov3(lite_folder(tmp_path / "lite", convert.converted(state), context=True))
+    encoder = load_backbone(lite_folder(tmp_path / "lite", convert.converted(state), context=True))
     assert encoder.spec.widths == (FILTER_WIDTH, *WIDTHS, WIDTHS[-2])
     half = F.interpolate(encoder.normalise(images(64, 64)), (32, 32), mode="bilinear")
     coarse = blocks_of(state, half)[STAGES[-2] - 1]
@@ -84,13 +84,13 @@ def test_context_joins_filters_and_the_half_image(
 def test_fingerprint_tells_stages_architecture_and_weights(
     convert: ModuleType, state: dict[str, Tensor], folder: str, tmp_path: Path
 ) -> None:
-    first = load_dinov3(folder).spec.fingerprint
-    assert load_dinov3(folder).spec.fingerprint == first
-    assert load_dinov3(folder, stages=(3, 5)).spec.fingerprint != first
+    first = load_backbone(folder).spec.fingerprint
+    assert load_backbone(folder).spec.fingerprint == first
+    assert load_backbone(folder, stages=(3, 5)).spec.fingerprint != first
     strides = [[*row[:2], 1 if row[2] == 2 and row[4] == 24 else row[2], *row[3:]] for row in GROUPS]
     other = lite_folder(tmp_path / "strides", convert.converted(state), groups=strides)
-    assert load_dinov3(other).spec.fingerprint != first
-    assert load_dinov3(lite_folder(tmp_path / "seed", convert.converted(published(1)))).spec.fingerprint != first
+    assert load_backbone(other).spec.fingerprint != first
+    assert load_backbone(lite_folder(tmp_path / "seed", convert.converted(published(1)))).spec.fingerprint != first
 
 
 def test_weights_without_their_architecture_are_refused(folder: str) -> None:
@@ -98,10 +98,10 @@ def test_weights_without_their_architecture_are_refused(folder: str) -> None:
     tree = json.loads(config.read_text())
     config.write_text(json.dumps({key: value for key, value in tree.items() if key != "groups"}))
     with pytest.raises(WeightsError, match="groups"):
-        load_dinov3(folder)
+        load_backbone(folder)
     config.write_text(json.dumps({**tree, "grid_stride": 12}))
     with pytest.raises(ConfigError, match="grid stride"):
-        load_dinov3(folder)
+        load_backbone(folder)
 
 
 def test_groups_are_read_from_the_widths_of_the_projections(convert: ModuleType) -> None:
@@ -119,7 +119,7 @@ def test_wheel_of_another_content_is_refused(convert: ModuleType, tmp_path: Path
 
 
 def test_shipped_backbone_computes_finite_features_of_known_shape() -> None:
-    encoder = load_dinov3("lite0", offline=True)
+    encoder = load_backbone("lite0", offline=True)
     features = encoder.encode(images(64, 64))
     assert encoder.spec.widths == (24, 24, 40, 112, 320, 112)
     assert encoder.spec.trained_on == ("imagenet_1k",)

@@ -9,7 +9,7 @@ import torch
 from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTConfig, DINOv3ViTModel
 
 from ad_dinov3.config import PRESETS
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.methods.ad_dinov3 import AdDinoV3
 from ad_dinov3.model import Model, new_model
 
@@ -71,7 +71,7 @@ def learned_model(encoder: str, **changes: object) -> Model:
 def prompted_model(encoder: str, class_names: tuple[str, ...] = ("nut", "tile", "object")) -> Model:
     """AD-DINOv3 with frozen prompts of several classes."""
     config = PRESETS["default"].with_settings({**settings(encoder), "method.rarity": 0, "method.gain": 10.0})
-    backbone = load_dinov3(encoder)
+    backbone = load_backbone(encoder)
     torch.manual_seed(1)
     head = AdDinoV3(config.method, backbone.spec.widths, 16)
     head.set_prompts({name: torch.nn.functional.normalize(torch.randn(2, 16), dim=-1) for name in class_names})

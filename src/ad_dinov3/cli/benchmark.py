@@ -205,12 +205,12 @@ def _twin(model: str, words: str, where: _Where) -> Detector:
     """A torch model of its own for one way of running it."""
     import torch
 
-    from ad_dinov3.encoders.dinov3 import Dinov3Encoder
+    from ad_dinov3.encoders.backbone import FrozenBackbone
     from ad_dinov3.infer.detector import Detector
 
     detector = Detector.from_pretrained(model, device=where.device, offline=where.offline)
     encoder = detector.model.encoder
-    if isinstance(encoder, Dinov3Encoder):
+    if isinstance(encoder, FrozenBackbone):
         if words.endswith("bf16"):
             encoder.autocast = torch.bfloat16
         if words.endswith("compiled"):

@@ -140,12 +140,12 @@ def _try_backbone(name_or_path: str) -> tuple[str, EncoderSpec]:
     """The layout and the spec of a backbone that has encoded a small image."""
     import torch
 
-    from ad_dinov3.encoders.dinov3 import build_dinov3
+    from ad_dinov3.encoders.backbone import build_backbone
     from ad_dinov3.errors import WeightsError
     from ad_dinov3.weights import load_backbone_weights, resolve_weights
 
     weights = load_backbone_weights(resolve_weights(name_or_path, offline=True))
-    encoder = build_dinov3(weights)
+    encoder = build_backbone(weights)
     side = 2 * encoder.spec.size_multiple
     features = encoder.encode(torch.full((1, 3, side, side), 127, dtype=torch.uint8))
     if not all(bool(torch.isfinite(tokens).all()) for tokens in features.patch_tokens):

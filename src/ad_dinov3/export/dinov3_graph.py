@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ad_dinov3.encoders.backbone import FrozenBackbone, StagedModule
 from ad_dinov3.encoders.context import ContextStages
-from ad_dinov3.encoders.dinov3 import Dinov3Encoder, StagedModule
 from ad_dinov3.encoders.stages import StagedViT
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.export.graph import GraphInput, ScoreGraph, Scoring, check_size, expected, twin_of
@@ -48,7 +48,7 @@ def dinov3_plain_graph(model: Model, size: tuple[int, int], resizable: bool = Fa
 
 
 def _graph(model: Model, scoring: Scoring, size: tuple[int, int], resizable: bool) -> ScoreGraph:
-    encoder = expected(model.encoder, Dinov3Encoder)
+    encoder = expected(model.encoder, FrozenBackbone)
     # Where the size is open, no side may need padding in the backbone's coarsest stage.
     step = _step(encoder.module) if resizable else encoder.spec.size_multiple
     check_size(encoder.spec.name, size, step)

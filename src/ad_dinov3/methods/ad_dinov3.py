@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ad_dinov3.config import AdDinoV3Config, LossConfig, ModelConfig
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes, read_prompt_file
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.methods.head import Built, Parts, TrainableHead
@@ -333,7 +333,7 @@ def _map_loss(maps: Sequence[Tensor], target: Tensor, config: LossConfig) -> Ten
 
 
 def _new(settings: AdDinoV3Config, config: ModelConfig, words: Mapping[str, str], offline: bool) -> Built[AdDinoV3]:
-    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
+    encoder = load_backbone(config.encoder, stages=config.encoder_stages, offline=offline)
     learned = settings.prompts.source == "learned"
     text = {} if learned else _encoded(settings, words, offline)
     width = settings.width if learned else next(iter(text.values())).shape[-1]
@@ -348,7 +348,7 @@ def _new(settings: AdDinoV3Config, config: ModelConfig, words: Mapping[str, str]
 def _shell(
     settings: AdDinoV3Config, config: ModelConfig, state: Mapping[str, Tensor], offline: bool
 ) -> Built[AdDinoV3]:
-    encoder = load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline)
+    encoder = load_backbone(config.encoder, stages=config.encoder_stages, offline=offline)
     text_width = state["prompts"].shape[-1] if "prompts" in state else settings.width
     return Built(encoder, AdDinoV3(settings, encoder.spec.widths, text_width, config.class_names))
 

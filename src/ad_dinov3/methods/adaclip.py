@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import AdaClipConfig
+from ad_dinov3.encoders.backbone import quarters
 from ad_dinov3.encoders.clip_image import ClipVision, as_grid, build_clip_vision
 from ad_dinov3.encoders.clip_text import ClipTextEncoder, build_clip_text
 from ad_dinov3.encoders.clip_text_tower import ClipTextTower
-from ad_dinov3.encoders.dinov3 import quarters
 from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.encoders.prompts import ADACLIP_PROMPTS, PromptSet
 from ad_dinov3.encoders.stages import StageTokens, checked_stages

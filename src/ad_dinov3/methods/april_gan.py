@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import AprilGanConfig
+from ad_dinov3.encoders.backbone import quarters
 from ad_dinov3.encoders.clip_image import ClipTaps, build_clip_vision
 from ad_dinov3.encoders.clip_text import build_clip_text
-from ad_dinov3.encoders.dinov3 import quarters
 from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes
 from ad_dinov3.errors import ShapeError

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import Dinov3PlainConfig
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.methods.head import Built, Head, Parts
 from ad_dinov3.ops import top_mean
 from ad_dinov3.types import Features, Scores
@@ -34,7 +34,7 @@ class Dinov3Plain(Head):
 def _built(
     settings: Dinov3PlainConfig, config: ModelConfig, given: Mapping[str, object], offline: bool
 ) -> Built[Dinov3Plain]:
-    return Built(load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline), Dinov3Plain())
+    return Built(load_backbone(config.encoder, stages=config.encoder_stages, offline=offline), Dinov3Plain())
 
 
 PARTS = Parts(_built, _built)

@@ -1,4 +1,4 @@
-"""The frozen DINOv3 encoders: from a name or a folder of weights to Features of uint8 images."""
+"""The frozen backbones: from a name or a folder of weights to Features of uint8 images."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _MASK_TOKEN = "embeddings.mask_token"  # unused here; some layouts drop it
 StagedModule = StagedViT | StagedConvNeXt | StagedLite | ContextStages
 
 
-class Dinov3Encoder:
-    """A frozen DINOv3 backbone: (B, 3, H, W) uint8 RGB images to Features (an ImageEncoder).
+class FrozenBackbone:
+    """A frozen ViT, ConvNeXt or EfficientNet-Lite: (B, 3, H, W) uint8 RGB images to Features (an ImageEncoder).
 
     Attributes:
         module: the backbone as stages, on normalised float images; train or export this one.
@@ -58,7 +58,7 @@ class Dinov3Encoder:
         """Where the backbone lies."""
         return next(self.module.parameters()).device
 
-    def to(self, target: torch.device | str) -> Dinov3Encoder:
+    def to(self, target: torch.device | str) -> FrozenBackbone:
         """Move the backbone to a device, in place, and return this encoder."""
         self.module.to(target)
         return self
@@ -88,13 +88,13 @@ class Dinov3Encoder:
         )
 
 
-def load_dinov3(
+def load_backbone(
     name_or_path: str,
     *,
     stages: tuple[int, ...] | None = None,
     offline: bool = False,
     autocast: torch.dtype | None = None,
-) -> Dinov3Encoder:
+) -> FrozenBackbone:
     """A frozen encoder from a public name, ``lite0``, a folder or a file.
 
     Args:
@@ -107,13 +107,13 @@ def load_dinov3(
         WeightsError: weights that are missing, gated, truncated or of another model.
         ConfigError: stages that the model does not have.
     """
-    return build_dinov3(load_backbone_weights(resolve_weights(name_or_path, offline=offline)), stages, autocast)
+    return build_backbone(load_backbone_weights(resolve_weights(name_or_path, offline=offline)), stages, autocast)
 
 
-def build_dinov3(
+def build_backbone(
     weights: BackboneWeights, stages: tuple[int, ...] | None = None, autocast: torch.dtype | None = None
-) -> Dinov3Encoder:
-    """A frozen encoder from tensors that are already read; see ``load_dinov3``."""
+) -> FrozenBackbone:
+    """A frozen encoder from tensors that are already read; see ``load_backbone``."""
     settings: dict[str, object] = {"mean": weights.mean, "std": weights.std, "autocast": str(autocast)}
     module: StagedModule
     if weights.kind == "vit":
@@ -149,7 +149,7 @@ def build_dinov3(
         trained_on=weights.trained_on,
         training_images=weights.training_images,
     )
-    return Dinov3Encoder(module, spec, mean=weights.mean, std=weights.std, autocast=autocast)
+    return FrozenBackbone(module, spec, mean=weights.mean, std=weights.std, autocast=autocast)
 
 
 def quarters(depth: int) -> tuple[int, ...]:
