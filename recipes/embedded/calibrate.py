@@ -1,4 +1,4 @@
-"""Makes 0.5 the threshold of a model: `python -m recipes.embedded.calibrate --folds A=MODEL B=MODEL --model DIR ...`.
+"""Makes 0.5 the threshold of a model: `python -m recipes.embedded.calibrate --fold A MODEL ... --move MODEL TO ...`.
 
 Each fold's model scores the kinds that it has not seen. Two logits are chosen on them: the image score above which, in
 the mean over the kinds, one normal image in ten lies, and the map value with the highest mean pixel F1. The first
@@ -52,15 +52,15 @@ class Kind:
     anomalous: NDArray[np.bool_]
     f1: NDArray[np.float64]
 
-    def rates(self, on_map: float, cut: float) -> tuple[float, float]:
-        """Share of normal images called anomalous, and of anomalous ones found; NaN without normal images.
+    def rates(self, on_map: float, cut: float) -> tuple[float | None, float]:
+        """Share of normal images called anomalous, None without normal images; and of anomalous ones found.
 
         Args:
             on_map: what is taken from the maps, in logits.
             cut: logit of the image score on such maps.
         """
         called = logits((1 / (1 + np.exp(on_map - self.highest))).mean(1)) >= cut
-        alarms = float(called[~self.anomalous].mean()) if not self.anomalous.all() else float("nan")
+        alarms = None if self.anomalous.all() else float(called[~self.anomalous].mean())
         return alarms, float(called[self.anomalous].mean())
 
 
@@ -100,7 +100,7 @@ def score_cut(kinds: Sequence[Kind], on_map: float) -> float:
     return float(_STEPS[np.argmax(alarms.mean(1) <= FALSE_ALARMS)])
 
 
-def held_out(kinds: Sequence[Kind], on_map: float) -> dict[str, tuple[float, float]]:
+def held_out(kinds: Sequence[Kind], on_map: float) -> dict[str, tuple[float | None, float]]:
     """False alarms and recall of each kind with normal images, at the cut that the other kinds choose."""
     return {
         kind.name: kind.rates(on_map, score_cut([other for other in kinds if other is not kind], on_map))
@@ -109,23 +109,25 @@ def held_out(kinds: Sequence[Kind], on_map: float) -> dict[str, tuple[float, flo
     }
 
 
-def move(folder: Path, on_map: float, on_score: float) -> None:
-    """Make 0.5 the threshold of a saved model: maps lowered by ``on_map`` logits, the score's cut on those."""
+def move(folder: Path, to: Path, on_map: float, on_score: float) -> None:
+    """Save a model anew with 0.5 as its threshold: maps lowered by ``on_map`` logits, the score's cut on those."""
     model = load_model(folder, offline=True)
     if not isinstance(model.head, AdDinoV3):
         raise SystemExit(f"{folder}: expected an AD-DINOv3 head")
     with torch.no_grad():
         model.head.bias += on_map
     config = model.config.with_settings({"method.score_offset": round(on_score, 3), "threshold": 0.5})
-    save_model(type(model)(config, model.encoder, model.head, model.training_images), folder, CARD.read_text())
+    save_model(type(model)(config, model.encoder, model.head, model.training_images), to, CARD.read_text())
 
 
 def main() -> None:
-    """Reads the command line, writes the report and moves the models' thresholds."""
+    """Reads the command line, moves the models' thresholds and writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--fold", nargs=2, action="append", metavar=("FOLD", "MODEL"), required=True)
-    parser.add_argument("--model", type=Path, nargs="+", required=True, help="models to move; not yet moved")
+    parser.add_argument(
+        "--move", type=Path, nargs=2, action="append", metavar=("MODEL", "TO"), required=True, help="TO is written"
+    )
     parser.add_argument("--count", type=int, default=60, help="normal and anomalous images of each kind")
     parser.add_argument("--report", type=Path, required=True, help="JSON file of the cuts and what they give")
     arguments = parser.parse_args()
@@ -140,10 +142,10 @@ def main() -> None:
     on_score = score_cut(kinds, on_map)
     at_cut = {kind.name: kind.rates(on_map, on_score) for kind in kinds}
     report = {"map": on_map, "score": on_score, "rates": at_cut, "rates_by_the_others": held_out(kinds, on_map)}
-    write_text(arguments.report, json.dumps(report, indent=2) + "\n")
     _LOG.info("%s", json.dumps(report, indent=2))
-    for folder in arguments.model:
-        move(folder, on_map, on_score)
+    for folder, to in arguments.move:
+        move(folder, to, on_map, on_score)
+    write_text(arguments.report, json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

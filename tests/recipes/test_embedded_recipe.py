@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ad_dinov3.model import load_model, save_model
-from recipes.embedded import calibrate, package, pool, samples, train
+from recipes.embedded import calibrate, make, package, pool, samples, train
 
 PAIRS = 2
 
@@ -27,7 +30,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(pools: Path, out: Path, stops: tuple[int, ...]) -> dict[str, torch.Tensor]:
     """The averaged weights of four steps, interrupted after each of ``stops``."""
     out.mkdir(exist_ok=True)
-    recipe = train.Recipe("none", 4, pairs=1)
+    recipe = train.Recipe("none", 4, seed=3, pairs=1)
     chosen, shares = train.chosen_pools(pools, recipe)
     for stop in (*stops, recipe.steps):
         run = train.Run(recipe)
@@ -88,7 +91,8 @@ def test_the_packaged_model_gives_the_map_that_was_trained(
     monkeypatch.setattr(sys, "argv", ["package", *map(str, arguments)])
     package.main()
     model = load_model(tmp_path / "model", offline=True)
-    run = train.Run(train.Recipe("none", 4, pairs=1))
+    assert model.config.train.seed == 3
+    run = train.Run(train.Recipe("none", 4, seed=3, pairs=1))
     run.resume(tmp_path / "run")
     tokens, _ = pool.open_pool(pools / "plain").pairs(np.arange(PAIRS))
     drawn = [sample for i in range(PAIRS) for sample in samples.pairs_of(pools, "plain")(i)]
@@ -121,9 +125,52 @@ def test_moving_a_model_makes_the_chosen_cuts_its_half(pools: Path, tmp_path: Pa
     trained(pools, tmp_path / "run", ())
     model = package.packaged(tmp_path / "run", tmp_path)
     save_model(model, tmp_path / "model")
-    calibrate.move(tmp_path / "model", 0.5, -0.25)
+    calibrate.move(tmp_path / "model", tmp_path / "moved", 0.5, -0.25)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
-    before, after = (one.score(images, ["object"] * 2) for one in (model, load_model(tmp_path / "model", offline=True)))
+    before, after = (one.score(images, ["object"] * 2) for one in (model, load_model(tmp_path / "moved", offline=True)))
     torch.testing.assert_close(after.patch_map.logit(), before.patch_map.logit() - 0.5, atol=1e-3, rtol=0)
     scores = (before.patch_map.logit() - 0.5).sigmoid().flatten(1).amax(1).logit() + 0.25  # one cell of 64 is the top
     torch.testing.assert_close(after.image_score.logit(), scores, atol=1e-3, rtol=0)
+
+
+def small_sets(root: Path) -> None:
+    """The seven sets with four normal and four anomalous images of 64 px each, and three photographs."""
+    rng = np.random.default_rng(0)
+    for name in samples.SETS:
+        for index in range(4):
+            image = rng.integers(90, 110, (64, 64, 3), dtype=np.uint8)
+            save(root / name / "thing" / "test" / "good" / f"{index}.png", image)
+            box = np.zeros((64, 64), np.uint8)
+            box[8 * index : 8 * index + 20, 20:40] = 255
+            image[box > 0] //= 3
+            save(root / name / "thing" / "test" / "hole" / f"{index}.png", image)
+            save(root / name / "thing" / "ground_truth" / "hole" / f"{index}_mask.png", box)
+    for index in range(3):
+        photograph = rng.integers(0, 256, (80, 96, 3), dtype=np.uint8)
+        save(root / samples.PHOTOS / "photo" / "train" / "good" / f"{index}.jpg", photograph)
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_the_one_command_makes_models_thresholds_and_rows_and_goes_on_where_it_was(tmp_path: Path) -> None:
+    small_sets(tmp_path / "data")
+    places = (tmp_path / "data", tmp_path / "runs", tmp_path / "results")
+    options = [word for pair in zip(("--data", "--runs", "--results"), map(str, places), strict=True) for word in pair]
+    command = [sys.executable, "-m", "recipes.embedded.make", "--small", *options]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    names = {f"{fold}_{what}.jsonl" for fold in "ab" for what in ("embedded_0", "mahalanobis")}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == names
+    shipped = load_model(tmp_path / "runs" / "all_0" / "calibrated", offline=True)
+    assert shipped.config.trained_on == (*samples.SETS, samples.PHOTOS)
+    report = tmp_path / "runs" / "thresholds.json"
+    cuts = report.read_text()
+    assert shipped.config.method.score_offset == pytest.approx(json.loads(cuts)["score"], abs=1e-3)
+    report.unlink()  # as if it had been stopped while the thresholds were moved
+    heads = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*.safetensors")}
+    make.Making(*places, make.SMALL).thresholds()
+    assert report.read_text() == cuts
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").glob("*/*.safetensors")} == heads
