@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -73,6 +74,7 @@ def test_the_newest_frame_wins_and_a_camera_that_was_away_is_found_again() -> No
     with mjpeg(port, iter(range(50, 250))):
         first = wait_for(camera.settled)
         assert first.load().shape == (48, 64, 3)
+        assert abs(datetime.fromisoformat(str(first.taken_at)) - datetime.now(UTC)) < timedelta(seconds=90)
         skipped = camera.skipped
         while camera.skipped < skipped + 10:  # nobody looks meanwhile
             time.sleep(0.02)

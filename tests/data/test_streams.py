@@ -145,6 +145,7 @@ def test_a_video_gives_its_frames_and_a_broken_one_a_bad_item(tmp_path: Path) ->
         container.mux(stream.encode())
     items = list(find_images([str(tmp_path / "clip.mp4")], io.StringIO()))
     assert [item.name for item in items] == [f"clip.mp4/00000{index}.png" for index in range(3)]
+    assert [item.video_s for item in items] == pytest.approx([0, 0.2, 0.4])
     for item, level in zip(items, (0, 120, 240), strict=True):
         assert np.abs(item.load().astype(int) - level).max() <= 8
     (tmp_path / "text.mp4").write_text("not a video")

@@ -65,7 +65,7 @@ class Camera:
             return []
         taken, frame = newest
         name = f"{taken:%Y%m%dT%H%M%S}.{taken.microsecond // 1000:03}Z.png"
-        return [ImageFile(Path(name), name, frame=frame)]
+        return [ImageFile(Path(name), name, frame=frame, taken_at=taken.isoformat(timespec="milliseconds"))]
 
     def close(self) -> None:
         """Let go of the camera."""

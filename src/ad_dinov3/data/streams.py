@@ -44,6 +44,8 @@ class ImageFile:
         data: the file's content, if it is in memory.
         uri: where the file is, if it is not on a disk; ``path`` is for people then.
         listed: the version of that file, if a listing gave it.
+        taken_at: when a camera took it, in UTC, as ISO 8601 has it.
+        video_s: seconds from the start of its video.
     """
 
     path: Path
@@ -54,6 +56,8 @@ class ImageFile:
     data: bytes | None = field(default=None, repr=False)
     uri: str | None = field(default=None, repr=False)
     listed: Version | None = None
+    taken_at: str | None = None
+    video_s: float | None = None
 
     @property
     def where(self) -> str:
@@ -257,9 +261,8 @@ def _frames(path: Path) -> Iterator[ImageFile]:
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                yield ImageFile(
-                    path, f"{path.name}/{index:06d}.png", frame=np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                )
+                pixels = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                yield ImageFile(path, f"{path.name}/{index:06d}.png", frame=pixels, video_s=frame.time)
                 index += 1
     except (av.FFmpegError, IndexError, OSError) as error:
         yield ImageFile(path, f"{path.name}/{index:06d}.png", f"the video cannot be decoded further ({error})")

@@ -34,6 +34,8 @@ class Row(ImageRecord):
     map: Annotated[str | None, Field(description="file below the output folder")] = None
     mask: Annotated[str | None, Field(description="file below the output folder")] = None
     error: Annotated[str | None, Field(description="why there is no result")] = None
+    taken_at: Annotated[str | None, Field(description="when a camera took the image, UTC, ISO 8601")] = None
+    video_s: Annotated[float | None, Field(description="seconds from the start of the video to this frame")] = None
     key: Annotated[
         str,
         Field(description="digest of the file's version and of what decides map and score"),
@@ -107,6 +109,8 @@ def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
         overlay=outputs.overlay(item.name),
         map=outputs.map(item.name),
         mask=outputs.mask(item.name),
+        taken_at=item.taken_at,
+        video_s=item.video_s,
         key=key.of(item),
         decision_key=key.decision,
     )
@@ -115,7 +119,14 @@ def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
 def failed_row(failure: Failure) -> Row:
     """The row of an image that could not be done."""
     item = failure.item
-    return Row(image=item.name, path=item.where, decision="failed", error=failure.reason)
+    return Row(
+        image=item.name,
+        path=item.where,
+        decision="failed",
+        error=failure.reason,
+        taken_at=item.taken_at,
+        video_s=item.video_s,
+    )
 
 
 class ResultsSink:

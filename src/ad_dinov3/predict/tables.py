@@ -21,7 +21,20 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 CSV_COLUMNS = (
     *("image", "decision", "score", "threshold", "p_value", "class_name", "width", "height", "anomalous_area_px"),
-    *("region_count", "peak", "box", "seconds", "overlay", "map", "mask", "error", "path", "regions"),
+    *(
+        "region_count",
+        "peak",
+        "box",
+        "seconds",
+        "overlay",
+        "map",
+        "mask",
+        "error",
+        "path",
+        "taken_at",
+        "video_s",
+        "regions",
+    ),
 )
 
 
