@@ -16,6 +16,7 @@ from ad_dinov3.cli.app import COMMANDS
 # The options that mean something else in some commands: (option, command) -> why its help text is another one.
 OTHER_TEXTS = {
     ("--model", "serve"): "it may be repeated, and names the models for requests",
+    ("--model", "workbench"): "by default it is the one that made the results",
     ("--method", "train"): "only methods that are trained",
     ("--method", "convert"): "only methods whose authors publish checkpoints",
     ("--class-name", "serve"): "what a request says goes before it",

@@ -5,11 +5,12 @@ import pytest
 from skimage import color
 
 from ad_dinov3.errors import ShapeError
-from ad_dinov3.report.overlay import blend, colour_table, draw_overlay
+from ad_dinov3.report.overlay import COOL, WARM, blend, colour_table, draw_overlay
 
 
-def test_colours_grow_lighter_in_nearly_equal_steps_for_every_kind_of_eye() -> None:
-    table = colour_table()
+@pytest.mark.parametrize("hues", [WARM, COOL])
+def test_colours_grow_lighter_in_nearly_equal_steps_for_every_kind_of_eye(hues: tuple[float, float]) -> None:
+    table = colour_table(hues)
     lightness = color.rgb2lab(table[None].astype(float) / 255)[0, :, 0]
     assert (table.shape, table.dtype) == ((256, 3), np.uint8)
     assert (np.diff(lightness) > -0.3).all()  # one grey level of rounding
@@ -79,3 +80,16 @@ def test_an_image_of_any_shape_can_be_drawn(size: tuple[int, int]) -> None:
 def test_a_map_of_another_size_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(4, 5, 3\) and \(5, 4\)"):
         blend(np.zeros((4, 5, 3), np.uint8), np.zeros((5, 4), np.float32))
+
+
+@pytest.mark.parametrize("product", [(205, 140, 70), (230, 120, 20), (150, 90, 40)])
+def test_the_cool_scale_is_seen_on_orange_products_where_the_warm_one_vanishes(product: tuple[int, int, int]) -> None:
+    image = np.full((1, 128, 3), product, np.uint8)
+    strange = np.linspace(0.5, 1, 128, dtype=np.float32)[None]
+    plain = color.rgb2lab(image)
+    seen = {
+        hues: color.deltaE_ciede2000(color.rgb2lab(np.asarray(blend(image, strange, hues))), plain).min()
+        for hues in (COOL, WARM)
+    }
+    assert seen[COOL] > 12  # a difference of 2 can be seen at all
+    assert seen[WARM] < seen[COOL] * 0.75

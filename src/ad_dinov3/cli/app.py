@@ -26,6 +26,7 @@ COMMANDS = {
     "reproduce": ("reproduce", "Make the paper's tables and figures from what is there."),
     "export": ("export", "Write a model for ONNX Runtime, OpenVINO or torch, proven equal."),
     "serve": ("serve", "Answer requests over HTTP, with a page to drop images on."),
+    "workbench": ("workbench", "Look through a folder in the browser, decide, and teach."),
     "benchmark": ("benchmark", "Time models and exported folders beside each other."),
     "convert": ("convert", "Convert between a model folder and a checkpoint of the authors."),
     "datasets": ("datasets", "List, describe and verify data sets."),

@@ -114,6 +114,55 @@ Threshold = Annotated[
         rich_help_panel=DECISION,
     ),
 ]
+Host = Annotated[
+    str,
+    typer.Option(
+        help="The address to listen on; 0.0.0.0 is all of this machine's.", metavar="HOST", rich_help_panel=SERVICE
+    ),
+]
+Port = Annotated[
+    int,
+    typer.Option(
+        min=0, max=65535, help="The port to listen on; 0 takes a free one.", metavar="N", rich_help_panel=SERVICE
+    ),
+]
+UploadMb = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="The largest request in MiB. Larger ones are refused with 413.",
+        metavar="N",
+        rich_help_panel=SERVICE,
+    ),
+]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        help="A file with a key on each line. Requests then have one of them: Authorization: Bearer KEY. The "
+        "environment variable AD_DINOV3_KEYS does the same.",
+        metavar="FILE",
+        rich_help_panel=SERVICE,
+    ),
+]
+NoAuth = Annotated[
+    bool,
+    typer.Option(
+        "--no-auth",
+        help="The service may listen beyond this machine without keys.",
+        metavar="",
+        rich_help_panel=SERVICE,
+    ),
+]
+AllowedHosts = Annotated[
+    list[str],
+    typer.Option(
+        "--allowed-host",
+        help="A name by which the service may be called, beside localhost and addresses; repeatable. Requests for "
+        "other names are refused, so that no web page reaches the service under a name of its own.",
+        metavar="NAME",
+        rich_help_panel=SERVICE,
+    ),
+]
 BatchSize = Annotated[
     int,
     typer.Option(min=1, help="The number of images in one call of the model.", metavar="N", rich_help_panel=RUNNING),

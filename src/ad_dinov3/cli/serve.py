@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,19 +17,26 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ad_dinov3.cli.listening import answer_requests, listen, names_of
 from ad_dinov3.cli.options import (
     IMAGES,
     MODEL,
     SERVICE,
+    AllowedHosts,
     AnyDevice,
     BatchSize,
+    Host,
     KeepAspect,
+    Keys,
     Method,
+    NoAuth,
     Normals,
     Offline,
     Overlap,
+    Port,
     Threshold,
     Tile,
+    UploadMb,
     Weights,
     command_app,
 )
@@ -38,16 +44,10 @@ from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from ad_dinov3.infer.views import View
     from ad_dinov3.serve.models import Models, OpenedModel
 
 app = command_app()
-
-_CONNECTIONS = 256  # open at once, waiting ones included
-_HEADER_S = 10.0  # within which a request has to begin
-_STOP_S = 30  # that requests in hand have when the service is told to stop
 
 
 @app.command()
@@ -69,18 +69,8 @@ def serve(
         typer.Option(help="What images show where a request does not say.", metavar="NAME", rich_help_panel=IMAGES),
     ] = "object",
     threshold: Threshold = None,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="The address to listen on; 0.0.0.0 is all of this machine's.", metavar="HOST", rich_help_panel=SERVICE
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0, max=65535, help="The port to listen on; 0 takes a free one.", metavar="N", rich_help_panel=SERVICE
-        ),
-    ] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     batch_size: BatchSize = 8,
     at_once: Annotated[
         int,
@@ -91,33 +81,9 @@ def serve(
             rich_help_panel=SERVICE,
         ),
     ] = 16,
-    upload_mb: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="The largest request in MiB. Larger ones are refused with 413.",
-            metavar="N",
-            rich_help_panel=SERVICE,
-        ),
-    ] = 64,
-    keys: Annotated[
-        Path | None,
-        typer.Option(
-            help="A file with a key on each line. Requests then have one of them: Authorization: Bearer KEY. The "
-            "environment variable AD_DINOV3_KEYS does the same.",
-            metavar="FILE",
-            rich_help_panel=SERVICE,
-        ),
-    ] = None,
-    no_auth: Annotated[
-        bool,
-        typer.Option(
-            "--no-auth",
-            help="The service may listen beyond this machine without keys.",
-            metavar="",
-            rich_help_panel=SERVICE,
-        ),
-    ] = False,
+    upload_mb: UploadMb = 64,
+    keys: Keys = None,
+    no_auth: NoAuth = False,
     access_log: Annotated[
         Path | None,
         typer.Option(
@@ -136,15 +102,7 @@ def serve(
             rich_help_panel=SERVICE,
         ),
     ] = 1000,
-    allowed_host: Annotated[
-        list[str],
-        typer.Option(
-            help="A name by which the service may be called, beside localhost and addresses; repeatable. Requests for "
-            "other names are refused, so that no web page reaches the service under a name of its own.",
-            metavar="NAME",
-            rich_help_panel=SERVICE,
-        ),
-    ] = [],  # noqa: B006
+    allowed_host: AllowedHosts = [],  # noqa: B006
     device: AnyDevice = "cpu",
     tile: Tile = None,
     overlap: Overlap = 0.25,
@@ -177,7 +135,7 @@ def serve(
     )
     allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
     log_line = _access_log(access_log) if access_log else None
-    listening = _listen(host, port)
+    listening = listen(host, port)
     check_address(listening.getsockname()[0], allowed, no_auth)
     metrics = Metrics()
     with console.status("loading the model" if len(named) == 1 else "loading the models"):
@@ -191,9 +149,9 @@ def serve(
     signal.signal(signal.SIGHUP, lambda *_: Thread(target=_reload, args=(models, console)).start())
     for name in models.names:
         print_promises(console, models.model(name).promises)
-    hosts = (host, *allowed_host) if host not in ("0.0.0.0", "::") else tuple(allowed_host)
+    hosts = names_of(host, allowed_host)
     options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, folder, memory_mb, hosts)
-    _run(create_app(models, options, metrics), listening)
+    answer_requests(create_app(models, options, metrics), listening)
 
 
 def _on_disk(normals: str | None) -> Path | None:
@@ -203,18 +161,6 @@ def _on_disk(normals: str | None) -> Path | None:
     if normals is not None and is_uri(normals):
         raise ConfigError("--normals: the service keeps its normal images up to date in a folder of this machine")
     return None if normals is None else Path(normals)
-
-
-def _run(app: FastAPI, listening: socket.socket) -> None:
-    """Answer what comes in at a socket until the process is told to stop."""
-    import uvicorn
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
-    from ad_dinov3.serve.limits import guarded
-
-    protocol = guarded(AutoHTTPProtocol, _CONNECTIONS, _HEADER_S)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_STOP_S, http=protocol)
-    uvicorn.Server(config).run(sockets=[listening])
 
 
 @dataclass(frozen=True)
@@ -270,14 +216,3 @@ def _access_log(file: Path) -> Callable[[str], None]:
     logger = logging.Logger("access")  # of its own: no other setting of logging changes what it writes
     logger.addHandler(handler)
     return logger.info
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    """A socket at the address, before the model is loaded for nothing."""
-    try:
-        listening = socket.create_server((host, port))
-        # Answers leave at once; asyncio sees to that only on sockets that name their protocol, and 40 ms are lost.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return listening
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {host}:{port} ({error.strerror or error}); take another --port") from None

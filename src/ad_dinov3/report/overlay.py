@@ -24,18 +24,24 @@ _FAINT_INK = (150, 155, 165)
 _ALARM = (255, 138, 92)
 
 Polygon = Sequence[tuple[int, int]]
+Hues = tuple[float, float]
+WARM: Hues = (295, 460)
+"""From violet over red to pale yellow, in degrees of hue."""
+COOL: Hues = (290, 185)
+"""From violet over blue to pale cyan, which stays visible on orange and brown products."""
 
 
 @cache
-def colour_table() -> NDArray[np.uint8]:
-    """256 colours (256, 3) uint8 sRGB from near-black violet over red to pale yellow, in equal steps of lightness.
+def colour_table(hues: Hues = WARM) -> NDArray[np.uint8]:
+    """256 colours (256, 3) uint8 sRGB from a near-black to a pale one, in equal steps of lightness.
 
-    Computed in OKLab (B. Ottosson 2020): lightness is linear, hue turns from 295 to 100 degrees, and chroma is cut
-    back to what sRGB can show, so that equal differences of the map look equally large.
+    Computed in OKLab (B. Ottosson 2020): lightness is linear, so that the scale is one for colour-blind eyes, too; the
+    hue turns from the first to the last of ``hues``, and chroma is cut back to what sRGB can show, so that equal
+    differences of the map look equally large.
     """
     step = np.linspace(0, 1, 256)
     lightness = 0.14 + 0.82 * step
-    hue = np.radians(295 + 165 * step)
+    hue = np.radians(hues[0] + (hues[1] - hues[0]) * step)
     chroma = 0.04 + 0.16 * np.sin(np.pi * step)
     for _ in range(300):  # shrink what lies outside of sRGB, 0.5 % at a time
         linear = _oklab_to_linear(lightness, chroma * np.cos(hue), chroma * np.sin(hue))
@@ -69,7 +75,7 @@ def _oklab_to_linear(
     return linear
 
 
-def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32]) -> Image.Image:
+def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], hues: Hues = WARM) -> Image.Image:
     """The image (H, W, 3) under the coloured map (H, W) in [0, 1], whose opacity is proportional to its value.
 
     Raises:
@@ -79,7 +85,7 @@ def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32]) -> Image.I
         raise ShapeError(f"expected an image and a map of one size, got {image.shape} and {anomaly_map.shape}")
     levels = Image.fromarray((anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8))
     opacity = levels.point([round(_STRONGEST * level) for level in range(256)])
-    levels.putpalette(colour_table().tobytes())
+    levels.putpalette(colour_table(hues).tobytes())
     picture = Image.fromarray(image)
     picture.paste(levels.convert("RGB"), mask=opacity)
     return picture

@@ -19,7 +19,7 @@ _SUFFIXES = ((b"\xff\xd8", ".jpg"), (b"\x89PNG", ".png"), (b"BM", ".bmp"), (b"RI
 
 
 class UnknownImageError(ConfigError):
-    """There is no normal image of that name."""
+    """There is no image of that name."""
 
 
 @dataclass(eq=False)

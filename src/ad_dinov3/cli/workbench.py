@@ -1,0 +1,154 @@
+"""ad-dinov3 workbench: look through a folder in the browser, decide, and teach."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from ad_dinov3.cli.listening import answer_requests, listen, names_of
+from ad_dinov3.cli.opened import open_model
+from ad_dinov3.cli.options import (
+    IMAGES,
+    MODEL,
+    OUTPUT,
+    AllowedHosts,
+    AnyDevice,
+    Host,
+    Keys,
+    NoAuth,
+    Offline,
+    Port,
+    UploadMb,
+    command_app,
+)
+from ad_dinov3.cli.predict import score_progress, stop_on_interrupt
+from ad_dinov3.errors import ConfigError, MissingExtraError
+
+if TYPE_CHECKING:
+    from ad_dinov3.infer.opening import ModelSpec
+
+app = command_app()
+
+
+@app.command()
+def workbench(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder of images, or one that predict has written its results to.", metavar="FOLDER"),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder that the results of a folder of images are written to. By default it is beside that "
+            "folder, its name with -workbench behind.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model: embedded, a model's folder, an exported folder, a URI of one, or a Hugging Face id. By "
+            "default it is the one that made the results, or the embedded one.",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    class_name: Annotated[
+        str,
+        typer.Option(
+            help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES
+        ),
+    ] = "object",
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    upload_mb: UploadMb = 64,
+    keys: Keys = None,
+    no_auth: NoAuth = False,
+    allowed_host: AllowedHosts = [],  # noqa: B006
+    device: AnyDevice = "cpu",
+    offline: Offline = False,
+) -> None:
+    """Look through a folder in the browser: the strangest images first, with one slider for all decisions.
+
+    A folder of images is scored first; results that predict has written are shown as they are. What is said of the
+    images is kept in workbench.sqlite in the folder of the results.
+    """
+    console = Console(highlight=False)
+    try:
+        import uvicorn  # noqa: F401  is needed below
+
+        from ad_dinov3.serve.keys import VARIABLE, check_address, read_keys
+        from ad_dinov3.serve.limits import Limits
+        from ad_dinov3.serve.workbench.app import create_workbench
+        from ad_dinov3.serve.workbench.bench import Bench
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve") from None
+    allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
+    listening = listen(host, port)
+    check_address(listening.getsockname()[0], allowed, no_auth)
+    results = _results(console, folder, out, class_name, model, device, offline)
+    bench = Bench(results, folder.absolute().name)
+    address, port = listening.getsockname()[:2]
+    count = len(bench.results.rows)
+    console.print(f"{count:,} images of {results} at http://{address}:{port}; Ctrl-C stops")
+    answer_requests(create_workbench(bench, Limits(upload_mb, hosts=names_of(host, allowed_host)), allowed), listening)
+
+
+def _results(
+    console: Console,
+    folder: Path,
+    out: Path | None,
+    class_name: str,
+    model: str | None,
+    device: str,
+    offline: bool,
+) -> Path:
+    """The folder with the results: ``folder`` itself, or where its images have been scored now.
+
+    Raises:
+        ConfigError: there is no such folder, or no image in it.
+    """
+    from ad_dinov3.infer.opening import ModelSpec
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder")
+    if (folder / "results.jsonl").is_file():
+        if out is not None:
+            raise ConfigError(f"{folder} holds results, which are shown where they are; omit --out")
+        return folder
+    target = out or folder.absolute().with_name(f"{folder.absolute().name}-workbench")
+    _score(console, folder, target, ModelSpec(model or "embedded", device=device, offline=offline), class_name)
+    return target
+
+
+def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> None:
+    """Score the images of a folder, as `predict` does."""
+    from ad_dinov3.data.streams import find_images
+    from ad_dinov3.infer.decide import DecisionRule
+    from ad_dinov3.infer.opening import method_title
+    from ad_dinov3.predict.drive import DriveOptions
+    from ad_dinov3.predict.folder import FolderRun, score_into_folder
+
+    items = list(find_images([str(folder)]))
+    if not items:
+        raise ConfigError(f"no images in {folder}; expected files such as .jpg, .png, .bmp, .tiff, .webp")
+    opened = open_model(console, spec, {})
+    run = FolderRun(
+        folder=out,
+        model_name=spec.model,
+        model_fingerprint=opened.viewed.fingerprint,
+        options=DriveOptions(class_name, DecisionRule(opened.threshold)),
+        method=method_title(opened.detector),
+        promises=opened.promises,
+    )
+    with score_progress(console, len(items)) as on_outcome, stop_on_interrupt(console) as should_stop:
+        summary = score_into_folder(items, opened.viewed.scorer, run, on_outcome, should_stop)
+    if summary.run.interrupted:
+        raise typer.Exit(summary.exit_code)

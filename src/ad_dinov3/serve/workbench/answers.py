@@ -1,0 +1,85 @@
+"""What the workbench's page asks and is answered."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ad_dinov3.serve.answers import Answer
+
+Label = Literal["ok", "ng"]
+
+
+class ImageAnswer(Answer):
+    """What does not change about an image until the folder is scored again."""
+
+    name: str
+    class_name: str
+    score: float | None = Field(description="in [0, 1]; none where it failed")
+    width: int
+    height: int
+    min_area_px: int = Field(description="smaller regions do not count")
+    p_value: float | None
+    label: Label | None = Field(description="what the name of its folder says")
+    error: str | None
+
+
+class ImagesAnswer(Answer):
+    """All images of the folder, the highest score first, and of which scoring they are."""
+
+    scored: int = Field(description="another number after each scoring")
+    threshold: float = Field(description="where the run decided")
+    promises: dict[str, str] = Field(description="what the model promises there, by class")
+    command: str = Field(description="what scores them once more, but for the threshold")
+    images: tuple[ImageAnswer, ...]
+
+
+class SuggestionAnswer(Answer):
+    """The threshold with the fewest wrong decisions on the labelled images, and which it gets wrong."""
+
+    threshold: float
+    missed: int
+    defects: int
+    flagged: int
+    good: int
+
+
+class StateAnswer(Answer):
+    """What people have decided; all browsers see the same."""
+
+    revision: int = Field(description="goes up with every change")
+    scored: int = Field(description="as in the list of images")
+    verdicts: dict[str, Literal["ok", "ng", "skip"]] = Field(description="image -> what was said of it last")
+    threshold: float
+    suggestion: SuggestionAnswer | None
+
+
+class UnchangedAnswer(Answer):
+    """Nothing has changed since the revision that was asked for."""
+
+    revision: int
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ReviewRequest(_Request):
+    """A person's word on an image."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$", description="made by the browser: sent twice, it counts once")
+    image: str = Field(max_length=4096)
+    verdict: Literal["ok", "ng", "skip"]
+
+
+class TakeBackRequest(_Request):
+    """A review that is to be forgotten."""
+
+    id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+
+
+class ThresholdRequest(_Request):
+    """Where all browsers decide from now on."""
+
+    threshold: float = Field(ge=0, le=1)

@@ -1,0 +1,153 @@
+"""The workbench as an application: its page, what the page asks for, and what it changes.
+
+    GET  /                 the page
+    GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
+    GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
+    POST /bench/review, /bench/undo, /bench/threshold
+
+The limits, keys and headers are those of the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+
+from ad_dinov3.report.overlay import COOL, WARM, colour_table
+from ad_dinov3.report.page import render
+from ad_dinov3.serve.keys import Locked
+from ad_dinov3.serve.limits import Limited, Limits
+from ad_dinov3.serve.refusals import tell_refusals
+from ad_dinov3.serve.workbench.answers import (
+    ImagesAnswer,
+    ReviewRequest,
+    StateAnswer,
+    TakeBackRequest,
+    ThresholdRequest,
+    UnchangedAnswer,
+)
+from ad_dinov3.serve.workbench.bench import Bench
+from ad_dinov3.serve.workbench.folder import Picture
+
+_PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "bench.js")
+
+
+def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -> FastAPI:
+    """The workbench as an ASGI application; it closes the bench when it ends.
+
+    Args:
+        bench: what is shown.
+        limits: what requests may cost.
+        keys: of those who may ask; empty: everyone may.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        bench.close()
+
+    app = FastAPI(title="AD-DINOv3 workbench", openapi_url=None, lifespan=lifespan)
+    routes = _Routes(bench, asks_for_key=bool(keys))
+    app.add_api_route("/", routes.page, response_class=HTMLResponse)
+    app.include_router(_router(routes))
+    tell_refusals(app)
+    app.add_middleware(Limited, limits=limits)
+    if keys:
+        app.add_middleware(Locked, keys=keys)
+    return app
+
+
+def _router(routes: _Routes) -> APIRouter:
+    router = APIRouter(prefix="/bench", dependencies=[Depends(_from_here)])
+    for path, answer in (
+        ("/images", routes.images),
+        ("/state", routes.state),
+        ("/photo", routes.photo),
+        ("/thumbnail", routes.thumbnail),
+        ("/map", routes.map),
+    ):
+        router.add_api_route(path, answer)
+    for path, change in (
+        ("/review", routes.review),
+        ("/undo", routes.undo),
+        ("/threshold", routes.threshold),
+    ):
+        router.add_api_route(path, change, methods=["POST"])
+    return router
+
+
+def _from_here(request: Request) -> None:
+    """Refuse what a page from elsewhere makes a browser send.
+
+    Raises:
+        HTTPException: 403.
+    """
+    origin = request.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
+        raise HTTPException(403, f"{origin} is another page than the workbench's")
+
+
+class _Routes:
+    """Plain functions, which the server calls in threads of its own."""
+
+    def __init__(self, bench: Bench, *, asks_for_key: bool) -> None:
+        self._bench = bench
+        self._asks_for_key = asks_for_key
+
+    def page(self) -> str:
+        scripts = "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+        values = {
+            "title": self._bench.title if not self._asks_for_key else "workbench",  # the page itself needs no key
+            "asks_for_key": self._asks_for_key,
+            "look": Markup((_PAGE / "workbench.css").read_text(encoding="utf-8")),
+            "script": Markup(scripts),
+            "data": {"cool": colour_table(COOL).tolist(), "warm": colour_table(WARM).tolist()},
+        }
+        return render(_PAGE, "index.html.j2", values)
+
+    def images(self) -> ImagesAnswer:
+        return self._bench.images()
+
+    def state(self, since: int | None = None) -> StateAnswer | UnchangedAnswer:
+        if since is not None and since == self._bench.store.revision:
+            return UnchangedAnswer(revision=since)
+        return self._bench.state()
+
+    def photo(self, image: str) -> Response:
+        return _response(self._bench.results.photo(image))
+
+    def thumbnail(self, image: str, with_map: bool = True) -> Response:
+        return _response(self._bench.results.thumbnail(image, with_map))
+
+    def map(self, image: str) -> Response:
+        """Height and width as uint32, then the map row by row as uint16 of 65535ths, all little-endian."""
+        values = self._bench.results.map(image)
+        levels = np.rint(values * np.float32(65535)).astype("<u2")
+        return Response(
+            np.array(values.shape, "<u4").tobytes() + levels.tobytes(), media_type="application/octet-stream"
+        )
+
+    def review(self, asked: ReviewRequest) -> StateAnswer:
+        self._bench.results.row(asked.image)
+        self._bench.store.add_review(asked.id, asked.image, asked.verdict)
+        return self._bench.state()
+
+    def undo(self, asked: TakeBackRequest) -> StateAnswer:
+        self._bench.store.take_back(asked.id)
+        return self._bench.state()
+
+    def threshold(self, asked: ThresholdRequest) -> StateAnswer:
+        self._bench.store.set("threshold", asked.threshold)
+        return self._bench.state()
+
+
+def _response(picture: Picture) -> Response:
+    return Response(picture.content, media_type=picture.kind, headers={"Cache-Control": "private, max-age=60"})

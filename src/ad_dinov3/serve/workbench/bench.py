@@ -1,0 +1,103 @@
+"""The workbench's state: an output folder, and what people say of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ad_dinov3.predict.results import Row
+from ad_dinov3.serve.workbench.answers import (
+    ImageAnswer,
+    ImagesAnswer,
+    Label,
+    StateAnswer,
+    SuggestionAnswer,
+)
+from ad_dinov3.serve.workbench.folder import Results
+from ad_dinov3.serve.workbench.store import Store, Verdict
+from ad_dinov3.serve.workbench.suggest import suggest_threshold
+
+
+class Bench:
+    """An output folder with its reviews.
+
+    Args:
+        folder: as `predict` writes it; its workbench.sqlite is made if it is missing.
+        title: what the page is called.
+
+    Raises:
+        ConfigError: there are no results in it.
+        DataError: results or reviews are of another version.
+    """
+
+    def __init__(self, folder: Path, title: str) -> None:
+        self.results = Results(folder)
+        self.store = Store(folder)
+        self.title = title
+        self.scored = 1
+
+    def close(self) -> None:
+        """Let go of the reviews' file."""
+        self.store.close()
+
+    @property
+    def threshold(self) -> float:
+        """Where people have put it, or else where the run decided."""
+        value = self.store.setting("threshold", None)
+        return self.results.threshold if not isinstance(value, int | float) else float(value)
+
+    def images(self) -> ImagesAnswer:
+        """All images, the highest score first, failed ones last."""
+        rows = sorted(self.results.rows.values(), key=lambda row: math.inf if row.score is None else -row.score)
+        return ImagesAnswer(
+            scored=self.scored,
+            threshold=self.results.threshold,
+            promises=dict(self.results.promises),
+            command=self.results.command,
+            images=tuple(self._image(row) for row in rows),
+        )
+
+    def _image(self, row: Row) -> ImageAnswer:
+        label = self.results.folder_label(row)
+        return ImageAnswer(
+            name=row.image,
+            class_name=row.class_name,
+            score=row.score,
+            width=row.width,
+            height=row.height,
+            min_area_px=self.results.smallest_region(row),
+            p_value=row.p_value,
+            label=None if label is None else "ng" if label else "ok",
+            error=row.error,
+        )
+
+    def state(self) -> StateAnswer:
+        """What people have decided."""
+        revision, verdicts = self.store.revision, self.store.verdicts()
+        return StateAnswer(
+            revision=revision,
+            scored=self.scored,
+            verdicts=verdicts,
+            threshold=self.threshold,
+            suggestion=self._suggestion(verdicts),
+        )
+
+    def labels(self, verdicts: dict[str, Verdict]) -> dict[str, Label]:
+        """Image -> whether it is good: what people say, or else what its folder's name does; skipped ones have none."""
+        found: dict[str, Label] = {}
+        for name, row in self.results.rows.items():
+            said, written = verdicts.get(name), self.results.folder_label(row)
+            if said in ("ok", "ng"):
+                found[name] = said
+            elif said is None and written is not None:
+                found[name] = "ng" if written else "ok"
+        return found
+
+    def _suggestion(self, verdicts: dict[str, Verdict]) -> SuggestionAnswer | None:
+        scores: dict[Label, list[float]] = {"ok": [], "ng": []}
+        for name, label in self.labels(verdicts).items():
+            score = self.results.rows[name].score
+            if score is not None:
+                scores[label].append(score)
+        found = suggest_threshold(scores["ok"], scores["ng"])
+        return None if found is None else SuggestionAnswer(**vars(found))
