@@ -29,9 +29,9 @@ from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.files import parse_json, read_seen_images, write_seen_images, write_text
 from ad_dinov3.methods.head import Head
-from ad_dinov3.methods.references import References
+from ad_dinov3.methods.references import Memory, References
 from ad_dinov3.methods.table import METHODS, borrowing, method_row, names_of, parts_of
-from ad_dinov3.types import DEFAULT_CLASS, Features, ImageEncoder, Scores, class_words
+from ad_dinov3.types import DEFAULT_CLASS, ImageEncoder, Scores, class_words
 from ad_dinov3.weights import read_tensors
 from ad_dinov3.weights.tensors import check_finite, write_tensors
 
@@ -111,7 +111,7 @@ def open_method(method: str | None, model: str, weights: str | None = None, *, o
     Args:
         method: a key of `METHODS`; None: whatever the model's folder is of.
         model: ``embedded``, a model's folder, a hub repository, or a checkpoint file of the method's authors. What is
-            not trained needs none; ``dinov3_plain`` takes encoder and input from it.
+            not trained needs none; a method that borrows an encoder takes it and the input from there.
         weights: the encoder of what does not come from a model's folder: name, folder or file; by default its own.
         offline: never download.
 
@@ -125,7 +125,10 @@ def open_method(method: str | None, model: str, weights: str | None = None, *, o
     row = method_row(method)
     chosen: dict[str, object] = {"encoder": weights} if weights else {}
     if row.borrows_encoder and not weights:
-        return new_model(borrowing(method, read_config(saved_folder(model, offline=offline))), offline=offline)
+        lender = read_config(saved_folder(model, offline=offline))
+        if lender.method.kind == method:
+            return load_model(model, offline=offline)
+        return new_model(borrowing(method, lender), offline=offline)
     if row.borrows_encoder or (not row.is_trained and model == EMBEDDED):
         return new_model(PRESETS[row.preset].model_copy(update=chosen), offline=offline)
     if Path(model).is_file():
@@ -149,7 +152,7 @@ def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = Fa
 
 
 def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence[str] = ()) -> Model:
-    """The same model, but comparing images of one class with normal ones (WinCLIP+, few-shot APRIL-GAN).
+    """The same model, but comparing images of one class with normal ones, in its method's own way.
 
     Its head remembers them in place of earlier ones of that class; `save_model` keeps them.
 
@@ -163,17 +166,26 @@ def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence
         ConfigError: the method has no memory, or there are no images.
         ShapeError: H or W is not a multiple of the encoder's step.
     """
-    remember = parts_of(model.config.method.kind).remember
-    if remember is None:
+    return with_memories(model, class_name, [memory_of(model, image) for image in images], hashes)
+
+
+def memory_of(model: Model, image: Tensor) -> Memory:
+    """What a normal image (3, H, W) uint8 leaves in a model whose method has a memory; errors as in `with_normals`."""
+    parts = parts_of(model.config.method.kind)
+    if parts.memory is None:
         able = names_of(lambda row: row.remembers)
         raise ConfigError(f"{model.config.method.kind} has no memory of its own for normal images; {able} have")
-    if not len(images):
+    shown = image[None] if parts.shown is None else parts.shown(model.head, image[None])
+    return parts.memory(model.head, (model.encoder.encode(batch) for batch in torch.split(shown, _ENCODE_BATCH)))
+
+
+def with_memories(model: Model, class_name: str, memories: Sequence[Memory], hashes: Sequence[str] = ()) -> Model:
+    """As `with_normals`, from what `memory_of` found of each image."""
+    remember = parts_of(model.config.method.kind).remember
+    if remember is None or not memories:
         raise ConfigError(f"{class_name}: no normal images to remember")
-    parts = [model.encoder.encode(batch) for batch in torch.split(images, _ENCODE_BATCH)]
-    patches = tuple(torch.cat(stage) for stage in zip(*(part.patch_tokens for part in parts), strict=True))
-    cls = tuple(torch.cat(stage) for stage in zip(*(part.cls_tokens for part in parts), strict=True))
     head = copy.deepcopy(model.head)
-    remember(head, class_name, Features(patches, cls, parts[0].image_size))
+    remember(head, class_name, memories)
     return replace(model, head=head, training_images=model.training_images | frozenset(hashes))
 
 

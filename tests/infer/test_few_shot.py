@@ -82,7 +82,7 @@ def test_images_remembered_in_parts_equal_those_of_one_pass(method: str, clip: s
     one.remember(paths, "tile")
     inputs = torch.stack([torch.from_numpy(other.prepare(np.asarray(Image.open(path)))) for path in paths])
     head = other.model.head
-    head.remember("tile", other.model.encoder.encode(inputs))  # type: ignore[attr-defined]
+    head.remember("tile", [head.memory([other.model.encoder.encode(inputs)])])  # type: ignore[attr-defined]
     image = plain.images(1, 24, 24)
     maps = [each.model.score(image, ["tile"]).patch_map for each in (one, other)]
     torch.testing.assert_close(maps[0], maps[1], atol=1e-5, rtol=0)

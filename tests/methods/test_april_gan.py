@@ -87,7 +87,7 @@ def test_few_shot_scores_equal_the_formulas_in_plain_loops(clip: tuple[Path, pla
     path, state = clip
     config, image, references = AprilGanConfig(), plain.images(1, 20, 20), plain.images(2, 20, 20, seed=5)
     method = head(path, config)
-    method.remember("bottle", encoded(path, references, config))
+    method.remember("bottle", [method.memory([encoded(path, references, config)])])
     found = method.score(encoded(path, image, config), ["bottle"])
     total, taps, score = plain_maps(state, image[0], method, "bottle")
     memories = [plain_maps(state, reference, method, "bottle")[1] for reference in references]

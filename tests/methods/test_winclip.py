@@ -146,7 +146,7 @@ def test_few_shot_scores_are_means_of_text_and_reference_scores(clip: tuple[Path
     features, known = encoded(path, images, config), encoded(path, references, config)
     method = head(path, config)
     zero_shot = method.score(features, ["bottle"])
-    method.remember("bottle", known)
+    method.remember("bottle", [method.memory([known])])
     few_shot = method.score(features, ["bottle"])
     levels = [
         (features.patch_tokens[stage][0], known.patch_tokens[stage], side) for stage, side in ((0, 2), (1, 3), (2, 1))
@@ -175,7 +175,7 @@ def test_reference_image_itself_is_at_distance_zero(clip: tuple[Path, plain.Stat
     config = WinClipConfig()
     features = encoded(clip[0], plain.images(1, 16, 16), config)
     method = head(clip[0], config)
-    method.remember("bottle", features)
+    method.remember("bottle", [method.memory([features])])
     assert float(method.reference_map(method._levels(features), ["bottle"], (4, 4)).abs().max()) < 1e-6
 
 

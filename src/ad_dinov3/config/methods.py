@@ -209,6 +209,17 @@ class AdaClipConfig(Settings):
     loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
 
 
+class AnomalyDinoConfig(Settings):
+    """AnomalyDINO (Damm et al., WACV 2025), few-shot."""
+
+    kind: Literal["anomalydino"] = "anomalydino"
+    rotations: int = Field(
+        8, ge=1, le=360, description="copies of each normal image, evenly turned over the circle; 1: the image alone"
+    )
+    sigma_px: float = Field(4.0, ge=0, le=512, description="Gaussian on the map, in px of the input")
+    top_fraction: float = Field(0.01, gt=0, le=1, description="share of the patches that the image score averages")
+
+
 MethodConfig = Annotated[
     AdDinoV3Config
     | Dinov3PlainConfig
@@ -216,6 +227,7 @@ MethodConfig = Annotated[
     | AprilGanConfig
     | AnomalyClipConfig
     | AdaClipConfig
+    | AnomalyDinoConfig
     | MahalanobisConfig,
     Field(discriminator="kind"),
 ]

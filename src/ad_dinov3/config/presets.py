@@ -91,6 +91,13 @@ _BASELINES: dict[str, dict[str, object]] = {
     },
     "adaclip": _ADACLIP,
     "adaclip_mvtec": {**_ADACLIP, "train.mosaic_share": 0.2},
+    "anomalydino": {
+        "encoder": "dinov3-vits16",  # the authors' DINOv2 is of this size
+        "input.height": 448,
+        "input.width": 448,
+        "input.interpolation": "bicubic",
+        "method": {"kind": "anomalydino"},
+    },
     "mahalanobis": {
         "encoder": "pixels",
         "input.height": 256,

@@ -224,8 +224,8 @@ def remembered(
         compared = Compared(_Replay(model, told), {class_name: normals.known(without=index)})
         scorer = _seen(compared, model, view)
         left_out.append(scorer.score(prepared[index][None], [class_name]))
-    calibration = _calibration(left_out, strictest_promise(len(left_out)))
-    return References(known, {class_name: calibration}, view.words)
+    own = calibration(left_out, strictest_promise(len(left_out)))
+    return References(known, {class_name: own}, view.words)
 
 
 def calibrated(
@@ -237,7 +237,7 @@ def calibrated(
         ConfigError: so few images cannot promise the rate.
     """
     raws = [scorer.score(scorer.prepare(image)[None], [class_name]) for image in images]
-    return _calibration(raws, promise_for(false_alarms, len(raws)))
+    return calibration(raws, promise_for(false_alarms, len(raws)))
 
 
 def with_class(references: References, more: References) -> References:
@@ -298,7 +298,7 @@ def promises(references: References) -> dict[str, str]:
     return {name: one.promise.sentence() for name, one in references.calibrations.items()}
 
 
-def _calibration(raws: Sequence[RawScores], promise: Promise) -> Calibration:
+def calibration(raws: Sequence[RawScores], promise: Promise) -> Calibration:
     scores = np.array([float(raw.scores[0]) for raw in raws])
     return Calibration(scores, np.array([float(raw.maps.max()) for raw in raws]), promise)
 

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.model import InputConfig
-from ad_dinov3.data.pixels import ImageSource, as_rgb
+from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
     calibrated,
+    calibration,
     card_of,
     load_references,
     promises,
@@ -38,13 +39,15 @@ from ad_dinov3.methods.table import METHODS
 from ad_dinov3.model import (
     Model,
     load_model,
+    memory_of,
     normal_classes,
     save_model,
     saved_folder,
-    with_normals,
+    with_memories,
     with_prompts,
 )
 from ad_dinov3.references.calibration import References
+from ad_dinov3.references.conformal import strictest_promise
 from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
 from ad_dinov3.types import DEFAULT_CLASS, Features
 
@@ -81,9 +84,9 @@ class Detector:
     ) -> str | None:
         """Compare images of a class with these normal ones from now on, which take the place of earlier ones.
 
-        WinCLIP and APRIL-GAN do it as their papers say, without a promise. Every other method joins its own map with
-        the distance from what it remembers, and is calibrated by the normal images themselves: 0.5 becomes the
-        threshold. `save_pretrained` keeps all of it.
+        Methods with a memory of their own do it as their papers say, WinCLIP and APRIL-GAN without a promise. Every
+        other method joins its own map with the distance from what it remembers. But for these two, a model is
+        calibrated by the normal images themselves: 0.5 becomes the threshold. `save_pretrained` keeps all of it.
 
         Args:
             images: of any kind that `data.pixels.as_rgb` takes; one is enough, ten are better.
@@ -99,7 +102,7 @@ class Detector:
         """
         if METHODS[self.method].remembers:
             self._remember_in_head(images, class_name)
-            return None
+            return promises(self.references).get(class_name)
         self._hold(with_prompts(self.model, [class_name], offline=self.offline))
         found = remembered(self, distinct(images), class_name, view)
         self.references = with_class(self.references, found)
@@ -132,9 +135,18 @@ class Detector:
         return found.promise.sentence()
 
     def _remember_in_head(self, images: Sequence[ImageSource], class_name: str) -> None:
-        inputs = [torch.from_numpy(self.prepare(as_rgb(image))) for image in images]
-        batch = torch.stack(inputs) if inputs else torch.empty(0, 3, *self.config.input.size, dtype=torch.uint8)
-        self._hold(with_normals(self.model, class_name, batch))
+        plain = self.model
+        inputs = [self.prepare(image) for image in distinct(images)]
+        memories = [memory_of(plain, torch.from_numpy(one)) for one in inputs]
+        found = {name: one for name, one in self.references.calibrations.items() if name != class_name}
+        if METHODS[self.method].calibrates and len(inputs) > 1:
+            left_out = []
+            for index, one in enumerate(inputs):
+                self._hold(with_memories(plain, class_name, memories[:index] + memories[index + 1 :]))
+                left_out.append(self.zero_shot(one[None], [class_name]))
+            found[class_name] = calibration(left_out, strictest_promise(len(inputs)))
+        self._hold(with_memories(plain, class_name, memories))
+        self.references = References(calibrations=found)
         self._note(images)
 
     def _note(self, images: Sequence[ImageSource]) -> None:

@@ -103,11 +103,13 @@ def _opened(name: str, method: str | None, weights: str | None, device: str, off
             raise ConfigError(f"{name} is an export and holds its weights; omit --weights")
         return Session(name, device=device)
     from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.model import open_method, saved_folder
+    from ad_dinov3.model import open_method, read_config, saved_folder
 
     detector = Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
-    if weights is None and method != "dinov3_plain" and not Path(name).is_file():
-        detector.references = load_references(saved_folder(name, offline=True))
+    if weights is None and not Path(name).is_file():
+        folder = saved_folder(name, offline=True)
+        if read_config(folder).method.kind == detector.method:  # else it has lent its encoder and nothing more
+            detector.references = load_references(folder)
     return detector
 
 

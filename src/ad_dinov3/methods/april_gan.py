@@ -8,7 +8,7 @@ over all test images of the class, which one image cannot know; ours takes the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -26,7 +26,7 @@ from ad_dinov3.errors import ShapeError
 from ad_dinov3.methods.clip_common import BakedPrompts, gaussian, read_both_towers, read_text_tower, spoken
 from ad_dinov3.methods.head import Built, Parts, TrainableHead
 from ad_dinov3.methods.losses import focal_dice, loss_size
-from ad_dinov3.methods.references import References
+from ad_dinov3.methods.references import Memory, References, joined
 from ad_dinov3.ops import cosine_columns, on_grid
 from ad_dinov3.types import Features, Scores, TextEncoder
 from ad_dinov3.weights import ClipWeights
@@ -62,10 +62,14 @@ class AprilGan(TrainableHead):
         """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
         self.prompts.bake(embeddings)
 
-    def remember(self, class_name: str, features: Features) -> None:
-        """Take the patches of normal reference images of one class; from then on that class is scored few-shot."""
+    def memory(self, batches: Iterable[Features]) -> Memory:
+        """The patches of normal images."""
         # (K, h, w, C) to (K*h*w, C): where in an image a patch lay is forgotten.
-        self.references.remember(class_name, [tokens.flatten(0, 2) for tokens in features.patch_tokens])
+        return joined([tokens.flatten(0, 2) for tokens in features.patch_tokens] for features in batches)
+
+    def remember(self, class_name: str, memories: Sequence[Memory]) -> None:
+        """Take normal reference images of one class; from then on that class is scored few-shot."""
+        self.references.remember(class_name, joined(memories))
 
     def logits(self, features: Features, class_names: Sequence[str]) -> list[Tensor]:
         """For each layer gain times the cosine of patches and prompts, (B, 2, h, w); channel 1 is abnormal.
@@ -193,4 +197,4 @@ def _references(head: AprilGan) -> References:
     return head.references
 
 
-PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written, AprilGan.remember, _references)
+PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written, AprilGan.memory, AprilGan.remember, _references)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from torch import Tensor, nn
 
 from ad_dinov3.config import ModelConfig, Settings
-from ad_dinov3.methods.references import References
+from ad_dinov3.methods.references import Memory, References
 from ad_dinov3.types import Features, ImageEncoder, Scores
 
 
@@ -67,8 +67,11 @@ class Parts(Generic[C, H]):
             head; None: prompts know no classes, or there are none.
         read_authors: (head, tensors, file) puts a checkpoint of the authors' code into a head.
         write_authors: a head as the authors' code saves it: what ``torch.save`` writes and their loader takes.
-        remember: (head, class name, features) lets a head compare with normal images.
+        memory: (head, features of one normal image, batch by batch) -> what it leaves: levels (N, C) of the method.
+        remember: (head, class name, memories of its normal images) lets a head compare with normal images.
         references: what a head remembers.
+        shown: (head, normal images (B, 3, H, W) uint8) -> what the encoder is shown of them, such as turned copies;
+            None: the images as they are.
     """
 
     new: Callable[[C, ModelConfig, Mapping[str, str], bool], Built[H]]
@@ -76,5 +79,7 @@ class Parts(Generic[C, H]):
     add_prompts: Callable[[H, ModelConfig, Mapping[str, str], bool], None] | None = None
     read_authors: Callable[[H, Mapping[str, Tensor], str], None] | None = None
     write_authors: Callable[[H], dict[str, object]] | None = None
-    remember: Callable[[H, str, Features], None] | None = None
+    memory: Callable[[H, Iterable[Features]], Memory] | None = None
+    remember: Callable[[H, str, Sequence[Memory]], None] | None = None
     references: Callable[[H], References] | None = None
+    shown: Callable[[H, Tensor], Tensor] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,14 @@ from torch import Tensor
 
 from ad_dinov3.errors import ConfigError, WeightsError
 
+_MOST_COSINES = 1 << 24  # computed at once
+
+Memory = tuple[Tensor, ...]
+"""What a normal image leaves: for each level of a method a tensor (N, C)."""
+
 
 class References:
-    """Tokens of normal reference images by class, the memory of the few-shot variants; levels are the method's own."""
+    """What a few-shot method keeps of normal reference images, by class: tokens as a rule; levels are its own."""
 
     def __init__(self) -> None:
         self._levels: dict[str, tuple[Tensor, ...]] = {}
@@ -32,7 +37,7 @@ class References:
         return tuple(self._levels)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All that is remembered: ``LEVEL/CLASS`` -> L2-normalised tokens (N, C), on the CPU."""
+        """All that is remembered: ``LEVEL/CLASS`` -> (N, C), on the CPU."""
         return {
             f"{level}/{name}": tokens.cpu() for name, kept in self._levels.items() for level, tokens in enumerate(kept)
         }
@@ -57,7 +62,31 @@ class References:
     def remember(self, class_name: str, levels: Sequence[Tensor]) -> None:
         """Keep the tokens of a class's reference images: for each level a tensor (N, C), in place of earlier ones."""
         # Normalised once here, so that a product of tokens and memory is their cosines.
-        self._levels[class_name] = tuple(F.normalize(tokens.detach(), dim=-1) for tokens in levels)
+        self.keep(class_name, [F.normalize(tokens, dim=-1) for tokens in levels])
+
+    def keep(self, class_name: str, levels: Sequence[Tensor]) -> None:
+        """Keep what a method makes of a class's reference images as it is: for each level a tensor (N, C)."""
+        self._levels[class_name] = tuple(tokens.detach() for tokens in levels)
+
+    def of(self, class_name: str) -> tuple[Tensor, ...]:
+        """The levels of a class.
+
+        Raises:
+            ConfigError: it has no reference images.
+        """
+        self.check([class_name])
+        return self._levels[class_name]
+
+    def check(self, class_names: Sequence[str]) -> None:
+        """Refuse classes without reference images.
+
+        Raises:
+            ConfigError: one has none.
+        """
+        unknown = sorted(set(class_names) - self._levels.keys())
+        if unknown:
+            there = f"there are {', '.join(self._levels)}" if self._levels else "give normal images with --normals"
+            raise ConfigError(f"no reference images of {', '.join(unknown)}; {there}")
 
     def distances(self, levels: Sequence[Tensor], class_names: Sequence[str]) -> list[Tensor]:
         """1 minus the largest cosine to a reference token, for each level (B, T, C): (B, T) in [0, 2].
@@ -65,13 +94,22 @@ class References:
         Raises:
             ConfigError: a class has no reference images.
         """
-        unknown = sorted(set(class_names) - self._levels.keys())
-        if unknown:
-            raise ConfigError(f"no reference images of {', '.join(unknown)}; there are {', '.join(self._levels)}")
+        self.check(class_names)
         found = []
         for level, tokens in enumerate(levels):
             # Classes remember different numbers of tokens, so each image (T, C) meets its own memory (N, C).
             memory = [self._levels[name][level].to(tokens.device) for name in class_names]
             rows = zip(F.normalize(tokens, dim=-1), memory, strict=True)
-            found.append(torch.stack([(1 - one @ known.T).amin(1) for one, known in rows]))
+            found.append(torch.stack([1 - _largest_cosines(one, known) for one, known in rows]))
         return found
+
+
+def _largest_cosines(tokens: Tensor, memory: Tensor) -> Tensor:
+    """(T,) of unit tokens (T, C) to unit tokens (N, C), in blocks: all cosines at once would take gigabytes."""
+    rows = max(1, _MOST_COSINES // len(memory))
+    return torch.cat([(block @ memory.T).amax(1) for block in tokens.split(rows)])
+
+
+def joined(memories: Iterable[Sequence[Tensor]]) -> Memory:
+    """The levels of several memories as one."""
+    return tuple(torch.cat(level) for level in zip(*memories, strict=True))

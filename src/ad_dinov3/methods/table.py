@@ -15,6 +15,7 @@ from ad_dinov3.config import PRESETS, AdDinoV3Config, ModelConfig, Settings
 from ad_dinov3.config.methods import (
     AdaClipConfig,
     AnomalyClipConfig,
+    AnomalyDinoConfig,
     AprilGanConfig,
     Dinov3PlainConfig,
     MahalanobisConfig,
@@ -37,6 +38,7 @@ class Row:
         is_trained: it must be trained before it scores; the others are ready.
         authors_preset: the preset that a checkpoint of its authors is opened with; None: there are no such checkpoints.
         remembers: it compares with normal images in a way of its own.
+        calibrates: the normal images that it remembers calibrate it, each left out in turn.
         tells_tokens: its features are those of a backbone's stages, by which images can be compared.
         borrows_encoder: it has no encoder of its own, and runs on that of any model.
         no_graph: why it cannot be exported; None: `ad_dinov3.export` has its graph.
@@ -49,6 +51,7 @@ class Row:
     is_trained: bool = True
     authors_preset: str | None = None
     remembers: bool = False
+    calibrates: bool = False
     tells_tokens: bool = True
     borrows_encoder: bool = False
     no_graph: str | None = None
@@ -88,6 +91,16 @@ METHODS: dict[str, Row] = {
         tells_tokens=False,  # its prompts enter the backbone itself: its features are what the first block takes
         no_graph="its sentences pass through the text tower with every image, and its image score rests on a k-means "
         "that goes on until it settles; run it with torch",
+    ),
+    "anomalydino": Row(
+        "AnomalyDINO",
+        AnomalyDinoConfig,
+        "anomalydino",
+        is_trained=False,
+        remembers=True,
+        calibrates=True,
+        borrows_encoder=True,
+        no_graph="it is nothing without the normal images that it remembers, and a graph holds none; run it with torch",
     ),
     "mahalanobis": Row(
         "Mahalanobis distance of filter responses",

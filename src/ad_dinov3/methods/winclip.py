@@ -6,7 +6,7 @@ and anomalib. Deviation: with reference images Accurate-WinCLIP adds the two map
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,7 +22,7 @@ from ad_dinov3.encoders.stages import StageTokens
 from ad_dinov3.errors import ShapeError
 from ad_dinov3.methods.clip_common import BakedPrompts, gaussian, read_both_towers, read_text_tower, spoken
 from ad_dinov3.methods.head import Built, Head, Parts
-from ad_dinov3.methods.references import References
+from ad_dinov3.methods.references import Memory, References, joined
 from ad_dinov3.types import Features, Scores, TextEncoder
 from ad_dinov3.weights import ClipWeights
 
@@ -128,10 +128,13 @@ class WinClip(Head):
         """Bake prompt embeddings, class name -> (2, D), in place of the present ones."""
         self.prompts.bake(embeddings)
 
-    def remember(self, class_name: str, features: Features) -> None:
+    def memory(self, batches: Iterable[Features]) -> Memory:
+        """Embeddings of the windows and patches of normal images."""
+        return joined([tokens.flatten(0, 1) for tokens in self._levels(features)] for features in batches)
+
+    def remember(self, class_name: str, memories: Sequence[Memory]) -> None:
         """Take normal reference images of one class; from then on that class is scored as WinCLIP+."""
-        levels = self._levels(features)
-        self.references.remember(class_name, [tokens.flatten(0, 1) for tokens in levels])
+        self.references.remember(class_name, joined(memories))
 
     @torch.no_grad()
     def score(self, features: Features, class_names: Sequence[str]) -> Scores:
@@ -273,4 +276,4 @@ def _references(head: WinClip) -> References:
     return head.references
 
 
-PARTS = Parts(_new, _shell, _add_prompts, remember=WinClip.remember, references=_references)
+PARTS = Parts(_new, _shell, _add_prompts, memory=WinClip.memory, remember=WinClip.remember, references=_references)
