@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from scipy.ndimage import gaussian_filter
 
 from ad_dinov3.config import PRESETS
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
@@ -31,7 +31,7 @@ def unit(vector: torch.Tensor) -> torch.Tensor:
 
 def patches(encoder: Path, image: torch.Tensor, joined: bool) -> list[torch.Tensor]:
     """The patches of one image, row by row: of the last stage, or of all stages at unit length."""
-    stages = load_dinov3(str(encoder), offline=True).encode(image[None]).patch_tokens
+    stages = load_backbone(str(encoder), offline=True).encode(image[None]).patch_tokens
     rows, columns = stages[0].shape[1:3]
     found = []
     for row in range(rows):

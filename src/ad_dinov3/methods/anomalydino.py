@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ad_dinov3.config import ModelConfig
 from ad_dinov3.config.methods import AnomalyDinoConfig
-from ad_dinov3.encoders.dinov3 import load_dinov3
+from ad_dinov3.encoders.backbone import load_backbone
 from ad_dinov3.methods.clip_common import gaussian
 from ad_dinov3.methods.head import Built, Head, Parts
 from ad_dinov3.methods.references import Memory, References, joined
@@ -79,7 +79,7 @@ class AnomalyDino(Head):
 def _built(
     settings: AnomalyDinoConfig, config: ModelConfig, given: Mapping[str, object], offline: bool
 ) -> Built[AnomalyDino]:
-    return Built(load_dinov3(config.encoder, stages=config.encoder_stages, offline=offline), AnomalyDino(settings))
+    return Built(load_backbone(config.encoder, stages=config.encoder_stages, offline=offline), AnomalyDino(settings))
 
 
 def _references(head: AnomalyDino) -> References:
