@@ -15,7 +15,9 @@ def standardise(tokens: Tensor) -> Tensor:
     Not in the paper; the released code does it to patch tokens, with 1e-6 beside the deviation.
     """
     centred = tokens - tokens.mean(1, keepdim=True)
-    return centred / (tokens.std(1, keepdim=True) + 1e-6)
+    # torch's own deviation finds the mean once more, and takes several times as long over this axis.
+    deviation = (centred.square().sum(1, keepdim=True) / (tokens.shape[1] - 1)).sqrt()
+    return centred / (deviation + 1e-6)
 
 
 def whiten(tokens: Tensor, shrinkage: float = 0.02) -> Tensor:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 # What decides a ViT's features beside the tensors and the stages; part of the fingerprint.
 _VIT_SETTINGS = ("patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "rope_theta")
 _MASK_TOKEN = "embeddings.mask_token"  # unused here; some layouts drop it
+# A processor encodes so many pixels at once, four images of 256 px. Of more, the widest maps pass the 32 MiB up to which
+# glibc keeps freed memory at hand: each would be asked of the system, and cleared by it, anew.
+_AT_ONCE_PX = 4 * 256 * 256
 
 
 StagedModule = StagedViT | StagedConvNeXt | StagedLite | ContextStages
@@ -79,13 +82,20 @@ class FrozenBackbone:
         device = self.device
         enabled = self.autocast is not None
         # no_grad, not inference_mode: adapters are trained on these tensors, and autograd refuses inference tensors.
+        height, width = images.shape[2:]
+        at_once = max(1, _AT_ONCE_PX // (height * width)) if device.type == "cpu" else max(1, len(images))
         with torch.no_grad(), torch.autocast(device.type, dtype=self.autocast, enabled=enabled):
-            tokens = self.module(self.normalise(images.to(device)))
+            parts = [self.module(self.normalise(part.to(device))) for part in images.split(at_once)]
         return Features(
-            tuple(patch.float() for patch in tokens.patch_tokens),
-            tuple(cls.float() for cls in tokens.cls_tokens),
-            (int(images.shape[2]), int(images.shape[3])),
+            _joined([part.patch_tokens for part in parts]),
+            _joined([part.cls_tokens for part in parts]),
+            (int(height), int(width)),
         )
+
+
+def _joined(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """The stages of all parts of a batch, as float32."""
+    return tuple((torch.cat(stage) if len(stage) > 1 else stage[0]).float() for stage in zip(*parts, strict=True))
 
 
 def load_backbone(

@@ -113,7 +113,7 @@ def _blurred(planes: Tensor, kernel: tuple[float, ...], axis: int) -> Tensor:
     padded, length = F.pad(planes, beyond, mode="replicate"), planes.shape[axis]
     out = padded.narrow(axis, 0, length) * kernel[0]
     for offset, weight in enumerate(kernel[1:], start=1):
-        out = out.add(padded.narrow(axis, offset, length), alpha=weight)
+        out.add_(padded.narrow(axis, offset, length), alpha=weight)
     return out
 
 

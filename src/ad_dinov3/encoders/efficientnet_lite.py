@@ -57,7 +57,18 @@ class SameConv(nn.Conv2d):
         self.beyond = None if stride == 1 else (total // 2, total - total // 2) * 2
 
     def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features if self.beyond is None else F.pad(features, self.beyond))
+        if torch.compiler.is_compiling():  # what compiles or exports knows plain convolutions best
+            return super().forward(features if self.beyond is None else F.pad(features, self.beyond))
+        if self.kernel_size == (1, 1):
+            # The same product without a copy into another layout and back, which torch makes on one thread.
+            products = F.linear(features.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias)
+            return products.permute(0, 3, 1, 2)
+        if self.beyond is None:
+            return super().forward(features)
+        # One step more at the front is padded by the convolution itself, and what it gives there dropped: no padded
+        # copy is made of an input that is four times as large as the output.
+        front = self.beyond[0] + self.stride[0]
+        return F.conv2d(features, self.weight, self.bias, self.stride, front, groups=self.groups)[:, :, 1:, 1:]
 
 
 class Block(nn.Module):
@@ -79,7 +90,9 @@ class Block(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         inner = features if self.expand is None else F.relu6(self.expand(features), inplace=True)
-        out: Tensor = self.project(F.relu6(self.depthwise(inner), inplace=True))
+        # In place only on what is whole: a part of a map is copied by the same step.
+        filtered = F.relu6(self.depthwise(inner), inplace=self.depthwise.beyond is None)
+        out: Tensor = self.project(filtered)
         return out.add_(features) if self.skips else out
 
 
