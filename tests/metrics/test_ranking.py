@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -139,15 +141,41 @@ def test_maps_are_left_untouched() -> None:
     np.testing.assert_array_equal(scores, before)
 
 
-def test_many_scores_of_any_sign_are_sorted_as_numpy_sorts_them() -> None:
+@pytest.mark.parametrize("sort", [ranking._numpy_sort, ranking._radix_sort])
+def test_many_scores_of_any_sign_are_sorted_and_counted_alike_by_either_sort(
+    sort: Callable[[FloatArray], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(5)
     values = np.concatenate(
         [rng.normal(size=70_000) * 10.0 ** rng.integers(-30, 30, 70_000), rng.normal(size=9).repeat(99)]
     )
     scores = np.concatenate([values, [0.0, -0.0, np.inf, -np.inf]]).astype(np.float32)
-    expected = np.sort(scores)
+    labels = rng.random(scores.size) < 0.01
+    expected, few = np.sort(scores), np.unique(scores[labels])
+    monkeypatch.setattr(ranking, "_faster_sort", lambda: sort)
+    counts = count_ranking(scores, labels)
+    np.testing.assert_array_equal(counts.thresholds, few[::-1])
+    np.testing.assert_array_equal(counts.negatives_above, [(scores[~labels] > cut).sum() for cut in few[::-1]])
     ranking._sort(scores)
     np.testing.assert_array_equal(scores, expected)
+
+
+def test_the_sort_is_tried_once_and_is_the_faster_of_the_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def slow(values: FloatArray) -> None:
+        tried.append(values.size)
+        ranking._radix_sort(values)
+        ranking._radix_sort(values)
+
+    monkeypatch.setattr(ranking, "_numpy_sort", slow)
+    ranking._faster_sort.cache_clear()
+    try:
+        assert ranking._faster_sort() is ranking._radix_sort
+        assert ranking._faster_sort() is ranking._radix_sort
+    finally:
+        ranking._faster_sort.cache_clear()
+    assert tried == [ranking._TRIAL] * 2
 
 
 @pytest.mark.parametrize("nan", [np.nan, -np.nan])
