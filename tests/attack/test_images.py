@@ -15,22 +15,32 @@ import tifffile
 from PIL import Image
 
 from ad_dinov3.data import tiff
-from ad_dinov3.data.decode import MAX_MEMORY, decode_bytes, decode_image, image_header, image_size
+from ad_dinov3.data.decode import (
+    MAX_MEMORY,
+    decode_bytes,
+    decode_image,
+    decode_within,
+    image_header,
+    image_size,
+)
 from ad_dinov3.data.levels import to_levels
 from ad_dinov3.errors import ImageError
 
 _PEAK = """
 import sys
 from pathlib import Path
-from ad_dinov3.data.decode import decode_image, image_header
+from ad_dinov3.data.decode import decode_within, image_header
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
 path = Path(sys.argv[1])
-header = image_header(path)
+in_hand = int(sys.argv[2])
+header = image_header(path).within(in_hand)
 before = peak()
-decode_image(path, 1 << 40)
-print(peak() - before, header.decoding_bytes + path.stat().st_size)
+reduction = decode_within(path, in_hand).reduction
+print(peak() - before, header.decoding_bytes, reduction)
 """
+
+_REDUCED = ("jpeg", "cmyk", "progressive", "coarse", "rgb", "grey", "bmp")
 
 
 def test_each_of_600_mutated_images_is_decoded_or_refused_in_words() -> None:
@@ -74,14 +84,22 @@ def test_a_jpeg_of_endless_padding_is_refused_without_reading_it() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("kind", ["jpeg", "progressive", "rgb16", "rgba", "webp", "float", "zlib"])
-def test_decoding_takes_no_more_than_the_header_says(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("in_hand", [1 << 40, 120_000_000])
+@pytest.mark.parametrize("kind", [*_REDUCED, "rgb16", "rgba", "webp", "float", "zlib"])
+def test_decoding_takes_no_more_than_the_header_says(tmp_path: Path, kind: str, in_hand: int) -> None:
+    if in_hand < 1 << 40 and kind not in _REDUCED:
+        pytest.skip("is not decoded reduced")
     side, path = 3000, tmp_path / kind
     picture = Image.new("RGB", (side, side), (9, 90, 200))
     ramp = np.linspace(0, 300, side * side, dtype=np.float64).reshape(side, side)
     make = {
         "jpeg": lambda: picture.save(path, "JPEG"),
+        "cmyk": lambda: picture.convert("CMYK").save(path, "JPEG"),
         "progressive": lambda: picture.save(path, "JPEG", progressive=True, subsampling=0),
+        "coarse": lambda: picture.save(path, "JPEG", progressive=True, subsampling=2),
+        "rgb": lambda: path.write_bytes(images.png(side, side, 8, 2)),
+        "grey": lambda: path.write_bytes(images.png(side, side, 8, 0)),
+        "bmp": lambda: picture.save(path, "BMP"),
         "rgb16": lambda: path.write_bytes(images.png(side, side, 16, 2)),
         "rgba": lambda: path.write_bytes(images.png(side, side, 8, 6)),
         "webp": lambda: picture.save(path, "WEBP", quality=1, method=0),
@@ -89,14 +107,47 @@ def test_decoding_takes_no_more_than_the_header_says(tmp_path: Path, kind: str) 
         "zlib": lambda: tifffile.imwrite(path, ramp, compression="zlib"),
     }
     make[kind]()
-    done = subprocess.run([sys.executable, "-c", _PEAK, str(path)], capture_output=True, text=True, check=True)
-    peak, stated = map(int, done.stdout.split())
+    command = [sys.executable, "-c", _PEAK, str(path), str(in_hand)]
+    peak, stated, reduction = map(int, subprocess.run(command, capture_output=True, check=True).stdout.split())
     assert peak < stated + 8e6  # the modules that decoding loads
+    assert (reduction > 1) == (in_hand < 1 << 40)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "BMP"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_reduced_image_shows_what_the_whole_one_shows(tmp_path: Path, form: str, orientation: int) -> None:
+    down, across = np.mgrid[0:250:301j, 0:250:399j]
+    picture = Image.fromarray(np.stack([down, across, 250 - down], axis=2).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    picture.save(tmp_path / "x", form, **({} if form == "BMP" else {"exif": exif}))
+    whole = decode_image(tmp_path / "x")
+    reduced = decode_within(tmp_path / "x", image_header(tmp_path / "x").bytes_in_hand - 1)
+    expected = Image.fromarray(whole).resize(reduced.pixels.shape[1::-1], Image.Resampling.BOX)
+    assert reduced.reduction == 2
+    assert reduced.pixels.shape[:2] == tuple(-(-side // 2) for side in whole.shape[:2])
+    assert np.abs(reduced.pixels.astype(int) - np.asarray(expected)).mean() < 3
+
+
+@pytest.mark.parametrize(("mode", "form"), [("RGBA", "PNG"), ("P", "PNG"), ("RGB", "WEBP"), ("RGB", "TIFF")])
+def test_an_image_that_cannot_be_reduced_is_refused_in_one_line(tmp_path: Path, mode: str, form: str) -> None:
+    picture = Image.new("RGB", (400, 300), (9, 90, 200))
+    picture.convert(mode).save(tmp_path / "x", form)
+    with pytest.raises(ImageError, match="400 x 300 px") as refusal:
+        decode_within(tmp_path / "x", 900_000)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_appended_to_an_image_counts(tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20)).save(tmp_path / "x.jpg")
+    with (tmp_path / "x.jpg").open("ab") as file:
+        file.truncate(50_000_000)
+    assert image_header(tmp_path / "x.jpg").bytes_in_hand > 50_000_000
 
 
 def test_an_image_over_the_callers_limit_is_refused_and_under_it_decoded(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200)).save(tmp_path / "x.png")
-    needed = image_header(tmp_path / "x.png").decoding_bytes + (tmp_path / "x.png").stat().st_size
+    needed = image_header(tmp_path / "x.png").decoding_bytes
     assert needed < MAX_MEMORY
     assert decode_image(tmp_path / "x.png", needed).shape == (200, 300, 3)
     with pytest.raises(ImageError, match="300 x 200 px"):

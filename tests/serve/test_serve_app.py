@@ -78,8 +78,8 @@ def detail(answer: Answer) -> str:
 
 def test_predict_says_what_the_detector_says(address: str, part: Path) -> None:
     answer = json.loads(post_image(f"{address}/predict", part).body)
-    findings, model, overlay = answer.pop("findings"), answer.pop("model"), answer.pop("overlay")
-    assert (model, overlay) == ("line", None)
+    findings, model, overlay, reduction = map(answer.pop, ("findings", "model", "overlay", "reduction"))
+    assert (model, overlay, reduction) == ("line", None, 1)
     assert answer == json.loads(json.dumps(expected(part).to_dict()))
     assert re.fullmatch(r"clear patch-like region, [\d,]+ px², lower right, peak 0\.\d\d", findings[0])
 

@@ -25,6 +25,7 @@ from ad_dinov3.data.header import (
     SNIFF_BYTES,
     ImageHeader,
     has_sixteen_bit_colours,
+    is_averaged,
     open_with_pillow,
     read_header,
 )
@@ -56,6 +57,19 @@ class _Stored:
     orientation: int
 
 
+@dataclass(frozen=True, eq=False)
+class DecodedImage:
+    """An image that may be smaller than its file says.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, upright.
+        reduction: 1, 2, 4 or 8, by which the stored sides were divided, rounded up.
+    """
+
+    pixels: NDArray[np.uint8]
+    reduction: int
+
+
 def decode_image(path: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
     """RGB image (H, W, 3) uint8 of a file, upright by its EXIF orientation.
 
@@ -70,17 +84,38 @@ def decode_image(path: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
         ImageError: for whatever is wrong with the file.
     """
     with _refusals(path), _opened(path) as file:
-        return _decoded(path, file, max_memory)
+        return _decoded(path, file, _checked_header(path, file, max_memory))
 
 
 def decode_bytes(data: bytes, name: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
     """As `decode_image`, of a file's content; ``name`` is what errors call it."""
     with _refusals(name):
-        return _decoded(name, io.BytesIO(data), max_memory)
+        file = io.BytesIO(data)
+        return _decoded(name, file, _checked_header(name, file, max_memory))
 
 
-def _decoded(name: Path, file: BinaryIO, max_memory: int) -> NDArray[np.uint8]:
-    stored = _stored(name, file, max_memory)
+def decode_within(path: Path, in_hand: int, data: bytes | None = None) -> DecodedImage:
+    """As `decode_image`, for an image that is judged and written afterwards: reduced where the whole takes too much.
+
+    A JPEG is decoded with fewer frequencies, an 8-bit PNG or BMP without transparency averaged; others are not reduced.
+
+    Args:
+        path: an image file, or what errors call its content.
+        in_hand: what the image may take from decoding to written results, in bytes.
+        data: the file's content, if it is in memory.
+
+    Raises:
+        ImageError: for whatever is wrong with the file, or no reduction suffices.
+    """
+    with _refusals(path), _opened(path) if data is None else io.BytesIO(data) as file:
+        _check_file_size(path, file, in_hand)
+        header = read_header(file).within(in_hand)
+        check_size(path, header, header.bytes_in_hand, in_hand)
+        return DecodedImage(_decoded(path, file, header), header.reduction)
+
+
+def _decoded(name: Path, file: BinaryIO, header: ImageHeader) -> NDArray[np.uint8]:
+    stored = _stored(name, file, header)
     values = stored.values if stored.palette is None else looked_up(stored.palette, stored.values[:, :, 0])
     if not has_finite(values):
         raise ImageError(name, "no pixel has a finite value, all are NaN or infinity")
@@ -103,7 +138,7 @@ def decode_mask(path: Path, above: int | None = None) -> NDArray[np.bool_]:
         if above is None:
             above = 127 if file.read(2) == b"\xff\xd8" else 0
             file.seek(0)
-        stored = _stored(path, file, MAX_MEMORY)
+        stored = _stored(path, file, _checked_header(path, file, MAX_MEMORY))
         return np.ascontiguousarray(upright(_brightness(stored) > above, stored.orientation))
 
 
@@ -167,18 +202,22 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _check_file_size(path: Path, file: BinaryIO, max_memory: int) -> int:
-    """The size of a file that is neither empty nor larger than what may be in memory, in bytes."""
+def _check_file_size(path: Path, file: BinaryIO, max_memory: int) -> None:
+    """Refuse a file that is empty, or larger than what may be in memory."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if not size:
         raise ImageError(path, "the file is empty (0 bytes)")
     if size > max_memory:
         raise ImageError(path, f"is a file of {size / 1e9:.1f} GB, more than the limit of {max_memory / 1e9:.1f} GB")
-    return size
 
 
-def _check_size(path: Path, header: ImageHeader, file_bytes: int, max_memory: int) -> None:
+def check_size(path: Path, header: ImageHeader, needed: int, max_memory: int) -> None:
+    """Refuse an image of too many pixels, or one that takes more bytes than may be.
+
+    Raises:
+        ImageError: it does.
+    """
     height, width = header.size
     if header.pixels > MAX_PIXELS:
         raise ImageError(
@@ -186,20 +225,24 @@ def _check_size(path: Path, header: ImageHeader, file_bytes: int, max_memory: in
             f"{width} x {height} = {header.pixels:,} px is more than the limit of {MAX_PIXELS:,} px; "
             "a decompression bomb, or an image to cut into tiles first",
         )
-    needed = header.decoding_bytes + file_bytes
     if needed > max_memory:
         raise ImageError(
             path,
-            f"{width} x {height} px in a file of {file_bytes / 1e6:,.1f} MB take {needed / 1e9:.1f} GB to decode, more "
+            f"{width} x {height} px in a file of {header.file_bytes / 1e6:,.1f} MB take {needed / 1e9:.1f} GB, more "
             f"than the limit of {max_memory / 1e9:.1f} GB; a decompression bomb, or an image to cut into tiles first",
         )
 
 
-def _stored(path: Path, file: BinaryIO, max_memory: int) -> _Stored:
-    """Decode a file's first page or frame, after its header has told that it is not too large."""
-    file_bytes = _check_file_size(path, file, max_memory)
+def _checked_header(path: Path, file: BinaryIO, max_memory: int) -> ImageHeader:
+    """The header of an image that is decoded whole, after it has told that this does not take too much."""
+    _check_file_size(path, file, max_memory)
     header = read_header(file)
-    _check_size(path, header, file_bytes, max_memory)
+    check_size(path, header, header.decoding_bytes, max_memory)
+    return header
+
+
+def _stored(path: Path, file: BinaryIO, header: ImageHeader) -> _Stored:
+    """Decode a file's first page or frame."""
     head = file.read(SNIFF_BYTES)
     file.seek(0)
     if is_tiff(head):
@@ -217,7 +260,7 @@ def _stored(path: Path, file: BinaryIO, max_memory: int) -> _Stored:
         palette[: len(colours)] = colours
         values = _array(image)
     else:
-        values = _pillow_values(path, image, file)
+        values = _pillow_values(path, image, file, header.reduction)
     return _Stored(values, palette, header.orientation)
 
 
@@ -229,14 +272,18 @@ def _levels(values: Pixels) -> NDArray[np.uint8]:
     return to_levels(values)
 
 
-def _pillow_values(path: Path, image: ImageFile, file: BinaryIO) -> Pixels:
+def _pillow_values(path: Path, image: ImageFile, file: BinaryIO, reduction: int) -> Pixels:
     """Stored values (H, W, C) with C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
     if isinstance(image, PngImagePlugin.PngImageFile) and has_sixteen_bit_colours(image):
         return _sixteen_bit_colours(image, file)
     if isinstance(image, JpegImagePlugin.JpegImageFile):
-        fast = _fast_jpeg(path, image, file)
+        data = _jpeg_content(path, image, file)
+        fast = _fast_jpeg(image, data) if reduction == 1 else None
         if fast is not None:
             return fast
+        image.draft(None, (image.width // reduction, image.height // reduction))
+    elif reduction > 1 and is_averaged(image):
+        return _array(image.reduce(reduction))
     if "transparency" in image.info:
         return _array(image.convert("RGBA"))
     if image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F", "LA", "RGB", "RGBA"):
@@ -263,14 +310,19 @@ def _bands(image: Image) -> Iterator[tuple[slice, Pixels]]:
         yield slice(top, bottom), np.atleast_3d(np.asarray(image.crop((0, top, image.width, bottom))))
 
 
-def _fast_jpeg(path: Path, image: ImageFile, file: BinaryIO) -> Pixels | None:
-    """Values of a JPEG by simplejpeg, the same pixels in half of Pillow's time; None where Pillow must decide."""
+def _jpeg_content(path: Path, image: ImageFile, file: BinaryIO) -> bytes:
+    """The bytes of a JPEG, which does not have too many scans."""
     position = file.tell()
     file.seek(0)
     data = file.read()
     file.seek(position)
     if image.width * image.height > _BAND_PX and data.count(b"\xff\xda") > _MAX_SCANS:
         raise ImageError(path, f"a JPEG of more than {_MAX_SCANS} scans, which would take minutes; a bomb")
+    return data
+
+
+def _fast_jpeg(image: ImageFile, data: bytes) -> Pixels | None:
+    """Values of a JPEG by simplejpeg, the same pixels in half of Pillow's time; None where Pillow must decide."""
     if _simplejpeg is None or image.mode not in ("L", "RGB"):
         return None
     try:

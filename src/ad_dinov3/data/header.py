@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
@@ -21,11 +23,11 @@ _EXIF_ORIENTATION = 0x0112
 _RGB_BYTES = 3
 _PILLOW_BYTES = 4  # how Pillow keeps the colours of a pixel; grey takes one
 _WEBP_CANVASES = 4  # libwebp's two, Pillow's copy of the bytes, and its own
-_PROGRESSIVE_BYTES = 6  # libjpeg keeps the coefficients of all components until the last scan
-
+_COEFFICIENT_BYTES = 2  # libjpeg keeps those of a progressive JPEG until the last scan
+_REDUCTIONS = (1, 2, 4, 8)  # what libjpeg can leave out by decoding fewer frequencies
 
 # Image, map, mask, labels of regions, and the overlay while it is drawn, which larger images have reduced.
-_IN_HAND_BYTES, _LARGE_IN_HAND_BYTES, _LARGE_PX = 22, 14, 50_000_000
+_IN_HAND_BYTES, _LARGE_IN_HAND_BYTES, _LARGE_PX = 22, 14, 40_000_000
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,59 @@ class ImageHeader:
         width: in px, as stored.
         orientation: 1..8, what is due to turn it upright.
         decoding_bytes_per_px: what decoding it to RGB takes at most, beside the file itself.
+        reducing_bytes_per_px: what each stored pixel takes while the image is decoded reduced; None: it cannot be.
+        file_bytes: of the file itself.
+        reduction: 1, 2, 4 or 8, by which its sides are divided in decoding.
     """
 
     height: int
     width: int
     orientation: int
-    decoding_bytes_per_px: int
+    decoding_bytes_per_px: float
+    reducing_bytes_per_px: float | None = None
+    file_bytes: int = 0
+    reduction: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width in px of the upright image."""
+        """Height and width in px of the upright image, as stored."""
         is_turned = self.orientation in (5, 6, 7, 8)
         return (self.width, self.height) if is_turned else (self.height, self.width)
 
     @property
     def pixels(self) -> int:
-        """Number of pixels."""
+        """Number of stored pixels."""
         return self.height * self.width
 
     @property
     def decoding_bytes(self) -> int:
-        """What decoding takes at most, in bytes, beside the file itself."""
-        return self.pixels * self.decoding_bytes_per_px
+        """What decoding takes at most, in bytes, the file itself included."""
+        whole = 0.0 if self.reduction == 1 else self.pixels * (self.reducing_bytes_per_px or 0.0)
+        return int(self.file_bytes + whole + self._decoded_pixels * self.decoding_bytes_per_px)
 
     @property
     def bytes_in_hand(self) -> int:
         """What the image takes at most, from decoding to written results, in bytes."""
-        per_px = _IN_HAND_BYTES if self.pixels <= _LARGE_PX else _LARGE_IN_HAND_BYTES
-        return max(self.decoding_bytes, self.pixels * per_px)
+        pixels = self._decoded_pixels
+        per_px = _IN_HAND_BYTES if pixels <= _LARGE_PX else _LARGE_IN_HAND_BYTES
+        return max(self.decoding_bytes, self.file_bytes + pixels * per_px)
+
+    @property
+    def _decoded_pixels(self) -> int:
+        return -(-self.height // self.reduction) * -(-self.width // self.reduction)
+
+    def within(self, in_hand: int) -> ImageHeader:
+        """The image reduced as little as takes so many bytes in hand; as it is if nothing does."""
+        if self.reducing_bytes_per_px is None:
+            return self
+        ways = (replace(self, reduction=by) for by in _REDUCTIONS if by <= min(self.height, self.width))
+        return next((way for way in ways if way.bytes_in_hand <= in_hand), self)
+
+
+def header_of(image: NDArray[np.uint8]) -> ImageHeader:
+    """What a header would say of an image (H, W, 3) that is decoded already."""
+    height, width, channels = image.shape
+    return ImageHeader(height, width, 1, channels)
 
 
 def read_header(file: BinaryIO) -> ImageHeader:
@@ -73,14 +100,18 @@ def read_header(file: BinaryIO) -> ImageHeader:
     Raises:
         NotImplementedError: the content is of no kind that is decoded here.
     """
+    file_bytes = file.seek(0, io.SEEK_END)
+    file.seek(0)
     head = file.read(SNIFF_BYTES)
     file.seek(0)
     if is_tiff(head):
         tiff = tiff_header(file)
-        header = ImageHeader(tiff.height, tiff.width, tiff.orientation, tiff.bytes_per_px + _RGB_BYTES)
+        decoding = tiff.bytes_per_px + _RGB_BYTES
+        header = ImageHeader(tiff.height, tiff.width, tiff.orientation, decoding, file_bytes=file_bytes)
     else:
         image = open_with_pillow(file, head)
-        header = ImageHeader(image.height, image.width, orientation_of(image, file), _pillow_bytes_per_px(image))
+        costs = _pillow_bytes_per_px(image), _reducing_bytes_per_px(image)
+        header = ImageHeader(image.height, image.width, orientation_of(image, file), *costs, file_bytes)
     file.seek(0)
     return header
 
@@ -157,7 +188,14 @@ def _png_may_have_exif(file: BinaryIO) -> bool:
     return len(head) == 8
 
 
-def _pillow_bytes_per_px(image: ImageFile) -> int:
+def is_averaged(image: ImageFile) -> bool:
+    """Whether the image is reduced by averaging its pixels, which Pillow holds in 8 bits."""
+    is_plain = isinstance(image, PngImagePlugin.PngImageFile | BmpImagePlugin.BmpImageFile)
+    has_levels = image.mode in ("L", "RGB") and not has_sixteen_bit_colours(image)
+    return is_plain and has_levels and "transparency" not in image.info
+
+
+def _pillow_bytes_per_px(image: ImageFile) -> float:
     """Decoder's copies, stored values, grey levels and RGB of what Pillow or simplejpeg decodes."""
     samples = len(image.getbands())
     if has_sixteen_bit_colours(image):
@@ -167,7 +205,25 @@ def _pillow_bytes_per_px(image: ImageFile) -> int:
     depth = {"I": 4, "F": 4}.get(image.mode, 2 if image.mode.startswith("I;16") else 1)
     if depth > 1:
         return samples * (3 * depth + 2) + _RGB_BYTES
-    progressive = _PROGRESSIVE_BYTES if image.info.get("progressive") else 0
     converted = 0 if image.mode in ("1", "L", "LA", "RGB", "RGBA") else _PILLOW_BYTES
-    own = {"L": 1, "P": 1, "1": 2}.get(image.mode, _PILLOW_BYTES)
-    return own + converted + samples + _RGB_BYTES + progressive
+    return _own_bytes_per_px(image) + converted + samples + _RGB_BYTES + _coefficient_bytes_per_px(image)
+
+
+def _own_bytes_per_px(image: ImageFile) -> int:
+    """What Pillow keeps of a pixel of 8 bits a sample."""
+    return {"L": 1, "P": 1, "1": 2}.get(image.mode, _PILLOW_BYTES)
+
+
+def _coefficient_bytes_per_px(image: ImageFile) -> float:
+    """What a progressive JPEG's coefficients take for each pixel: less where colours are stored more coarsely."""
+    if not image.info.get("progressive") or not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return 0
+    layers = [(across, down) for _, across, down, _ in image.layer]
+    most = max(across for across, _ in layers) * max(down for _, down in layers)
+    return _COEFFICIENT_BYTES * sum(across * down for across, down in layers) / max(1, most)
+
+
+def _reducing_bytes_per_px(image: ImageFile) -> float | None:
+    if isinstance(image, JpegImagePlugin.JpegImageFile):
+        return _coefficient_bytes_per_px(image)
+    return _own_bytes_per_px(image) if is_averaged(image) else None

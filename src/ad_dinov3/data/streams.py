@@ -19,8 +19,16 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.data.decode import IMAGE_SUFFIXES, decode_bytes, decode_image, image_header
-from ad_dinov3.data.header import ImageHeader
+from ad_dinov3.data.decode import (
+    IMAGE_SUFFIXES,
+    DecodedImage,
+    check_size,
+    decode_bytes,
+    decode_image,
+    decode_within,
+    image_header,
+)
+from ad_dinov3.data.header import ImageHeader, header_of
 from ad_dinov3.data.image_list import is_image_list, read_image_list
 from ad_dinov3.data.pairing import natural_key
 from ad_dinov3.data.remote import Version, is_uri, list_images, read_bytes, redacted, remote_version, uri_path
@@ -88,8 +96,7 @@ class ImageFile:
         if self.problem is not None:
             raise ImageError(self.path, self.problem)
         if self.frame is not None:
-            height, width, channels = self.frame.shape
-            return ImageHeader(height, width, 1, channels)
+            return header_of(self.frame)
         return None if self.uri is not None else image_header(self.path, self.data)
 
     def load(self) -> NDArray[np.uint8]:
@@ -105,6 +112,21 @@ class ImageFile:
         if self.data is not None:
             return decode_bytes(self.data, self.path)
         return decode_image(self.path) if self.frame is None else self.frame
+
+    def load_within(self, in_hand: int) -> DecodedImage:
+        """The image, reduced where the whole would take more bytes than ``in_hand`` until its results are written.
+
+        Raises:
+            ImageError: there is none, it cannot be decoded, or takes too much even reduced.
+        """
+        if self.problem is not None:
+            raise ImageError(self.path, self.problem)
+        if self.frame is not None:
+            header = header_of(self.frame)
+            check_size(self.path, header, header.bytes_in_hand, in_hand)
+            return DecodedImage(self.frame, 1)
+        data = self.data if self.uri is None else read_bytes(self.uri, self.listed)
+        return decode_within(self.path, in_hand, data)
 
 
 def find_images(sources: Sequence[str], stdin: TextIO | None = None) -> Iterator[ImageFile]:

@@ -12,6 +12,14 @@ from ad_dinov3.infer.decide import Region
 Decision = Literal["anomalous", "normal", "failed"]
 Record: TypeAlias = "dict[str, object]"
 
+Reduction = Annotated[
+    int,
+    Field(
+        description="1, 2, 4 or 8, by which a very large image's sides were divided in decoding; all else is of the "
+        "reduced image"
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRecord:

@@ -24,6 +24,7 @@ from ad_dinov3.errors import AdDinoError, ConfigError
 from ad_dinov3.infer.compared import Comparable
 from ad_dinov3.infer.decide import smooth, upsample
 from ad_dinov3.infer.scorer import RawScore, RawScores
+from ad_dinov3.predict.memory import MEMORY_MB
 from ad_dinov3.references.calibration import Calibration, centred
 from ad_dinov3.references.conformal import robust_threshold, strictest_promise
 from ad_dinov3.references.mutual import LARGEST_RATIO, LEAST_IMAGES, compare_folder
@@ -180,7 +181,7 @@ def compare_images(
         store = _Store(Path(folder) / "tokens")
         groups: dict[str, _Group] = {}
         for item in items:
-            _take(model, item.load, class_of(item), groups, store)
+            _take(model, partial(_pixels, item), class_of(item), groups, store)
         for name, paths in normals.items():
             if name in groups:
                 before = len(groups[name].places)
@@ -194,6 +195,11 @@ def compare_images(
     good = sorted(digest for group in groups.values() for digest in group.digests[len(group.digests) - group.normal :])
     fingerprint = hashlib.sha256(repr((sorted(answers), good)).encode()).hexdigest()[:16]
     return Comparison(FolderScorer(model, answers), fingerprint, promises, remarks)
+
+
+def _pixels(item: ImageFile) -> NDArray[np.uint8]:
+    """The image as the run that follows will have it."""
+    return item.load_within(MEMORY_MB * 2**20).pixels
 
 
 def _digest(tensor: NDArray[np.uint8], class_name: str) -> str:

@@ -22,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ad_dinov3.data.decode import DecodedImage
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, DataError, ImageError, ScoreError
 from ad_dinov3.infer.decide import DecisionRule
@@ -29,7 +30,7 @@ from ad_dinov3.infer.image_files import read_map
 from ad_dinov3.infer.prediction import conclude
 from ad_dinov3.infer.record import Decision
 from ad_dinov3.infer.scorer import RawScore, Scorer
-from ad_dinov3.predict.memory import MAKE_ROOM, MakeRoom, Memory
+from ad_dinov3.predict.memory import MAKE_ROOM, MEMORY_MB, MakeRoom, Memory
 from ad_dinov3.predict.timing import StepTimes
 from ad_dinov3.predict.types import Failure, Outcome, Result, Scored, Sink, StoredScore
 
@@ -53,7 +54,7 @@ class DriveOptions:
         batch_size: images per call of the model.
         threads: for decoding, and as many again for writing.
         memory_mb: what the images in hand may take together, from decoding to written results; one that takes more
-            alone is a failure.
+            alone is decoded reduced, or a failure.
         class_from_folder: an image in a folder shows what the outermost folder of its name says instead.
     """
 
@@ -61,7 +62,7 @@ class DriveOptions:
     rule: DecisionRule = field(default_factory=DecisionRule)
     batch_size: int = 8
     threads: int = field(default_factory=_thread_count)
-    memory_mb: int = 1100
+    memory_mb: int = MEMORY_MB
     class_from_folder: bool = False
 
     def class_of(self, item: ImageFile) -> str:
@@ -106,7 +107,7 @@ class RunSummary:
 @dataclass(frozen=True, eq=False)
 class _Decoded:
     item: ImageFile
-    image: NDArray[np.uint8]
+    image: DecodedImage
     tensor: NDArray[np.uint8]
     seconds: float
 
@@ -245,14 +246,14 @@ def _decode(
     source = item.item if isinstance(item, StoredScore) else item
     started = time.perf_counter()
     try:
-        memory.check(source)
         with times.step("decode"):
-            image = source.load()
+            image = source.load_within(memory.limit)
         if isinstance(item, StoredScore):
             raw = RawScore(item.store.read(item.map_name, read_map), item.score, item.p_value)
-            return Scored(source, image, raw, item.grid, time.perf_counter() - started, is_stored=True)
+            seconds = time.perf_counter() - started
+            return Scored(source, image.pixels, raw, item.grid, seconds, is_stored=True, reduction=image.reduction)
         with times.step("resize"):
-            tensor = detector.prepare(image)
+            tensor = detector.prepare(image.pixels)
     except ImageError as error:
         return Failure(source, error.reason)
     except AdDinoError as error:
@@ -305,8 +306,10 @@ def _score_batch(
     height, width = raw.maps.shape[1:]
     results: list[Scored | Failure] = []
     for row, one in enumerate(images):
+        image, seconds = one.image, one.seconds + each
         try:
-            results.append(Scored(one.item, one.image, raw.row(row), (height, width), one.seconds + each))
+            answer = raw.row(row)
+            results.append(Scored(one.item, image.pixels, answer, (height, width), seconds, reduction=image.reduction))
         except ScoreError as error:
             results.append(Failure(one.item, str(error), "score"))
     return results

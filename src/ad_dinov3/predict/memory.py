@@ -1,4 +1,7 @@
-"""What the images in hand may take together: each takes its part before decoding, and gives it back when written."""
+"""What the images in hand may take together: each takes its part before decoding, and gives it back when written.
+
+One that would take more than all of it is decoded reduced where its format lets that be, and is refused otherwise.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,9 @@ from dataclasses import dataclass
 
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
+
+MEMORY_MB = 900
+"""For the images in hand of a run, in MiB."""
 
 
 @dataclass(frozen=True)
@@ -22,53 +28,35 @@ class Memory:
 
     Args:
         limit_mb: for all images in hand, in MiB.
+
+    Attributes:
+        limit: the same in bytes.
     """
 
     def __init__(self, limit_mb: int) -> None:
-        self._limit = limit_mb * 2**20
+        self.limit = limit_mb * 2**20
         self._lock = threading.Lock()
-        # bytes by the items' identities; items live longer than their parts
-        self._parts: dict[int, int] = {}
-        self._too_large: dict[int, int] = {}
+        self._parts: dict[int, int] = {}  # bytes by the items' identities; items live longer than their parts
 
     def take(self, item: ImageFile) -> bool:
         """Whether there is room for an item, which then has it; one that takes more than there is takes nothing."""
-        needed = bytes_in_hand(item, unknown=self._limit // 4)
+        needed = self._needed(item)
         with self._lock:
-            if needed > self._limit:
-                self._too_large[id(item)] = needed
-            elif self._parts and sum(self._parts.values()) + needed > self._limit:
+            if self._parts and self.limit >= needed > self.limit - sum(self._parts.values()):
                 return False
-            else:
+            if needed <= self.limit:
                 self._parts[id(item)] = needed
             return True
-
-    def check(self, item: ImageFile) -> None:
-        """Refuse an item that takes more than there is.
-
-        Raises:
-            ImageError: it does.
-        """
-        needed = self._too_large.pop(id(item), 0)
-        if needed:
-            raise ImageError(
-                item.where,
-                f"takes {needed / 1e9:.1f} GB to decode and judge, more than the limit of {self._limit / 1e9:.1f} GB; "
-                "a decompression bomb, or an image to cut into tiles first",
-            )
 
     def give_back(self, item: ImageFile) -> None:
         """Let others have an item's part."""
         with self._lock:
             self._parts.pop(id(item), None)
 
-
-def bytes_in_hand(item: ImageFile, unknown: int) -> int:
-    """What an image takes at most, from decoding to written results; 0 where its header is broken."""
-    try:
-        header = item.header()
-    except ImageError:  # decoding will say it, too
-        return 0
-    if header is None:
-        return unknown
-    return header.bytes_in_hand
+    def _needed(self, item: ImageFile) -> int:
+        """What an image takes at most, from decoding to written results; 0 where its header is broken."""
+        try:
+            header = item.header()
+        except ImageError:  # decoding will say it, too
+            return 0
+        return self.limit // 4 if header is None else header.within(self.limit).bytes_in_hand

@@ -15,7 +15,7 @@ from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
 from ad_dinov3.infer.decide import describe_region
-from ad_dinov3.infer.record import ImageRecord
+from ad_dinov3.infer.record import ImageRecord, Reduction
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.outputs import Outputs
@@ -36,6 +36,7 @@ class Row(ImageRecord):
     error: Annotated[str | None, Field(description="why there is no result")] = None
     taken_at: Annotated[str | None, Field(description="when a camera took the image, UTC, ISO 8601")] = None
     video_s: Annotated[float | None, Field(description="seconds from the start of the video to this frame")] = None
+    reduction: Reduction = 1
     key: Annotated[
         str,
         Field(description="digest of the file's version and of what decides map and score"),
@@ -113,6 +114,7 @@ def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
         video_s=item.video_s,
         key=key.of(item),
         decision_key=key.decision,
+        reduction=result.scored.reduction,
     )
 
 

@@ -33,6 +33,7 @@ CSV_COLUMNS = (
         "path",
         "taken_at",
         "video_s",
+        "reduction",
         "regions",
     ),
 )

@@ -29,6 +29,7 @@ class Scored:
         grid: (h, w) of the map as the model gave it.
         seconds: from the file to the answer; a batch's time is shared out evenly.
         is_stored: the answer comes from an earlier run's files, where the map has the image's own size.
+        reduction: 1, 2, 4 or 8, by which a very large image's sides were divided in decoding.
     """
 
     item: ImageFile
@@ -37,10 +38,11 @@ class Scored:
     grid: tuple[int, int]
     seconds: float
     is_stored: bool = False
+    reduction: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
-        """The image's size (H, W) in px."""
+        """The decoded image's size (H, W) in px."""
         height, width, _ = self.image.shape
         return height, width
 

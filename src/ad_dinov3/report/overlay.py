@@ -17,7 +17,7 @@ from ad_dinov3.errors import ShapeError
 
 _STRONGEST = 0.75  # opacity of the map's value 1; the image shows through everywhere
 _MIN_SIDE_PX = 360  # smaller images are enlarged, else neither caption nor outline can be read
-_MAX_SIDE_PX, _MAX_PX = 60_000, 50_000_000  # a JPEG side is 65,500 px at most, the strip of the caption included
+_MAX_SIDE_PX, _MAX_PX = 60_000, 40_000_000  # a JPEG side is 65,500 px at most, the strip of the caption included
 _FOOTER = (22, 24, 29)
 _INK = (236, 238, 242)
 _FAINT_INK = (150, 155, 165)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ad_dinov3.infer.record import ImageRecord
+from ad_dinov3.infer.record import ImageRecord, Reduction
 
 
 class Answer(BaseModel):
@@ -24,6 +24,7 @@ class PredictionAnswer(ImageRecord):
     score: Annotated[float, Field(description="image score in [0, 1]")]
     threshold: Annotated[float, Field(description="in [0, 1]; scores and map values from here on are anomalous")]
     model: Annotated[str, Field(description="the name of the model that answered")]
+    reduction: Reduction = 1
     findings: Annotated[tuple[str, ...], Field(description="each region in words")]
     overlay: Annotated[str | None, Field(description="JPEG in base64, where it was asked for")] = None
 

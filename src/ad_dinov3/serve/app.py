@@ -233,13 +233,14 @@ def _prediction_answer(judged: Judged, with_overlay: bool) -> PredictionAnswer:
     return PredictionAnswer(
         **vars(prediction.record()),
         model=judged.model,
+        reduction=judged.image.reduction,
         findings=tuple(words),
         overlay=base64.b64encode(_overlay(judged)).decode() if with_overlay else None,
     )
 
 
 def _overlay(judged: Judged) -> bytes:
-    return _saved(partial(save_jpeg, picture=judged.prediction.overlay(judged.pixels)))
+    return _saved(partial(save_jpeg, picture=judged.prediction.overlay(judged.image.pixels)))
 
 
 def _map(judged: Judged) -> bytes:

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ad_dinov3.data.decode import DecodedImage
 from ad_dinov3.errors import AdDinoError, ImageError, ScoreError
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.prediction import Prediction, conclude
@@ -38,9 +37,9 @@ class Wish(BaseModel):
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """An image (H, W, 3) uint8 RGB, what a model says of it, and that model's name."""
+    """An image as it was decoded, what a model says of it, and that model's name."""
 
-    pixels: NDArray[np.uint8]
+    image: DecodedImage
     prediction: Prediction
     model: str
 
@@ -57,7 +56,7 @@ class Failed:
 @dataclass(frozen=True, eq=False)
 class _InHand:
     name: str
-    pixels: NDArray[np.uint8]
+    image: DecodedImage
     answer: Future[RawScore]
 
 
@@ -102,7 +101,7 @@ class Places:
         Raises:
             ImageError: that is more than there is.
         """
-        needed = upload.bytes_in_hand()
+        needed = upload.bytes_in_hand(self.at_most_bytes)
         if needed > self.at_most_bytes:
             words = f"takes {needed / 1e9:.1f} GB to decode and judge, more than the limit of "
             raise ImageError(upload.name, f"{words}{self.at_most_bytes / 1e9:.1f} GB")
@@ -110,7 +109,7 @@ class Places:
 
     def together(self, uploads: Sequence[Upload], at_once: int) -> list[int]:
         """The largest parts of uploads that are judged ``at_once`` at a time, or of fewer that have room together."""
-        parts = sorted((upload.bytes_in_hand() for upload in uploads), reverse=True)
+        parts = sorted((upload.bytes_in_hand(self.at_most_bytes) for upload in uploads), reverse=True)
         fitting = [part for part in parts if part <= self.at_most_bytes] or [0]
         while at_once > 1 and sum(fitting[:at_once]) > self.at_most_bytes:
             at_once -= 1
@@ -168,9 +167,9 @@ class Judge:
 
     def _begun(self, upload: Upload, lease: Lease, wish: Wish) -> _InHand:
         self.places.checked(upload)
-        pixels = upload.pixels()
-        prepared = lease.model.scorer.prepare(pixels)
-        return _InHand(upload.name, pixels, lease.batcher.submit(prepared, wish.class_name or self.class_name))
+        image = upload.decoded(self.places.at_most_bytes)
+        prepared = lease.model.scorer.prepare(image.pixels)
+        return _InHand(upload.name, image, lease.batcher.submit(prepared, wish.class_name or self.class_name))
 
     def _begun_or_failed(self, upload: Upload, lease: Lease, wish: Wish) -> _InHand | Failed:
         try:
@@ -181,10 +180,10 @@ class Judge:
     def _decided(self, image: _InHand, lease: Lease, wish: Wish) -> Judged:
         threshold = lease.model.threshold if wish.threshold is None else wish.threshold
         rule = DecisionRule(threshold, wish.min_area, wish.regions_on_normal)
-        height, width, _ = image.pixels.shape
+        height, width, _ = image.image.pixels.shape
         class_name = wish.class_name or self.class_name
         prediction = conclude(image.answer.result(), (height, width), rule, image.name, class_name)
-        return Judged(image.pixels, prediction, lease.name)
+        return Judged(image.image, prediction, lease.name)
 
     def _decided_or_failed(self, image: _InHand, lease: Lease, wish: Wish) -> Judged | Failed:
         try:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from ad_dinov3.data.decode import decode_bytes, image_header
-from ad_dinov3.data.header import ImageHeader
+from ad_dinov3.data.decode import DecodedImage, decode_within, image_header
+from ad_dinov3.data.header import header_of
 from ad_dinov3.errors import ImageError
 
 FIELD = "image"
@@ -31,25 +31,24 @@ class Upload:
     name: str
     content: bytes | NDArray[np.uint8]
 
-    def bytes_in_hand(self) -> int:
-        """What it takes at most, from decoding to its answer; 0 where its header is broken."""
+    def bytes_in_hand(self, at_most: int) -> int:
+        """What it takes from decoding to its answer, reduced where that is more than may be; 0 for a broken header."""
         if not isinstance(self.content, bytes):
-            height, width, channels = self.content.shape
-            return ImageHeader(height, width, 1, channels).bytes_in_hand
+            return header_of(self.content).bytes_in_hand
         try:
-            return image_header(Path(self.name), self.content).bytes_in_hand
+            return image_header(Path(self.name), self.content).within(at_most).bytes_in_hand
         except ImageError:  # decoding says it, too
             return 0
 
-    def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, upright.
+    def decoded(self, at_most: int) -> DecodedImage:
+        """The image, reduced where the whole would take more bytes than may be until its answer.
 
         Raises:
-            ImageError: the bytes are no image.
+            ImageError: the bytes are no image, or one that takes more even reduced.
         """
         if isinstance(self.content, bytes):
-            return decode_bytes(self.content, Path(self.name))
-        return self.content
+            return decode_within(Path(self.name), at_most, self.content)
+        return DecodedImage(self.content, 1)
 
 
 async def one_upload(request: Request) -> Upload:
