@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ad_dinov3.predict.row_scorer import RowScorer as RowScorer
     from ad_dinov3.training.loop import train as train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "AdDinoError": "errors",

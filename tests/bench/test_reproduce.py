@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bench_toys import make_row, write_sample
+from official_trees import btad, mvtec_ad, visa
 
 from ad_dinov3.bench.paper_figures import figure1, figure3
 from ad_dinov3.bench.plan import StudyOptions, plan_study
@@ -15,7 +16,7 @@ from ad_dinov3.bench.protocol import PROTOCOLS
 from ad_dinov3.bench.reproduce import Reports, run_study
 from ad_dinov3.bench.rows import read_metric_rows
 from ad_dinov3.bench.studies import STUDIES, Route, Study, Variant
-from ad_dinov3.bench.summary import seed_summary
+from ad_dinov3.bench.summary import describe_data, seed_summary
 from ad_dinov3.errors import ConfigError, DataError
 
 SETTINGS: dict[str, object] = {
@@ -98,6 +99,29 @@ def test_table2_is_trained_measured_and_not_trained_twice(toy_data: tuple[str, s
     assert not any("training" in step for step in again)
     assert [row.value for row in repeated] == [row.value for row in rows]
     assert len(read_metric_rows(options.out)) == len(rows)
+
+
+def test_table1_is_made_of_the_papers_sets_that_are_here_and_says_which_are_not(options: StudyOptions) -> None:
+    (root,) = options.data_roots or ()
+    visa(root / "VisA_20220922")
+    mvtec_ad(root / "mvtec_anomaly_detection")
+    btad(root / "BTech_Dataset_transformed")
+    plan = plan_study(STUDIES["table1"], options)
+    assert [(route.train, route.test) for route in plan.routes] == [
+        (("visa",), ("btad", "mvtec_ad")),
+        (("mvtec_ad",), ("visa",)),
+    ]
+    steps: list[str] = []
+    rows = run_study(plan, options, Reports(step=steps.append))
+    assert {(row.method, row.trained_on, row.data) for row in rows} == {
+        ("AD-DINOv3", ("visa",), "btad"),
+        ("AD-DINOv3", ("visa",), "mvtec_ad"),
+        ("AD-DINOv3", ("mvtec_ad",), "visa"),
+    }
+    assert sum("training" in step for step in steps) == 2
+    told = describe_data(plan, None)
+    assert "Not made, because it was missing here: mpdd, isic, colondb, clinicdb, tn3k" in told
+    assert "vit_base_patch16_plus_clip_240" in told  # WinCLIP's weights
 
 
 def test_a_model_of_other_settings_is_not_taken_for_this_one(toy_data: tuple[str, str], options: StudyOptions) -> None:

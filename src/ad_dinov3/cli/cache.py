@@ -8,13 +8,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import command_app
 
 app = command_app("List and prune the cache of frozen features.")
 
 
 @app.command("list")
-def list_() -> None:
+def list_(as_json: Json = False) -> None:
     """List what is cached: one group for each encoder and input size."""
     from datetime import datetime
 
@@ -25,7 +26,8 @@ def list_() -> None:
     for name, side in (("group", "left"), ("encoder", "left"), ("input", "left"), ("images", "right"), ("MB", "right")):
         table.add_column(name, justify="right" if side == "right" else "left")
     table.add_column("last written")
-    damaged = []
+    damaged: list[str] = []
+    groups: list[dict[str, object]] = []
     for folder in group_folders():
         try:
             group = read_group(folder)
@@ -35,8 +37,11 @@ def list_() -> None:
         size = f"{group.size[0]}x{group.size[1]} {group.interpolation}"
         written = datetime.fromtimestamp(group.folder.stat().st_mtime).strftime("%Y-%m-%d %H:%M")
         images, megabytes = len(FeatureStore(group)), group.bytes_on_disk / 1e6
+        groups.append({"group": group.folder.name, "encoder": group.encoder, "images": images, "megabytes": megabytes})
         table.add_row(group.folder.name, group.encoder, size, f"{images:,}", f"{megabytes:,.0f}", written)
-    Console().print(table)
+    output = Output(as_json)
+    output.console.print(table)
+    output.result({"folder": cache_root(), "groups": groups, "damaged": damaged})
     for message in damaged:
         Console(stderr=True).print(message, highlight=False, soft_wrap=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import DECISION, AnyDevice, KeepAspect, Method, Offline, Overlap, Tile, Weights, command_app
 from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.cli.remember import GoodImages, NewModel, OnlyClass
@@ -41,6 +41,7 @@ def calibrate(
     overlap: Overlap = 0.25,
     keep_aspect: KeepAspect = False,
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Set a model's threshold by good images, with a promise of how many good ones will be flagged.
 
@@ -53,7 +54,8 @@ def calibrate(
     from ad_dinov3.infer.views import View
     from ad_dinov3.references.conformal import promise_for
 
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     check_method(method)
     rate, found = share(false_alarms), find_class_normals(good, class_name)
     for paths in found.values():
@@ -65,6 +67,7 @@ def calibrate(
     detector.save_pretrained(out)
     print_promises(console, detector.promises)
     console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
+    output.result({"model": out, "promises": detector.promises, "threshold": detector.threshold})
 
 
 def share(text: str) -> float:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import DATA, OUTPUT, command_app
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def compare(
             rich_help_panel=DATA,
         ),
     ] = True,
+    as_json: Json = False,
 ) -> None:
     """Put the results of several runs, and published ones, into one table per metric.
 
@@ -78,7 +80,7 @@ def compare(
     from ad_dinov3.bench.rows import read_metric_rows
     from ad_dinov3.errors import ConfigError
 
-    console = Console()
+    output = Output(as_json)
     unknown = sorted(set(metric or ()) - METRICS.keys())
     if unknown:
         raise ConfigError(f"no metric {', '.join(unknown)}; there are {', '.join(METRICS)}")
@@ -89,9 +91,10 @@ def compare(
         scope=scope,
         against=against,
     )
-    _show(console, board)
+    _show(output.console, board)
     if out is not None:
-        _write(console, board, out)
+        _write(output.console, board, out)
+    output.result(_tree(board))
 
 
 def _show(console: Console, board: Board) -> None:
@@ -102,6 +105,27 @@ def _show(console: Console, board: Board) -> None:
     console.print(f"in %; differences are from: {board.reference}", markup=False)
     for note in board.notes:
         console.print(f"note: {note}", style="dim", markup=False)
+
+
+def _tree(board: Board) -> dict[str, object]:
+    """The board as it is shown, figures in [0, 1]."""
+    sections = [
+        {
+            "metric": section.metric.name,
+            "lines": [
+                {
+                    "method": line.label,
+                    "source": line.source,
+                    "values": dict(
+                        zip(section.columns, (None if cell is None else cell.value for cell in line.cells), strict=True)
+                    ),
+                }
+                for line in section.lines
+            ],
+        }
+        for section in board.sections
+    ]
+    return {"sections": sections, "warnings": list(board.warnings), "notes": list(board.notes)}
 
 
 def _write(console: Console, board: Board, out: Path) -> None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import OUTPUT, DataRoots, command_app
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ app = command_app("List, describe and verify data sets. Nothing is downloaded.")
 
 
 @app.command("list")
-def list_sets() -> None:
+def list_sets(as_json: Json = False) -> None:
     """List the data sets of the catalog."""
     from ad_dinov3.data.catalog import CATALOG
 
@@ -37,36 +37,45 @@ def list_sets() -> None:
         normal = _total([row.normal for row in rows])
         anomalous = _total([row.anomalous for row in rows])
         table.add_row(name, data_set.domain, str(len(rows)), normal, anomalous, data_set.licence)
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     console.print(table)
     console.print("Counts are test images. `ad-dinov3 datasets show NAME` says what a set is and where to get it.")
+    kept = ("title", "domain", "homepage", "licence")
+    output.result({name: {key: getattr(one, key) for key in kept} for name, one in CATALOG.items()})
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A name from `datasets list`.", metavar="NAME")]) -> None:
+def show(
+    name: Annotated[str, typer.Argument(help="A name from `datasets list`.", metavar="NAME")], as_json: Json = False
+) -> None:
     """Describe one data set: its tree, classes, mask rule, licence and where to get it."""
     from ad_dinov3.data.catalog import find_data_set
 
     data_set = find_data_set(name)
     rule = "127 for JPEG masks, else 0" if data_set.mask_above is None else str(data_set.mask_above)
+    told = {
+        "get it from": data_set.homepage,
+        "licence": data_set.licence,
+        "cite": data_set.citation,
+        "tree": data_set.shape,
+        "folder names": ", ".join(data_set.folders),
+        "mask rule": f"values above {rule} are anomalous",
+        "notes": data_set.notes or "none",
+    }
     facts = Table.grid(padding=(0, 2))
-    for label, text in (
-        ("get it from", data_set.homepage),
-        ("licence", data_set.licence),
-        ("cite", data_set.citation),
-        ("tree", data_set.shape),
-        ("folder names", ", ".join(data_set.folders)),
-        ("mask rule", f"values above {rule} are anomalous"),
-        ("notes", data_set.notes or "none"),
-    ):
+    for label, text in told.items():
         facts.add_row(f"[bold]{label}[/bold]", text)
     classes = Table("class", "words in prompts", "normal", "anomalous")
     for class_name, row in data_set.classes.items():
         classes.add_row(class_name, row.words, _number(row.normal), _number(row.anomalous))
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     console.print(f"[bold]{data_set.title}[/bold] ({name}, {data_set.domain})")
     console.print(facts)
     console.print(classes)
+    counts = {key: {"normal": row.normal, "anomalous": row.anomalous} for key, row in data_set.classes.items()}
+    output.result({"name": name, "title": data_set.title, **told, "classes": counts})
 
 
 @app.command()
@@ -86,6 +95,7 @@ def verify(
         typer.Option(help="The picture of examples that is written.", metavar="FILE", rich_help_panel=OUTPUT),
     ] = Path("dataset.jpg"),
     data_root: DataRoots = None,
+    as_json: Json = False,
 ) -> None:
     """Open every image and mask, compare the counts with the catalog, write a picture of examples.
 
@@ -98,12 +108,14 @@ def verify(
     from ad_dinov3.data.verify import contact_sheet, count_classes, find_problems
     from ad_dinov3.files import replacing
 
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     data = open_data(name if folder is None else f"{name}={folder}", _roots(data_root))
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("opening every pair", total=len(data.listing.samples))
         problems = [*data.listing.problems, *find_problems(data.listing.samples, lambda: progress.advance(task))]
     counts = count_classes(data)
+    output.result({"samples": len(data.listing.samples), "problems": problems, "fits": all(one.fits for one in counts)})
     console.print(_counts_table(data, counts))
     for line in problems:
         console.print(f"[red]bad[/red] {escape(line)}", soft_wrap=True, highlight=False)
@@ -128,6 +140,7 @@ def locate(
         typer.Argument(help="Names from `datasets list`. By default all are looked for.", metavar="NAMES"),
     ] = None,
     data_root: DataRoots = None,
+    as_json: Json = False,
 ) -> None:
     """Say where each data set is on this machine, and what to do for those that are not found."""
     from ad_dinov3.data.catalog import CATALOG, find_data_set
@@ -136,14 +149,18 @@ def locate(
 
     roots = _roots(data_root)
     table = Table("name", "folder")
+    found: dict[str, Path | None] = {}
     for name in names or CATALOG:
         find_data_set(name)  # an unknown name is an error, a set that is not here is an answer
         try:
-            table.add_row(name, escape(str(find(name, roots))))
+            found[name] = find(name, roots)
         except DataError:
-            table.add_row(name, "[dim]not found[/dim]")
-    console = Console()
+            found[name] = None
+        table.add_row(name, escape(str(found[name])) if found[name] else "[dim]not found[/dim]")
+    output = Output(as_json)
+    console = output.console
     console.print(table)
+    output.result(found)
     console.print(f"looked in {escape(', '.join(map(str, roots)))}; add folders with $AD_DINOV3_DATA or --data-root")
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import typer
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import command_app
 
 app = command_app()
@@ -40,9 +41,8 @@ class Finding(NamedTuple):
 
 
 @app.command()
-def doctor() -> None:
+def doctor(as_json: Json = False) -> None:
     """Check Python, torch, weights, memory, disk and optional runtimes; exit code 1 if something must be fixed."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -51,7 +51,9 @@ def doctor() -> None:
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
     for finding in findings:
         table.add_row(Text(finding.state, style=colours[finding.state]), finding.subject, Text(finding.words))
-    Console().print(table)
+    output = Output(as_json)
+    output.console.print(table)
+    output.result({"findings": [finding._asdict() for finding in findings]})
     if any(finding.state == "problem" for finding in findings):
         raise typer.Exit(1)
 

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import (
     DATA,
     MODEL,
@@ -123,6 +124,7 @@ def evaluate(
     ] = False,
     shard: ShardText = "0/1",
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Measure a method on labelled data sets, one row per class and metric.
 
@@ -149,10 +151,12 @@ def evaluate(
 
     from ad_dinov3.bench.subjects import open_subject  # loads torch: after all that can be refused
 
+    output = Output(as_json)
     subject = open_subject(method, model, weights, device=device, offline=offline)
-    base = _Run(Console(), subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
+    base = _Run(output.console, subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
     if given.images and not compare:
         base = _remembering(base, given, sets)
+    rows: list[dict[str, object]] = []
     with held(out, shared=part.count > 1):
         for test_set in sets:
             run = _comparing(base, given, test_set) if compare else base
@@ -160,10 +164,12 @@ def evaluate(
                 _score_shard(run, test_set, part)
                 continue
             result = _evaluate(run, test_set)
+            rows += result.to_dicts()
             if save_maps:
                 _save_maps(run, test_set.name, result)
             if curves:
                 _draw_curves(run, test_set.name, result)
+    output.result({"out": out, "rows": rows})
 
 
 @dataclass(frozen=True)

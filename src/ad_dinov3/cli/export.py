@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import OUTPUT, BakedClasses, Method, Offline, Weights, command_app
 from ad_dinov3.errors import ConfigError
 
@@ -77,13 +77,15 @@ def export(
         ),
     ] = False,
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Write a model as a folder that predict and evaluate take in a model's place, without torch (but for pt2).
 
     Normalisation, backbone, adapters and prompts are inside; thresholds stay outside. Both models are run on the same
     images, and nothing is written if their maps differ by more than the precision's tolerance.
     """
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     with console.status("loading the model"):
         from ad_dinov3.export.build import ExportOptions, export_model
         from ad_dinov3.infer.detector import Detector
@@ -101,6 +103,7 @@ def export(
         parity = export_model(detector, model, out, options)
     console.print(parity_table(parity))
     console.print(f"exported: {out} ({_megabytes(out):.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
+    output.result({"model": out, "megabytes": round(_megabytes(out), 3), "parity": parity.summary()})
 
 
 def read_size(text: str) -> tuple[int, int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import IMAGES, OUTPUT, Coco, Parquet, command_app
 from ad_dinov3.errors import ConfigError
 
@@ -45,6 +45,7 @@ def merge(
             rich_help_panel=IMAGES,
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Join the rows, tables and reports of predict --shard 0/N to (N-1)/N.
 
@@ -61,7 +62,8 @@ def merge(
         raise ConfigError("several folders are merged: say with --out where the joint results go")
     if any(map(is_uri, folders)) and (out is not None or len(folders) > 1):
         raise ConfigError("shards in an object store are merged where they are: name that one place, and omit --out")
-    store, console = open_store(out or folders[0]), Console()
+    store, output = open_store(out or folders[0]), Output(as_json)
+    console = output.console
     tables = ("csv", *["coco"] * coco, *["parquet"] * parquet)
     if isinstance(store, UriStore):
         target, summary = store.work_folder, merge_stored_shards(store, tables, allow_missing)
@@ -74,6 +76,8 @@ def merge(
         console.print(f"{len(summary.missing)} shards are omitted", style="yellow")
     print_worst(console, target)
     console.print(f"report: {redacted(str(out or folders[0]))}/report.html", highlight=False, soft_wrap=True)
+    counts = {"anomalous": summary.anomalous, "normal": summary.normal, "failed": summary.failed}
+    output.result({**counts, "missing_shards": len(summary.missing), "out": redacted(str(out or folders[0]))})
     if isinstance(store, UriStore):
         shutil.rmtree(target)
     raise typer.Exit(3 if summary.failed else 0)

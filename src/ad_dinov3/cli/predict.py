@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.opened import away_from_here, check_comparison, open_comparison, open_model
 from ad_dinov3.cli.options import (
     DECISION,
@@ -182,6 +183,7 @@ def predict(
         bool,
         typer.Option("--profile", help="The time that each step took is shown.", metavar="", rich_help_panel=RUNNING),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Score images, and write what was found where.
 
@@ -200,19 +202,20 @@ def predict(
     from ad_dinov3.predict.outputs import Outputs
     from ad_dinov3.predict.shards import read_shard
 
-    console = Console()
+    output = Output(as_json)
     check_method(method)
     part = read_shard(shard, os.environ)
     folder, remote = _destination(out, part)
-    images = list_images(sources, part, console.print)
+    images = list_images(sources, part, output.console.print)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
     options = DriveOptions(class_name, batch_size=batch_size, class_from_folder=class_from_folder)
     if compare is None:
-        opened = open_model(console, spec if engine == "here" else replace(spec, device="cpu"), found)
+        opened = open_model(output.console, spec if engine == "here" else replace(spec, device="cpu"), found)
     else:
         check_comparison(compare, spec, engine, part, images.total, found)
-        opened = open_comparison(console, spec, images.items if compare == "folder" else None, found, options, folder)
+        seen = images.items if compare == "folder" else None
+        opened = open_comparison(output.console, spec, seen, found, options, folder)
     rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=folder,
@@ -228,9 +231,8 @@ def predict(
         remote=remote,
     )
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
-    summary = _score(console, images, run, opened.viewed.scorer, away)
-    _tell(console, summary, run, sources, profile)
-    raise typer.Exit(summary.exit_code)
+    summary = _score(output.console, images, run, opened.viewed.scorer, away)
+    raise typer.Exit(_tell(output, summary, run, sources, profile))
 
 
 def _score(
@@ -258,13 +260,31 @@ def _destination(out: str, part: Shard) -> tuple[Path, UriStore | None]:
     return (store.work_folder, store) if isinstance(store, UriStore) else (store.folder, None)
 
 
-def _tell(console: Console, summary: FolderSummary, run: FolderRun, sources: Sequence[str], profile: bool) -> None:
-    """What came out; after that the folder that a run into an object store worked in is not needed any more."""
-    print_summary(console, summary, run, sources)
+def _tell(output: Output, summary: FolderSummary, run: FolderRun, sources: Sequence[str], profile: bool) -> int:
+    """Say what came out, and return the exit code; the folder that a run into an object store worked in goes."""
+    print_summary(output.console, summary, run, sources)
     if profile:
-        print_profile(console, summary.run)
+        print_profile(output.console, summary.run)
+    output.result(_tree(summary, run))
     if run.remote:
         shutil.rmtree(run.folder)
+    return summary.exit_code
+
+
+def _tree(summary: FolderSummary, run: FolderRun) -> dict[str, object]:
+    done = summary.run
+    return {
+        "out": run.place,
+        "anomalous": done.anomalous + summary.earlier_anomalous,
+        "normal": done.normal + summary.earlier_normal,
+        "failed": [{"image": one.item.name, "error": one.reason} for one in done.failures],
+        "missing": list(summary.missing),
+        "skipped": summary.skipped,
+        "threshold": run.options.rule.threshold,
+        "seconds": round(done.seconds, 3),
+        "interrupted": done.interrupted,
+        "promises": dict(run.promises),
+    }
 
 
 @contextmanager

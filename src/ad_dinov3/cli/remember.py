@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import (
     IMAGES,
     OUTPUT,
@@ -55,6 +55,7 @@ def remember(
     overlap: Overlap = 0.25,
     keep_aspect: KeepAspect = False,
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Let a model remember normal images, and save it with them.
 
@@ -66,7 +67,8 @@ def remember(
     from ad_dinov3.infer.opening import check_method, load, remember_all
     from ad_dinov3.infer.views import View
 
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     check_method(method)
     found = find_class_normals(normals, class_name)
     with console.status("looking at the normal images"):
@@ -77,3 +79,5 @@ def remember(
         console.print(f"{name}: {len(paths)} normal images", highlight=False)
     print_promises(console, detector.promises)
     console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
+    images = {name: len(paths) for name, paths in found.items()}
+    output.result({"model": out, "normal_images": images, "promises": detector.promises})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import (
     DATA,
     OUTPUT,
@@ -102,6 +104,7 @@ def reproduce(
             rich_help_panel=RUNNING,
         ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Train, measure and draw what a table or figure of the paper needs, as far as data and weights are there.
 
@@ -115,7 +118,8 @@ def reproduce(
 
     if target not in _TARGETS:
         raise ConfigError(f"{target}: expected one of {', '.join(_TARGETS)}")
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     options = StudyOptions(
         out,
         preset,
@@ -132,6 +136,7 @@ def reproduce(
     plan = plan_study(study, options)
     _show_plan(console, plan)
     if plan_only:
+        output.result(_tree(plan))
         return
     plan.check()
     if target in STUDIES:
@@ -142,6 +147,7 @@ def reproduce(
         _write_tables(console, plan, rows, options)
     else:
         _write_figure(console, target, plan, options)
+    output.result({**_tree(plan), "out": out})
 
 
 def _show_plan(console: Console, plan: Plan) -> None:
@@ -157,6 +163,15 @@ def _show_plan(console: Console, plan: Plan) -> None:
         trained, measured = short_names(route.train), short_names(route.test)
         console.print(f"  to do: train on {trained}, measure on {measured}", markup=False)
     console.print(f"  lines: {', '.join(v.label for v in plan.variants) or 'none'}", markup=False)
+
+
+def _tree(plan: Plan) -> dict[str, object]:
+    return {
+        "study": plan.study.name,
+        "needs": [asdict(need) for need in plan.needs],
+        "routes": [asdict(route) for route in plan.routes],
+        "lines": [variant.label for variant in plan.variants],
+    }
 
 
 def _write_tables(console: Console, plan: Plan, rows: list[MetricRow], options: StudyOptions) -> None:

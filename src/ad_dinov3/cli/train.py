@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import (
     MODEL,
     OUTPUT,
@@ -34,6 +36,7 @@ from ad_dinov3.training.output import CHART, LOG, check_output
 
 if TYPE_CHECKING:
     from ad_dinov3.config import ModelConfig
+    from ad_dinov3.data.catalog import LabelledData
     from ad_dinov3.model import Model
     from ad_dinov3.types import Sample
 
@@ -86,6 +89,7 @@ def train(
         ),
     ] = False,
     limit: Limit = None,
+    as_json: Json = False,
 ) -> None:
     """Train the adapters of AD-DINOv3, or a baseline's head, on labelled images; the encoders stay frozen.
 
@@ -98,7 +102,8 @@ def train(
     from ad_dinov3.data.catalog import open_data
 
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started
-    console = Console(quiet=not first)
+    output = Output(as_json, quiet=not first)
+    console = output.console
     preset = preset or _usual_preset(method, weights)
     sets = [open_data(spec) for spec in data]
     names = tuple(item.name for item in sets)
@@ -108,13 +113,7 @@ def train(
         check_output(out, resume=resume, overwrite=overwrite)
     if tensorboard:
         _check_tensorboard()
-    samples: list[Sample] = []
-    words: dict[str, str] = {}
-    for item in sets:
-        chosen = spread(item.listing.complete(), limit)
-        console.print(f"{item.name}: {len(chosen)} images, {sum(s.is_anomalous for s in chosen)} anomalous")
-        samples += chosen
-        words |= item.words
+    samples, words = _samples(console, sets, limit)
 
     from ad_dinov3.model import new_model  # loads torch: all that can be refused without it was refused above
     from ad_dinov3.training.loop import RunOptions
@@ -135,6 +134,19 @@ def train(
     if tensorboard:
         _write_events(epochs, out)
     console.print("\n".join(_outcome(trained, epochs, out)), highlight=False, soft_wrap=True)
+    output.result({"model": out, "images": len(samples), "losses": epochs[max(epochs)] if epochs else {}})
+
+
+def _samples(console: Console, sets: Sequence[LabelledData], limit: int | None) -> tuple[list[Sample], dict[str, str]]:
+    """The images that are trained on, and what their classes are called in prompts."""
+    samples: list[Sample] = []
+    words: dict[str, str] = {}
+    for item in sets:
+        chosen = spread(item.listing.complete(), limit)
+        console.print(f"{item.name}: {len(chosen)} images, {sum(s.is_anomalous for s in chosen)} anomalous")
+        samples += chosen
+        words |= item.words
+    return samples, words
 
 
 def _usual_preset(method: str, weights: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import OUTPUT, command_app
 
 if TYPE_CHECKING:
@@ -16,9 +17,8 @@ app = command_app("List, verify and download encoder weights.")
 
 
 @app.command("list")
-def list_weights() -> None:
+def list_weights(as_json: Json = False) -> None:
     """List the public models, and where each is found on this machine; nothing is downloaded."""
-    from rich.console import Console
     from rich.table import Table
 
     from ad_dinov3.weights import (
@@ -37,12 +37,17 @@ def list_weights() -> None:
         shapes[row.name] = f"{row.kind} {'/'.join(map(str, row.widths))} x {'/'.join(map(str, row.depths))}"
     shapes |= {row.name: "CLIP text 768 x 12" for row in PUBLIC_CLIPS}
     licences = {LITE: "Apache-2.0", NANO: "Apache-2.0", **{row.name: "DINOv3" for row in PUBLIC_BACKBONES}}
+    rows = []
     for name, shape in shapes.items():
         found = find_local(name)
-        where = f"{found.path} ({found.origin})" if found and found.path.exists() else "[dim]not here[/dim]"
-        table.add_row(name, shape, licences.get(name, "MIT"), where)
-    console = Console()
+        here = found if found and found.path.exists() else None
+        licence = licences.get(name, "MIT")
+        table.add_row(name, shape, licence, f"{here.path} ({here.origin})" if here else "[dim]not here[/dim]")
+        rows.append({"name": name, "shape": shape, "licence": licence, "path": here.path if here else None})
+    output = Output(as_json)
+    console = output.console
     console.print(table)
+    output.result({"weights": rows})
     folder = weights_folder()
     console.print(f"\nAD_DINOV3_WEIGHTS: {folder if folder else 'not set'}", highlight=False)
     console.print(f"DINOv3 License: {DINOV3_LICENCE_URL}", highlight=False)
