@@ -40,7 +40,7 @@ def evaluate(
     if isinstance(model, Session):
         subject = session_subject(model, str(model.folder), "session")
     else:
-        subject = detector_subject(model, model.config.preset, model.device)
+        subject = detector_subject(model, f"the model (preset {model.config.preset})", model.device)
     with TemporaryDirectory() as passing:
         place = Path(passing) if store is None else Path(store)
         return run(

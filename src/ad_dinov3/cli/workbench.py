@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -148,7 +149,8 @@ def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_nam
         method=method_title(opened.detector),
         promises=opened.promises,
     )
-    with score_progress(console, len(items)) as on_outcome, stop_on_interrupt(console) as should_stop:
-        summary = score_into_folder(items, opened.viewed.scorer, run, on_outcome, should_stop)
+    stopped = Event()
+    with score_progress(console, len(items)) as on_outcome, stop_on_interrupt(console, stopped):
+        summary = score_into_folder(items, opened.viewed.scorer, run, on_outcome, stopped.is_set)
     if summary.run.interrupted:
         raise typer.Exit(summary.exit_code)

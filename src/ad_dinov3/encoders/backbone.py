@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 # What decides a ViT's features beside the tensors and the stages; part of the fingerprint.
 _VIT_SETTINGS = ("patch_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "rope_theta")
 _MASK_TOKEN = "embeddings.mask_token"  # unused here; some layouts drop it
-# A processor encodes so many pixels at once, four images of 256 px. Of more, the widest maps pass the 32 MiB up to which
-# glibc keeps freed memory at hand: each would be asked of the system, and cleared by it, anew.
+# A processor encodes so many pixels at once, four images of 256 px. Of more, the widest maps pass the 32 MiB up to
+# which glibc keeps freed memory at hand: each would be asked of the system, and cleared by it, anew.
 _AT_ONCE_PX = 4 * 256 * 256
 
 
@@ -85,7 +85,7 @@ class FrozenBackbone:
         height, width = images.shape[2:]
         at_once = max(1, _AT_ONCE_PX // (height * width)) if device.type == "cpu" else max(1, len(images))
         with torch.no_grad(), torch.autocast(device.type, dtype=self.autocast, enabled=enabled):
-            parts = [self.module(self.normalise(part.to(device))) for part in images.split(at_once)]
+            parts = [self.module(self.normalise(part.to(device))) for part in torch.split(images, at_once)]
         return Features(
             _joined([part.patch_tokens for part in parts]),
             _joined([part.cls_tokens for part in parts]),

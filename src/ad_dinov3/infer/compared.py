@@ -299,6 +299,7 @@ def promises(references: References) -> dict[str, str]:
 
 
 def calibration(raws: Sequence[RawScores], promise: Promise) -> Calibration:
+    """The calibration by good images, one answer for each, at the threshold that a promise sets."""
     scores = np.array([float(raw.scores[0]) for raw in raws])
     return Calibration(scores, np.array([float(raw.maps.max()) for raw in raws]), promise)
 

@@ -107,7 +107,7 @@ class References:
 def _largest_cosines(tokens: Tensor, memory: Tensor) -> Tensor:
     """(T,) of unit tokens (T, C) to unit tokens (N, C), in blocks: all cosines at once would take gigabytes."""
     rows = max(1, _MOST_COSINES // len(memory))
-    return torch.cat([(block @ memory.T).amax(1) for block in tokens.split(rows)])
+    return torch.cat([(block @ memory.T).amax(1) for block in torch.split(tokens, rows)])
 
 
 def joined(memories: Iterable[Sequence[Tensor]]) -> Memory:
