@@ -220,6 +220,16 @@ class AnomalyDinoConfig(Settings):
     top_fraction: float = Field(0.01, gt=0, le=1, description="share of the patches that the image score averages")
 
 
+class SubspaceAdConfig(Settings):
+    """SubspaceAD (CVPR 2026), few-shot."""
+
+    kind: Literal["subspacead"] = "subspacead"
+    energy: float = Field(0.99, gt=0, le=1, description="share of the normal tokens' variance that the subspace holds")
+    copies: int = Field(30, ge=0, le=360, description="copies of each normal image, turned by random angles")
+    seed: int = Field(0, ge=0, description="of the angles")
+    top_fraction: float = Field(0.01, gt=0, le=1, description="share of the map that the image score averages")
+
+
 MethodConfig = Annotated[
     AdDinoV3Config
     | Dinov3PlainConfig
@@ -228,6 +238,7 @@ MethodConfig = Annotated[
     | AnomalyClipConfig
     | AdaClipConfig
     | AnomalyDinoConfig
+    | SubspaceAdConfig
     | MahalanobisConfig,
     Field(discriminator="kind"),
 ]

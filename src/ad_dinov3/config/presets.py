@@ -98,6 +98,12 @@ _BASELINES: dict[str, dict[str, object]] = {
         "input.interpolation": "bicubic",
         "method": {"kind": "anomalydino"},
     },
+    "subspacead": {
+        "input.height": 672,
+        "input.width": 672,
+        "input.interpolation": "bicubic",
+        "method": {"kind": "subspacead"},
+    },
     "mahalanobis": {
         "encoder": "pixels",
         "input.height": 256,

@@ -121,15 +121,27 @@ def load_backbone(
 
 
 def build_backbone(
-    weights: BackboneWeights, stages: tuple[int, ...] | None = None, autocast: torch.dtype | None = None
+    weights: BackboneWeights,
+    stages: tuple[int, ...] | None = None,
+    autocast: torch.dtype | None = None,
+    *,
+    normed: bool = True,
 ) -> FrozenBackbone:
-    """A frozen encoder from tensors that are already read; see ``load_backbone``."""
+    """A frozen encoder from tensors that are already read; see ``load_backbone``.
+
+    Args:
+        weights: the tensors.
+        stages, autocast: as there.
+        normed: whether a ViT's tokens pass through its final LayerNorm.
+    """
     settings: dict[str, object] = {"mean": weights.mean, "std": weights.std, "autocast": str(autocast)}
     module: StagedModule
     if weights.kind == "vit":
         vit = _built_vit(weights)
-        module = StagedViT(vit, stages or quarters(vit.config.num_hidden_layers))
+        module = StagedViT(vit, stages or quarters(vit.config.num_hidden_layers), normed)
         settings |= {key: getattr(vit.config, key) for key in _VIT_SETTINGS}
+        if not normed:
+            settings["normed"] = False
     else:
         if weights.kind == "efficientnet_lite":
             groups, usual = read_groups(weights.config, weights.path)
@@ -165,6 +177,11 @@ def build_backbone(
 def quarters(depth: int) -> tuple[int, ...]:
     """The ends of the four quarters of ``depth`` blocks, such as (6, 12, 18, 24); fewer for fewer than four blocks."""
     return tuple(sorted({max(1, round(depth * quarter / 4)) for quarter in (1, 2, 3, 4)}))
+
+
+def middle(depth: int) -> tuple[int, ...]:
+    """The blocks from 58 to 73 % of the depth: 14 to 18 of 24 and 23 to 29 of 40, as SubspaceAD takes them."""
+    return tuple(range(max(1, round(0.58 * depth)), max(1, round(0.73 * depth)) + 1))
 
 
 def _built_vit(weights: BackboneWeights) -> DINOv3ViTModel:

@@ -35,19 +35,20 @@ class StagedViT(nn.Module):
     Args:
         model: the network of ``transformers``.
         stages: 1-based block counts, ascending, such as (6, 12, 18, 24) of 24.
+        normed: whether the outputs pass through the final LayerNorm.
 
     Raises:
         ConfigError: stages that are not ascending or not within the depth.
     """
 
-    def __init__(self, model: DINOv3ViTModel, stages: Sequence[int]) -> None:
+    def __init__(self, model: DINOv3ViTModel, stages: Sequence[int], normed: bool = True) -> None:
         super().__init__()
         blocks = _part_list(model, "layer")
         self.stages = checked_stages(stages, len(blocks))
         self.embeddings = model.embeddings
         self.rope_embeddings = model.rope_embeddings
         self.blocks = blocks[: self.stages[-1]]
-        self.norm = model.norm
+        self.norm = model.norm if normed else nn.Identity()
         self.num_prefix_tokens = 1 + int(model.config.num_register_tokens)  # CLS, then registers, then patches
         patch = model.config.patch_size
         self.patch_size = patch if isinstance(patch, int) else patch[0]

@@ -19,6 +19,7 @@ from ad_dinov3.config.methods import (
     AprilGanConfig,
     Dinov3PlainConfig,
     MahalanobisConfig,
+    SubspaceAdConfig,
     WinClipConfig,
 )
 from ad_dinov3.errors import ConfigError
@@ -96,6 +97,16 @@ METHODS: dict[str, Row] = {
         "AnomalyDINO",
         AnomalyDinoConfig,
         "anomalydino",
+        is_trained=False,
+        remembers=True,
+        calibrates=True,
+        borrows_encoder=True,
+        no_graph="it is nothing without the normal images that it remembers, and a graph holds none; run it with torch",
+    ),
+    "subspacead": Row(
+        "SubspaceAD",
+        SubspaceAdConfig,
+        "subspacead",
         is_trained=False,
         remembers=True,
         calibrates=True,
