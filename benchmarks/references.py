@@ -60,12 +60,12 @@ class Encoded:
         return self.tokens[index].reshape(-1, self.tokens.shape[3]).astype(np.float32)
 
 
-def encode(folder: Path, detector: Detector) -> Encoded:
-    """Encode a sample of a set."""
+def encode(folder: Path, detector: Detector, most: tuple[int, int] = (200, 80)) -> Encoded:
+    """Encode a sample of a set, at most so many normal and so many anomalous images."""
     category = next(path for path in sorted(folder.iterdir()) if path.is_dir())
     draw = np.random.default_rng(0)
-    good = _some(draw, [*category.glob("test/good/*"), *category.glob("train/good/*")], 200)
-    bad = _some(draw, [path for path in category.glob("test/*/*") if path.parent.name != "good"], 80)
+    good = _some(draw, [*category.glob("test/good/*"), *category.glob("train/good/*")], most[0])
+    bad = _some(draw, [path for path in category.glob("test/*/*") if path.parent.name != "good"], most[1])
     files = good + bad
     tokens, maps, scores = [], [], []
     for start in range(0, len(files), BATCH):
@@ -218,7 +218,7 @@ def _ms(work: Callable[[], object], rounds: int = 15) -> float:
     return 1000 * float(np.median(seconds))
 
 
-def cached(data: Path, name: str, cache: Path, model: str) -> Encoded:
+def cached(data: Path, name: str, cache: Path, model: str, most: tuple[int, int] = (200, 80)) -> Encoded:
     """A set's images, encoded once."""
     file = cache / f"{name}.npz"
     if not file.is_file():
@@ -226,7 +226,7 @@ def cached(data: Path, name: str, cache: Path, model: str) -> Encoded:
         detector = load(model, offline=True)
         if not isinstance(detector, Detector):
             raise SystemExit(f"{model}: expected a model for torch")
-        np.savez(file, **vars(encode(data / name, detector)))
+        np.savez(file, **vars(encode(data / name, detector, most)))
     with np.load(file) as arrays:
         return Encoded(**dict(arrays))
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from toy_detector import ToyDetector
 from typer.testing import CliRunner
 
 from ad_dinov3.cli import predict
 from ad_dinov3.data.streams import find_images
+from ad_dinov3.infer import opening
+from ad_dinov3.infer.compared import Answer
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
 from ad_dinov3.predict.compare import Comparison, StreamScorer, compare_images
+from ad_dinov3.references.tokens import unit
 
 
 def draw(path: Path, seed: int, defect: bool = False) -> Path:
@@ -112,3 +117,30 @@ def test_a_stream_learns_finds_a_defect_and_follows_a_new_product(model: Detecto
     changed = [score(pixels(seed, product=1)) for seed in range(50, 90)]
     assert changed[0] > max(quiet[-10:])
     assert float(np.median(changed[-8:])) < 0.5
+
+
+class ToyComparable(ToyDetector):
+    """The toy detector with a few numbers for tokens."""
+
+    fingerprint, own_threshold = "toy", 0.3
+
+    def answer(self, batch: np.ndarray, class_names: Sequence[str]) -> Answer:
+        cells = batch.reshape(len(batch), 3, 8, 8, 8, 8).mean(axis=(3, 5)).transpose(0, 2, 3, 1)
+        return Answer(self.score(batch, class_names), unit(cells - 100))
+
+
+def test_the_command_tells_of_a_new_product_in_a_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opening, "load", lambda *_, **__: ToyComparable())
+    chance = np.random.default_rng(0)
+    for number in range(80):
+        colour = (180, 120, 60) if number < 50 else (60, 120, 180)
+        image = np.array(colour) + chance.normal(0, 5, (64, 64, 3)) + chance.normal(0, 5, 3)
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{number:02d}.png")
+    plain = [str(tmp_path), "-o", str(tmp_path / "out"), "--no-overlays", "--no-masks", "--maps", "none"]
+    shown = CliRunner().invoke(predict.app, [*plain, "--compare", "stream", "--drift"])
+    assert shown.exit_code == 0, shown.output
+    found = re.search(r"object: the images have changed, noticed at number (\d+)", " ".join(shown.output.split()))
+    assert found is not None
+    assert 50 < int(found[1]) <= 80
+    refused = CliRunner().invoke(predict.app, [*plain, "--compare", "folder", "--drift"])
+    assert "in the order in which they come" in str(refused.exception)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from ad_dinov3.errors import ShapeError
-from ad_dinov3.references.exposure import apply_gain, exposure_gain, median_grey
 from ad_dinov3.references.tokens import coarsening, coarser, comparison_tokens, seeded_projection, unit, window_mean
 
 
@@ -70,18 +69,6 @@ def test_tokens_that_do_not_fit_are_refused() -> None:
 
 def test_a_blank_cell_stays_zero() -> None:
     assert not comparison_tokens([np.zeros((3, 3, 4))]).any()
-
-
-def test_a_gain_undoes_a_change_of_exposure_within_its_bounds() -> None:
-    image = np.random.default_rng(0).integers(60, 120, (40, 50, 3)).astype(np.uint8)
-    darker = apply_gain(image, 0.8)
-    gain = exposure_gain(median_grey(darker), median_grey(image))
-    assert gain == pytest.approx(1.25, abs=0.01)
-    assert np.abs(apply_gain(darker, gain).astype(int) - image).max() <= 1
-    assert exposure_gain(10, 200) == 1.4
-    assert exposure_gain(200, 10) == 0.7
-    assert exposure_gain(0, 10) == 1.0
-    assert apply_gain(np.full((1, 1, 3), 250, np.uint8), 1.4).max() == 255
 
 
 def test_a_fine_grid_is_averaged_down_with_smaller_cells_at_its_ends() -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from ad_dinov3.references.stream import Stream
+from ad_dinov3.references.stream import Beginning, Stream
 from ad_dinov3.references.tokens import unit
 
 BASE = np.random.default_rng(9).normal(size=(3, 30, 8))
@@ -54,3 +55,18 @@ def test_a_new_product_is_strange_at_first_and_learned_after_a_while() -> None:
     assert first is not None
     assert first > 1.3 * quiet
     assert all(score is not None and score < 1.2 * quiet for score in last)
+
+
+def test_the_beginning_measures_all_later_images_alike() -> None:
+    draw = np.random.default_rng(0)
+    first = [unit(draw.normal(size=(6, 4)) + 3) for _ in range(3)]
+    beginning = Beginning(images=3)
+    assert [beginning.apart(one) for one in first] == [None] * 3
+    later = unit(draw.normal(size=(6, 4)) - 3)
+    means = [unit(one.mean(axis=0)) for one in first]
+    expected = min(1 - float(unit(later.mean(axis=0)) @ mean) for mean in means)
+    assert beginning.apart(later) == pytest.approx(expected, abs=1e-6)
+    for _ in range(20):
+        beginning.apart(unit(draw.normal(size=(6, 4))))
+    assert beginning.apart(later) == pytest.approx(expected, abs=1e-6)
+    assert beginning.apart(first[1]) == pytest.approx(0, abs=1e-6)

@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 from http_client import ask, post_image, post_images
-from live_service import service
+from live_service import running, service
 from prometheus_client.parser import text_string_to_metric_families
 from toy_detector import ToyDetector, draw_part
 
+from ad_dinov3.infer.drift_watch import DriftWatch, WatchedScorer
 from ad_dinov3.serve.app import ServeOptions
+from ad_dinov3.serve.metrics import Metrics
+from ad_dinov3.serve.models import Models, OpenedModel
 
 
 @pytest.fixture
@@ -24,8 +27,8 @@ def lines() -> list[str]:
 
 @pytest.fixture
 def address(lines: list[str]) -> Iterator[str]:
-    with service({"line": ToyDetector()}, ServeOptions(upload_mb=1, log_line=lines.append)) as running:
-        yield running
+    with service({"line": ToyDetector()}, ServeOptions(upload_mb=1, log_line=lines.append)) as place:
+        yield place
 
 
 def figures(address: str) -> dict[tuple[str, ...], float]:
@@ -119,3 +122,24 @@ def test_a_request_that_is_refused_early_is_counted_and_has_an_id(address: str) 
     assert (answer.status, len(answer.headers["X-Request-ID"])) == (413, 32)
     key = ("ad_dinov3_refused_total", "size")
     assert settled(address, {key: 1})[key] == 1
+
+
+def test_a_watched_model_tells_of_a_change_and_an_unwatched_one_says_nothing(tmp_path: Path) -> None:
+    watch = DriftWatch({})
+    openers = {
+        "line": lambda: OpenedModel(WatchedScorer(ToyDetector(), watch), 0.3, "toy", "toy", "f" * 16, drift=watch),
+        "other": lambda: OpenedModel(ToyDetector(), 0.3, "toy", "toy", "f" * 16),
+    }
+    with running(Models(openers), ServeOptions(upload_mb=1), Metrics()) as place:
+        good, bad = draw_part(tmp_path / "good.png"), draw_part(tmp_path / "bad.png", blemish=True)
+        post_images(f"{place}/predict/batch", [good] * 60)
+        before = figures(place)
+        post_images(f"{place}/predict/batch", [bad] * 20)
+        line, other = json.loads(ask(f"{place}/health").body)["models"]
+        after = figures(place)
+    assert before["ad_dinov3_has_changed", "line"] == 0
+    assert after["ad_dinov3_has_changed", "line"] == 1
+    assert after["ad_dinov3_drift_odds", "line"] > 2 > before["ad_dinov3_drift_odds", "line"]
+    assert ("ad_dinov3_has_changed", "other") not in after
+    assert line["drift"] == {"images": 80, "odds": pytest.approx(line["drift"]["odds"]), "has_changed": True}
+    assert other["drift"] is None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 
@@ -15,11 +15,14 @@ from ad_dinov3.errors import ConfigError
 if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
     from ad_dinov3.infer.detector import Detector
+    from ad_dinov3.infer.drift_watch import Drift, DriftWatch
     from ad_dinov3.infer.opening import CarriedModel, ModelSpec, Viewed
+    from ad_dinov3.infer.scorer import Scorer
     from ad_dinov3.infer.session import Session
     from ad_dinov3.predict.cluster import Cluster
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.predict.shards import Shard
+    from ad_dinov3.references.calibration import Calibration
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,45 +47,84 @@ def open_model(console: Console, spec: ModelSpec, normals: Mapping[str, Sequence
     return Opened(detector, viewed, detector.threshold, detector.promises)
 
 
-def check_comparison(
-    kind: str, spec: ModelSpec, engine: str, part: Shard, total: int | None, normals: Mapping[str, Sequence[Path]]
-) -> None:
-    """Refuse what a comparison of images with each other cannot do.
+@dataclass(frozen=True)
+class Asked:
+    """How the images of a run are to be looked at: each alone or with others, where, which part, how many in all."""
+
+    compare: Literal["folder", "stream"] | None
+    drift: bool
+    engine: str
+    part: Shard
+    total: int | None
+
+    def check(self, spec: ModelSpec, normals: Mapping[str, Sequence[Path]]) -> None:
+        """Refuse what a comparison of images with each other, or a watch over them, cannot do.
+
+        Raises:
+            ConfigError: tiles, a kept aspect, a cluster or a shard; for a folder a source without a known end; for a
+                stream normal images; a watch over images that do not come one after the other.
+        """
+        if self.drift and (self.compare == "folder" or self.engine != "here"):
+            raise ConfigError(
+                "--drift watches images in the order in which they come; omit --compare folder and --engine"
+            )
+        if self.compare is None:
+            return
+        if spec.view.words or self.engine != "here" or self.part.count > 1:
+            raise ConfigError(
+                "--compare holds each image of a class against all others, so that one process has to see them all, "
+                "and whole; omit --tile, --keep-aspect, --engine and --shard"
+            )
+        if self.compare == "folder" and self.total is None:
+            raise ConfigError(
+                "--compare folder goes through all images twice; for videos and lists take --compare stream"
+            )
+        if self.compare == "stream" and normals:
+            raise ConfigError("--compare stream learns from the stream alone; omit --compare to use --normals")
+
+
+def open_scorer(
+    console: Console,
+    spec: ModelSpec,
+    asked: Asked,
+    items: Iterable[ImageFile],
+    normals: Mapping[str, Sequence[Path]],
+    options: DriveOptions,
+    out: Path,
+) -> Opened:
+    """What scores the images of a run as it is asked for; ``out`` is where a comparison keeps tokens for a while.
 
     Raises:
-        ConfigError: tiles, a kept aspect, a cluster or a shard; for a folder a source without a known end; for a stream
-            normal images.
+        ConfigError: what is asked for cannot be.
     """
-    if spec.view.words or engine != "here" or part.count > 1:
-        raise ConfigError(
-            "--compare holds each image of a class against all others, so that one process has to see them all, and "
-            "whole; omit --tile, --keep-aspect, --engine and --shard"
-        )
-    if kind == "folder" and total is None:
-        raise ConfigError("--compare folder goes through all images twice; for videos and lists take --compare stream")
-    if kind == "stream" and normals:
-        raise ConfigError("--compare stream learns from the stream alone; omit --compare to use --normals")
+    asked.check(spec, normals)
+    if asked.compare == "folder":
+        return open_comparison(console, spec, items, normals, options, out)
+    if asked.compare == "stream":
+        return open_stream(console, spec, asked.drift)
+    opened = open_model(console, spec if asked.engine == "here" else replace(spec, device="cpu"), normals)
+    if not asked.drift:
+        return opened
+    return replace(
+        opened, viewed=replace(opened.viewed, scorer=watched(console, opened.viewed.scorer, opened.detector))
+    )
 
 
 def open_comparison(
     console: Console,
     spec: ModelSpec,
-    items: Iterable[ImageFile] | None,
+    items: Iterable[ImageFile],
     normals: Mapping[str, Sequence[Path]],
     options: DriveOptions,
     out: Path,
 ) -> Opened:
-    """What answers for a folder whose images are compared with each other, or without ``items`` for a stream."""
+    """What answers for a folder whose images are compared with each other."""
     from ad_dinov3.infer.compared import CALIBRATED_THRESHOLD
     from ad_dinov3.infer.opening import Viewed
-    from ad_dinov3.predict.compare import StreamScorer, compare_images
+    from ad_dinov3.predict.compare import compare_images
 
     with console.status("loading the model"):
         detector = spec.open()
-    if items is None:
-        console.print("each image is compared with those before it; the first ten of a class are learned from")
-        viewed = Viewed(StreamScorer(detector), f"{detector.fingerprint} compared with the past")
-        return Opened(detector, viewed, CALIBRATED_THRESHOLD, {})
     with console.status("comparing the images with each other"):
         found = compare_images(detector, items, options.class_of, normals, out)
     for remark in found.remarks:
@@ -90,6 +132,36 @@ def open_comparison(
     print_promises(console, found.promises)
     viewed = Viewed(found.scorer, f"{detector.fingerprint} compared {found.fingerprint}")
     return Opened(detector, viewed, CALIBRATED_THRESHOLD, found.promises)
+
+
+def open_stream(console: Console, spec: ModelSpec, drift: bool) -> Opened:
+    """What answers for a stream whose images are compared with those before them."""
+    from ad_dinov3.infer.compared import CALIBRATED_THRESHOLD
+    from ad_dinov3.infer.opening import Viewed
+    from ad_dinov3.predict.compare import StreamScorer
+
+    with console.status("loading the model"):
+        detector = spec.open()
+    console.print("each image is compared with those before it; the first ten of a class are learned from")
+    scorer = StreamScorer(detector, drift_watch(console, {}) if drift else None)
+    return Opened(detector, Viewed(scorer, f"{detector.fingerprint} compared with the past"), CALIBRATED_THRESHOLD, {})
+
+
+def watched(console: Console, scorer: Scorer, detector: Detector | Session) -> Scorer:
+    """The scorer of a model, with a watch over its scores."""
+    from ad_dinov3.infer.drift_watch import WatchedScorer
+
+    return WatchedScorer(scorer, drift_watch(console, detector.references.calibrations))
+
+
+def drift_watch(console: Console, calibrations: Mapping[str, Calibration]) -> DriftWatch:
+    """A watch that says when the images of a class have changed."""
+    from ad_dinov3.infer.drift_watch import DriftWatch
+
+    def tell(name: str, drift: Drift) -> None:
+        console.print(f"{name}: {drift.words}", style="bold yellow", highlight=False)
+
+    return DriftWatch(calibrations, tell)
 
 
 def away_from_here(

@@ -163,6 +163,16 @@ AllowedHosts = Annotated[
         rich_help_panel=SERVICE,
     ),
 ]
+Drift = Annotated[
+    bool,
+    typer.Option(
+        "--drift",
+        help="It is told when the images have changed, by their scores, or in a stream by their likeness to the first "
+        "ten. On a line that does not change that happens once in a hundred lines.",
+        metavar="",
+        rich_help_panel=DECISION,
+    ),
+]
 BatchSize = Annotated[
     int,
     typer.Option(min=1, help="The number of images in one call of the model.", metavar="N", rich_help_panel=RUNNING),

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.opened import away_from_here, check_comparison, open_comparison, open_model
+from ad_dinov3.cli.opened import Asked, away_from_here, open_scorer
 from ad_dinov3.cli.options import (
     DECISION,
     IMAGES,
@@ -34,6 +34,7 @@ from ad_dinov3.cli.options import (
     AnyModel,
     BatchSize,
     Coco,
+    Drift,
     Engine,
     GpusPerActor,
     KeepAspect,
@@ -138,6 +139,7 @@ def predict(
             rich_help_panel=DECISION,
         ),
     ] = False,
+    drift: Drift = False,
     batch_size: BatchSize = 8,
     device: AnyDevice = "cpu",
     tile: Tile = None,
@@ -210,12 +212,8 @@ def predict(
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
     options = DriveOptions(class_name, batch_size=batch_size, class_from_folder=class_from_folder)
-    if compare is None:
-        opened = open_model(output.console, spec if engine == "here" else replace(spec, device="cpu"), found)
-    else:
-        check_comparison(compare, spec, engine, part, images.total, found)
-        seen = images.items if compare == "folder" else None
-        opened = open_comparison(output.console, spec, seen, found, options, folder)
+    asked = Asked(compare, drift, engine, part, images.total)
+    opened = open_scorer(output.console, spec, asked, images.items, found, options, folder)
     rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
         folder=folder,

@@ -25,6 +25,7 @@ from ad_dinov3.cli.options import (
     AllowedHosts,
     AnyDevice,
     BatchSize,
+    Drift,
     Host,
     KeepAspect,
     Keys,
@@ -69,6 +70,7 @@ def serve(
         typer.Option(help="What images show where a request does not say.", metavar="NAME", rich_help_panel=IMAGES),
     ] = "object",
     threshold: Threshold = None,
+    drift: Drift = False,
     host: Host = "127.0.0.1",
     port: Port = 8000,
     batch_size: BatchSize = 8,
@@ -131,7 +133,7 @@ def serve(
         raise MissingExtraError(error.name or "fastapi", "serve") from None
     named, folder = name_models(model), _on_disk(normals)
     opening = _Opening(
-        method, weights, folder, class_name, threshold, device, View(tile, overlap, keep_aspect), offline
+        method, weights, folder, class_name, threshold, device, View(tile, overlap, keep_aspect), offline, drift
     )
     allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
     log_line = _access_log(access_log) if access_log else None
@@ -175,10 +177,12 @@ class _Opening:
     device: str
     view: View
     offline: bool
+    drift: bool
 
     def open(self, source: str) -> OpenedModel:
         """The model of a folder or name, with its normal images, seen through the view."""
         from ad_dinov3.data.normals import find_normals
+        from ad_dinov3.infer.drift_watch import DriftWatch, WatchedScorer
         from ad_dinov3.infer.opening import load, look_through, method_title, remember_all
         from ad_dinov3.serve.models import OpenedModel
 
@@ -187,14 +191,16 @@ class _Opening:
         remember_all(detector, found, self.view)
         viewed = look_through(detector, self.view)
         threshold = detector.threshold if self.threshold is None else self.threshold
+        watch = DriftWatch(detector.references.calibrations) if self.drift else None
         return OpenedModel(
-            scorer=viewed.scorer,
+            scorer=viewed.scorer if watch is None else WatchedScorer(viewed.scorer, watch),
             threshold=threshold,
             source=source,
             method=method_title(detector),
             fingerprint=viewed.fingerprint,
             normal_classes=detector.normal_classes,
             promises=detector.promises,
+            drift=watch,
         )
 
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ad_dinov3.cli.opened import watched
 from ad_dinov3.cli.options import (
     IMAGES,
     OUTPUT,
     AnyDevice,
     AnyModel,
     BatchSize,
+    Drift,
     KeepAspect,
     Method,
     Normals,
@@ -70,6 +72,7 @@ def watch(
         ),
     ] = "object",
     threshold: Threshold = None,
+    drift: Drift = False,
     every: Annotated[
         float,
         typer.Option(
@@ -123,6 +126,7 @@ def watch(
         remember_all(detector, found, view)
         viewed = look_through(detector, view)
     print_promises(console, detector.promises)
+    scorer = watched(console, viewed.scorer, detector) if drift else viewed.scorer
     rule = DecisionRule(detector.threshold if threshold is None else threshold)
     options = DriveOptions(class_name, rule, batch_size)
     run = FolderRun(out, model, viewed.fingerprint, options, method=method_title(detector), promises=detector.promises)
@@ -136,7 +140,7 @@ def watch(
         while not stop.wait(every):
             items = arrivals.settled()
             if items:
-                score_into_folder(items, viewed.scorer, run, tell, stop.is_set)
+                score_into_folder(items, scorer, run, tell, stop.is_set)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 

@@ -23,13 +23,14 @@ from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, ConfigError
 from ad_dinov3.infer.compared import Comparable
 from ad_dinov3.infer.decide import smooth, upsample
+from ad_dinov3.infer.drift_watch import DriftWatch
 from ad_dinov3.infer.scorer import RawScore, RawScores
 from ad_dinov3.predict.memory import MEMORY_MB
 from ad_dinov3.references.calibration import Calibration, centred
 from ad_dinov3.references.conformal import robust_threshold, strictest_promise
 from ad_dinov3.references.mutual import LARGEST_RATIO, LEAST_IMAGES, compare_folder
 from ad_dinov3.references.normals import Scale, log_odds, squashed
-from ad_dinov3.references.stream import Stream
+from ad_dinov3.references.stream import Beginning, Stream
 from ad_dinov3.references.tokens import Floats
 
 _SCALED_BY = 16  # images of a stream
@@ -87,10 +88,13 @@ class StreamScorer:
 
     Args:
         model: tells tokens and zero-shot scores.
+        watch: told how far each image is from the first ten, if a change is watched for: a score would not do, since
+            the past changes what it means.
     """
 
-    def __init__(self, model: Comparable) -> None:
+    def __init__(self, model: Comparable, watch: DriftWatch | None = None) -> None:
         self._model = model
+        self._watch = watch
         self._lines: dict[str, _Line] = {}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -100,6 +104,8 @@ class StreamScorer:
     def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
         """Scores of images in their order; each is part of the past of the next."""
         answer = self._model.answer(batch, class_names)
+        if self._watch is not None:
+            self._note(self._watch, answer.tokens, class_names)
         rows = [
             self._lines.setdefault(name, _Line()).judge(tokens, answer.scores.row(index), self._model.own_threshold)
             for index, (name, tokens) in enumerate(zip(class_names, answer.tokens, strict=True))
@@ -107,11 +113,17 @@ class StreamScorer:
         scores = np.array([row.score for row in rows], np.float32)
         return RawScores(np.stack([row.patch_map for row in rows]), scores)
 
+    def _note(self, watch: DriftWatch, tokens: Floats, class_names: Sequence[str]) -> None:
+        for name, one in zip(class_names, tokens, strict=True):
+            apart = self._lines.setdefault(name, _Line()).beginning.apart(one.reshape(-1, one.shape[-1]))
+            watch.take([name], np.array([np.nan if apart is None else apart], np.float32))
+
 
 @dataclass(eq=False)
 class _Line:
-    """The past of one class: tokens, and both maps of the last images that entered."""
+    """The past of one class: its first images, tokens, and both maps of the last images that entered."""
 
+    beginning: Beginning = field(default_factory=Beginning)
     stream: Stream = field(default_factory=Stream)
     far: deque[Floats] = field(default_factory=lambda: deque(maxlen=_SCALED_BY))
     zero_shot: deque[Floats] = field(default_factory=lambda: deque(maxlen=_SCALED_BY))

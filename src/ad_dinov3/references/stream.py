@@ -8,11 +8,31 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ad_dinov3.references.mutual import LEAST_IMAGES, nearest_mean
-from ad_dinov3.references.tokens import Floats
+from ad_dinov3.references.tokens import Floats, unit
 
 _MOST_REFUSALS = 3
 _GATE_QUANTILE = 0.8
 _MOST_SCORES = 300
+
+
+@dataclass
+class Beginning:
+    """The first images of a stream by the mean of their tokens: they stay, so that nothing later changes the measure.
+
+    Attributes:
+        images: so many are kept.
+    """
+
+    images: int = 10
+    _kept: list[Floats] = field(default_factory=list, repr=False)
+
+    def apart(self, tokens: Floats) -> float | None:
+        """How far unit tokens (T, D) are from those of the most similar first image, in [0, 2]; None for these."""
+        mean = unit(tokens.mean(axis=0))
+        if len(self._kept) < self.images:
+            self._kept.append(mean)
+            return None
+        return float(1 - max(mean @ kept for kept in self._kept))
 
 
 @dataclass

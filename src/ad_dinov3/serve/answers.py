@@ -45,6 +45,14 @@ class BatchAnswer(Answer):
     failed: int
 
 
+class DriftAnswer(Answer):
+    """Whether the images of a line have changed, of the class that has changed most."""
+
+    images: int = Field(description="that were watched")
+    odds: float = Field(description="in favour of a change now; 2 is a hundred to one")
+    has_changed: bool = Field(description="the odds have reached a hundred to one at some image")
+
+
 class ModelAnswer(Answer):
     """A model that is being served."""
 
@@ -55,6 +63,7 @@ class ModelAnswer(Answer):
     threshold: float
     normal_classes: tuple[str, ...] = Field(description="classes that it has normal images of")
     promises: dict[str, str] = Field(description="what is promised of false alarms, for each calibrated class")
+    drift: DriftAnswer | None = Field(description="where the service watches for a change (--drift)")
 
 
 class NormalsAnswer(Answer):

@@ -19,7 +19,7 @@ import base64
 import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -39,6 +39,7 @@ from ad_dinov3.infer.image_files import save_jpeg, save_map_tiff, save_mask
 from ad_dinov3.report.page import render
 from ad_dinov3.serve.answers import (
     BatchAnswer,
+    DriftAnswer,
     FailureAnswer,
     HealthAnswer,
     ModelAnswer,
@@ -224,6 +225,7 @@ def _model_answer(models: Models, name: str) -> ModelAnswer:
         threshold=model.threshold,
         normal_classes=model.normal_classes,
         promises=dict(model.promises),
+        drift=None if model.drift is None else DriftAnswer(**asdict(model.drift.drift)),
     )
 
 

@@ -109,6 +109,12 @@ class _Now(Collector):
         in_hand.add_metric([], self._judge.places.taken)
         yield in_hand
         info = GaugeMetricFamily("ad_dinov3_info", "What is served", labels=["version", "model", "fingerprint"])
+        odds = GaugeMetricFamily("ad_dinov3_drift_odds", "Decades of odds that images have changed", labels=["model"])
+        changed = GaugeMetricFamily("ad_dinov3_has_changed", "Whether images have changed", labels=["model"])
         for name in self._judge.models.names:
-            info.add_metric([__version__, name, self._judge.models.model(name).fingerprint], 1)
-        yield info
+            model = self._judge.models.model(name)
+            info.add_metric([__version__, name, model.fingerprint], 1)
+            if model.drift is not None:
+                odds.add_metric([name], model.drift.drift.odds)
+                changed.add_metric([name], model.drift.drift.has_changed)
+        yield from (info, odds, changed)

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from threading import Lock
 
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.drift_watch import DriftWatch
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.serve.batching import Batcher, BatchTimes
 
@@ -32,6 +33,7 @@ class OpenedModel:
         fingerprint: equal fingerprints give equal maps.
         normal_classes: classes that it has normal images of.
         promises: what is promised of false alarms, in words, for each class that is calibrated.
+        drift: what watches its scores for a change of the line, if anything does.
     """
 
     scorer: Scorer
@@ -41,6 +43,7 @@ class OpenedModel:
     fingerprint: str
     normal_classes: tuple[str, ...] = ()
     promises: Mapping[str, str] = field(default_factory=dict)
+    drift: DriftWatch | None = None
 
 
 Opener = Callable[[], OpenedModel]
