@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ad_dinov3.bench.checks import check_images, check_method, check_model
+from ad_dinov3.bench.checks import check_images, check_method, check_model, near_copies
+from ad_dinov3.bench.scoring import as_test_set
+from ad_dinov3.data.catalog import open_data
 from ad_dinov3.errors import ConfigError, ImageError, WeightsError
 from ad_dinov3.methods.table import METHODS
 
@@ -43,3 +45,12 @@ def test_the_first_image_without_a_readable_header_is_named(tmp_path: Path) -> N
     check_images([tmp_path / "a.png"])
     with pytest.raises(ImageError, match=r"b\.png"):
         check_images([tmp_path / "a.png", tmp_path / "b.png"])
+
+
+def test_test_images_that_are_nearly_normal_ones_of_their_class_are_named(data_root: Path, tmp_path: Path) -> None:
+    data = as_test_set(open_data(str(data_root)), None)
+    nuts = [sample.image_path for sample in data.samples if sample.class_name == "metal_nut"]
+    again = tmp_path / "again.bmp"
+    Image.open(nuts[0]).save(again)
+    assert near_copies([data], {"metal_nut": [again]}) == [(str(nuts[0]), again)]
+    assert near_copies([data], {"tissue": [again]}) == []

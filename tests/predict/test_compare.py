@@ -144,3 +144,13 @@ def test_the_command_tells_of_a_new_product_in_a_stream(tmp_path: Path, monkeypa
     assert 50 < int(found[1]) <= 80
     refused = CliRunner().invoke(predict.app, [*plain, "--compare", "folder", "--drift"])
     assert "in the order in which they come" in str(refused.exception)
+
+
+def test_the_command_warns_of_a_part_that_is_nearly_a_good_one(tmp_path: Path) -> None:
+    for seed in range(3):
+        draw(tmp_path / "good" / f"{seed}.png", seed)
+    Image.open(tmp_path / "good" / "1.png").save(tmp_path / "part.bmp")
+    arguments = [str(tmp_path / "part.bmp"), "-o", str(tmp_path / "out"), "--normals", str(tmp_path / "good")]
+    shown = " ".join(CliRunner().invoke(predict.app, [*arguments, "--offline"]).output.split())
+    assert "1 image is nearly a normal one (part.bmp is like" in shown
+    assert "no promise holds for them" in shown

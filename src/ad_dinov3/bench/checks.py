@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.bench.scoring import TestSet, image_hash
 from ad_dinov3.bench.seen import Seen, refuse_seen
 from ad_dinov3.config import PRESETS
-from ad_dinov3.data.decode import image_size
-from ad_dinov3.errors import ConfigError, WeightsError
+from ad_dinov3.data.decode import decode_image, image_size
+from ad_dinov3.data.near_copies import NearCopies
+from ad_dinov3.errors import ConfigError, ImageError, WeightsError
 from ad_dinov3.methods.table import check_comparable, method_row
 from ad_dinov3.predict.shards import Shard
 
@@ -73,6 +75,18 @@ def refuse_seen_sets(seen: Seen, sets: Sequence[TestSet], normals: Iterable[Path
         pairs = ((sample.image_path, image_hash(sample.image_path)) for sample in test_set.samples)
         if overlap := everything.overlap(test_set.name, pairs):
             refuse_seen(overlap)
+
+
+def near_copies(sets: Sequence[TestSet], normals: Mapping[str, Sequence[Path]]) -> list[tuple[str, Path]]:
+    """Test images that are nearly normal ones of their class, with those; what cannot be decoded is said later."""
+    found = []
+    for name, paths in normals.items():
+        known = NearCopies(paths)
+        for sample in (sample for test_set in sets for sample in test_set.samples if sample.class_name == name):
+            with suppress(ImageError):
+                original = known.original(decode_image(sample.image_path))
+                found += [] if original is None else [(str(sample.image_path), original)]
+    return found
 
 
 def check_images(paths: Iterable[Path]) -> None:

@@ -145,13 +145,13 @@ def evaluate(
     if compare:
         check_comparison(part)
     sets = [as_test_set(open_data(spec), limit) for spec in data]
-    given = _Given({}) if normals is None else _normals(normals, seed, sets)
+    output = Output(as_json)
+    given = _Given({}) if normals is None else _normals(output.console, normals, seed, sets)
     if not seen_too:
         refuse_seen_sets(seen_on_disk(method, model, weights), sets, chain.from_iterable(given.images.values()))
 
     from ad_dinov3.bench.subjects import open_subject  # loads torch: after all that can be refused
 
-    output = Output(as_json)
     subject = open_subject(method, model, weights, device=device, offline=offline)
     base = _Run(output.console, subject, rules, out, batch_size, Tolerance(skip_bad, seen_too))
     if given.images and not compare:
@@ -236,9 +236,10 @@ def _draw_curves(run: _Run, name: str, result: Evaluation) -> None:
         run.console.print(f"curve: {path}")
 
 
-def _normals(wanted: str, seed: int, sets: list[TestSet]) -> _Given:
-    """The normal images of every class of the sets."""
-    from ad_dinov3.bench.checks import check_images
+def _normals(console: Console, wanted: str, seed: int, sets: list[TestSet]) -> _Given:
+    """The normal images of every class of the sets; test images that are nearly one of them are warned of."""
+    from ad_dinov3.bench.checks import check_images, near_copies
+    from ad_dinov3.data.near_copies import near_copy_words
     from ad_dinov3.data.normals import draw_normals, find_normals
 
     samples = [sample for test_set in sets for sample in test_set.samples]
@@ -248,6 +249,8 @@ def _normals(wanted: str, seed: int, sets: list[TestSet]) -> _Given:
         given = _Given(find_normals(wanted, tuple({sample.class_name: None for sample in samples})))
     for paths in given.images.values():
         check_images(paths)
+    if copies := near_copies(sets, given.images):
+        console.print(near_copy_words(copies), style="yellow", markup=False, soft_wrap=True)
     return given
 
 

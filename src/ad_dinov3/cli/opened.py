@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ad_dinov3.infer.session import Session
     from ad_dinov3.predict.cluster import Cluster
     from ad_dinov3.predict.drive import DriveOptions
+    from ad_dinov3.predict.near_copy_sink import NearCopySink
     from ad_dinov3.predict.shards import Shard
     from ad_dinov3.references.calibration import Calibration
 
@@ -145,6 +147,14 @@ def open_stream(console: Console, spec: ModelSpec, drift: bool) -> Opened:
     console.print("each image is compared with those before it; the first ten of a class are learned from")
     scorer = StreamScorer(detector, drift_watch(console, {}) if drift else None)
     return Opened(detector, Viewed(scorer, f"{detector.fingerprint} compared with the past"), CALIBRATED_THRESHOLD, {})
+
+
+def near_copy_sinks(console: Console, normals: Mapping[str, Sequence[Path]]) -> tuple[NearCopySink, ...]:
+    """What warns of images that are nearly normal ones; nothing without normal images."""
+    from ad_dinov3.predict.near_copy_sink import NearCopySink
+
+    tell = partial(console.print, style="yellow", markup=False, soft_wrap=True)
+    return (NearCopySink(normals, tell),) if normals else ()
 
 
 def watched(console: Console, scorer: Scorer, detector: Detector | Session) -> Scorer:

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.opened import Asked, away_from_here, open_scorer
+from ad_dinov3.cli.opened import Asked, away_from_here, near_copy_sinks, open_scorer
 from ad_dinov3.cli.options import (
     DECISION,
     IMAGES,
@@ -226,6 +226,7 @@ def predict(
         method=method_title(opened.detector),
         shard=part,
         promises=opened.promises,
+        also=near_copy_sinks(output.console, found),
         remote=remote,
     )
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
