@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import (
     DATA,
     MODEL,
@@ -118,6 +119,7 @@ def benchmark(
         ),
     ] = None,
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Time models on random inputs in one run: each takes its turn in every round, and medians count.
 
@@ -129,7 +131,8 @@ def benchmark(
     from ad_dinov3.cli.export import read_size
     from ad_dinov3.errors import ConfigError
 
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     if data is not None and out is None:
         raise ConfigError("--data needs --out: the picture lies beside the figures")
     sizes = [read_size(text) for text in size] if size else [None]
@@ -141,6 +144,7 @@ def benchmark(
 
     from ad_dinov3.export.speed import race
 
+    found: list[Speed] = []
     for pixels in sizes:
         with console.status("loading the models"):
             contenders = [one for model in models for one in _contenders(model, _label(model, models), pixels, where)]
@@ -150,9 +154,11 @@ def benchmark(
             with console.status(f"{rounds} rounds of {count}"):
                 speeds = race(contenders, count, rounds, warm_up)
             console.print(_table(speeds, count))
+            found += speeds
             if out is not None:
                 _append(out, speeds, accuracy, where)
                 _draw(out.with_name(f"{out.stem}-{speeds[0].height}x{speeds[0].width}-{count}.svg"), speeds, accuracy)
+    output.result({"speeds": [asdict(speed) for speed in found], "pixel_auroc": accuracy})
 
 
 def _label(model: str, models: Sequence[str]) -> str:

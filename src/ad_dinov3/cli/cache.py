@@ -52,6 +52,7 @@ def prune(
         list[str] | None, typer.Argument(help="The groups to delete, as `list` names them.", metavar="GROUPS")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All groups are deleted.", metavar="")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete cached features; they are computed again when they are needed."""
     from ad_dinov3.encoders.cache import group_folders
@@ -64,4 +65,6 @@ def prune(
     if unknown or not (chosen or everything):
         raise ConfigError(f"no such group: {', '.join(unknown) or 'none named'}; `ad-dinov3 cache list` names them")
     freed = sum(delete(groups[name]) for name in chosen)
-    Console().print(f"deleted {len(chosen)} groups, {freed / 1e6:,.0f} MB are free again")
+    output = Output(as_json)
+    output.console.print(f"deleted {len(chosen)} groups, {freed / 1e6:,.0f} MB are free again")
+    output.result({"deleted": chosen, "megabytes": freed / 1e6})
