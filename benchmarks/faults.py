@@ -1,6 +1,6 @@
 """What faults cost a run on a cluster: kills and full disks on a local one, each result held against one process's.
 
-    unshare -nm sh -c 'ip link set lo up; exec python benchmarks/faults.py FOLDER [--images 2000] [--broken 20]'
+    unshare -nm sh -c 'ip link set lo up; exec python benchmarks/faults.py FOLDER [--images 2000] [--model embedded]'
 
 Images are drawn, some of them broken. The reference is `score_into_folder` in this process. Then a cluster of a head
 and two nodes scores the same images while something is killed at a random, seeded moment; a run that ends with images
@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -34,7 +35,7 @@ from ray.cluster_utils import Cluster as LocalCluster
 
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.infer.decide import DecisionRule
-from ad_dinov3.infer.opening import ModelSpec, load
+from ad_dinov3.infer.opening import ModelSpec
 from ad_dinov3.predict.cluster import Cluster, score_on_cluster
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, FolderSummary, score_into_folder
@@ -74,16 +75,16 @@ class Case:
 class Bench:
     """Images, the reference and a place for results."""
 
-    def __init__(self, root: Path, images: int, broken: int) -> None:
+    def __init__(self, root: Path, images: int, broken: int, model: str) -> None:
         self.root, self.parts = root, root / "parts"
         self.random = random.Random(0)
         if not self.parts.exists():
             draw_parts(self.parts, images, broken)
         self.images = images
-        self.spec = ModelSpec()
-        detector = load()
+        self.spec = ModelSpec(model)
+        detector = self.spec.open()
         self.fingerprint = detector.fingerprint
-        self.options = DriveOptions(rule=DecisionRule(detector.config.threshold), batch_size=1, threads=1)
+        self.options = DriveOptions(rule=DecisionRule(detector.threshold), batch_size=1, threads=1)
         started = time.perf_counter()
         score_into_folder(self.items(), detector, self.run("one"))
         self.seconds = time.perf_counter() - started
@@ -92,7 +93,7 @@ class Bench:
         return list(find_images([source or str(self.parts)]))
 
     def run(self, name: str) -> FolderRun:
-        return FolderRun(self.root / name, "embedded", self.fingerprint, self.options, Outputs(), TABLES)
+        return FolderRun(self.root / name, self.spec.model, self.fingerprint, self.options, Outputs(), TABLES)
 
     def score(self, name: str, watch: Callable[[Outcome], None] = lambda _: None, source: str = "") -> FolderSummary:
         return score_on_cluster(self.items(source), self.spec, self.run(name), Cluster(), watch)
@@ -203,29 +204,58 @@ def disk_case(bench: Bench, cluster: LocalCluster, name: str) -> Case:
     return Case("disk full", name, equal, 2, time.perf_counter() - started, note)
 
 
-def driver_case(bench: Bench, cluster: LocalCluster, name: str) -> Case:
-    """SIGKILL of the command and of its cluster at a random moment, and the same command again."""
+@dataclass(frozen=True)
+class Kill:
+    """SIGKILL of processes of a command, and the same command again.
+
+    Attributes:
+        fault: its name.
+        victims: which processes, given that of the command.
+        elsewhere: the command joins the cluster that is there, instead of one of its own.
+    """
+
+    fault: str
+    victims: Callable[[psutil.Process], list[psutil.Process]]
+    elsewhere: bool = False
+
+
+BOTH = Kill("SIGKILL of driver and cluster", lambda driver: [driver, *driver.children(recursive=True)])
+DRIVER = Kill("SIGKILL of the driver; the cluster lives", lambda driver: [driver], elsewhere=True)
+CLUSTER = Kill("SIGKILL of the cluster; the driver lives", lambda driver: driver.children(recursive=True))
+
+
+def command_case(kill: Kill, bench: Bench, cluster: LocalCluster, name: str) -> Case:
+    """Something of a command is killed at a random moment, and the same command is given again."""
     started, count = time.perf_counter(), bench.moment()
     command = [sys.executable, "-m", "ad_dinov3", "predict", str(bench.parts), "-o", str(bench.root / name)]
-    command += ["--engine", "ray", "--coco", "--batch-size", "1"]
+    command += ["--model", bench.spec.model, "--engine", "ray", "--coco", "--batch-size", "1"]
+    command += ["--address", cluster.address] * kill.elsewhere
     journal = bench.root / name / "results.jsonl"
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while running.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < count):
         time.sleep(0.05)
     kept = journal.read_bytes().count(b"\n")
-    for process in [psutil.Process(running.pid), *psutil.Process(running.pid).children(recursive=True)]:
+    for process in kill.victims(psutil.Process(running.pid)):
         try:
             process.send_signal(signal.SIGKILL)
         except psutil.NoSuchProcess:
             continue
-    running.wait()
+    code = running.wait()
     again = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-    note = f"{kept} rows on disk when it was killed, then exit code {again.returncode}"
+    note = f"{kept} rows on disk at the kill, exit code {code}, then {again.returncode}"
     equal = bench.is_equal(name)
-    return Case("SIGKILL of driver and cluster", name, equal, 2, time.perf_counter() - started, note)
+    return Case(kill.fault, name, equal, 2, time.perf_counter() - started, note)
 
 
-CASES = {"actor": actor_case, "node": node_case, "driver": driver_case, "disk": disk_case, "store": store_case}
+CASES = {
+    "actor": actor_case,
+    "node": node_case,
+    "both": partial(command_case, BOTH),
+    "driver": partial(command_case, DRIVER),
+    "cluster": partial(command_case, CLUSTER),
+    "disk": disk_case,
+    "store": store_case,
+}
 ONCE = {"disk", "store"}
 front: s3_server.Flaky
 
@@ -257,6 +287,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--broken", type=int, default=20)
+    parser.add_argument("--model", default="embedded")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--faults", nargs="+", choices=CASES, default=list(CASES))
     chosen = parser.parse_args()
@@ -266,11 +297,12 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     with s3_server.s3_server() as (endpoint, front):
         os.environ |= s3_server.environment(endpoint)
-        bench = Bench(chosen.folder, chosen.images, chosen.broken)
+        bench = Bench(chosen.folder, chosen.images, chosen.broken, chosen.model)
         print(f"{chosen.images} images, {chosen.broken} broken; one process: {bench.seconds:.1f} s", flush=True)
         if "store" in chosen.faults:
             s3_server.upload(bench.parts, endpoint)
-        cluster = LocalCluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES})
+        head = {"num_cpus": 0, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+        cluster = LocalCluster(initialize_head=True, head_node_args=head)
         for _ in range(2):
             cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES)
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")

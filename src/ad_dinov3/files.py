@@ -51,12 +51,13 @@ def remove_unfinished(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
+def held(folder: Path, *, shared: bool = False, wait: bool = False) -> Iterator[None]:
     """Inside, no other run writes into the folder, which is made if it is missing; what killed ones left is deleted.
 
     Args:
         folder: of the run's results.
         shared: runs that divide their work let each other in, and delete nothing.
+        wait: until the other run is done, instead of refusing.
 
     Raises:
         ConfigError: another run is at work there.
@@ -67,7 +68,7 @@ def held(folder: Path, *, shared: bool = False) -> Iterator[None]:
         return
     lock = os.open(folder, os.O_RDONLY)  # the folder itself, so that no file is left; a killed run's lock is gone
     try:
-        _fcntl.flock(lock, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | _fcntl.LOCK_NB)
+        _fcntl.flock(lock, (_fcntl.LOCK_SH if shared else _fcntl.LOCK_EX) | (0 if wait else _fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(lock)
         raise ConfigError(f"{folder}: another run is writing there; wait for it, or take another --out") from None

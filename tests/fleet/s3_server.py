@@ -20,12 +20,14 @@ class Flaky:
         self._inner = inner
         self._lock = threading.Lock()
         self.every, self.requests, self.refused = 0, 0, 0
+        self.paths: list[str] = []
 
     def __call__(self, environ: dict[str, object], start_response: Callable[..., object]) -> Iterable[bytes]:
         with self._lock:
             self.requests += 1
             refuse = bool(self.every) and self.requests % self.every == 0
             self.refused += refuse
+            self.paths.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
         if refuse:
             start_response("503 Slow Down", [("Content-Type", "application/xml")])
             return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]

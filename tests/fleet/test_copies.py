@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,19 @@ def test_nothing_there_and_web_servers_are_refused(tree: Path, monkeypatch: pyte
         open_data("s3://parts/none")
     with pytest.raises(DataError, match="https://host/set: expected a folder here or of an object store"):
         here("https://user:secret@host/set")
+
+
+def test_two_processes_that_want_one_copy_wait_for_each_other(tree: Path, store: Store) -> None:
+    asked, program = (
+        store.front.requests,
+        "import sys; from ad_dinov3.data.copies import here; print(here(sys.argv[1]))",
+    )
+    command = [sys.executable, "-c", program, "s3://parts/set"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    places = {process.communicate()[0].strip() for process in both}
+    assert [process.returncode for process in both] == [0, 0]
+    (copied,) = map(Path, places)
+    files = [path for path in (tree / "set").rglob("*") if path.is_file()]
+    assert all((copied / path.relative_to(tree / "set")).read_bytes() == path.read_bytes() for path in files)
+    fetched = [path for path in store.front.paths[asked:] if path.startswith("GET") and path.endswith((".png", ".csv"))]
+    assert len(fetched) == len({*fetched}) == len(files)  # each file by one of them

@@ -29,7 +29,7 @@ from ad_dinov3.predict.merge import merge_shards, merge_stored_shards
 from ad_dinov3.predict.results import Row
 from ad_dinov3.predict.row_scorer import RowScorer
 from ad_dinov3.predict.shards import Shard
-from ad_dinov3.predict.store import UriStore, open_store
+from ad_dinov3.predict.store import Tenure, UriStore, open_place
 
 OUT = UriStore("s3://parts/out")
 TABLES = ("csv", "coco")
@@ -182,7 +182,7 @@ def test_a_store_that_takes_nothing_stops_the_run_and_tells_no_secret(
         score(parts, run_into(tmp_path / "work", UriStore("s3://nowhere/out")))
     assert s3_server.SECRET not in str(refused.getrepr(style="long"))
     with pytest.raises(ConfigError, match="results go to a folder or to s3://"):
-        open_store("https://host/out")
+        open_place("https://host/out")
 
 
 def test_parts_of_a_journal_are_deleted_oldest_first(parts: Path, tmp_path: Path, store: Store) -> None:
@@ -194,5 +194,40 @@ def test_parts_of_a_journal_are_deleted_oldest_first(parts: Path, tmp_path: Path
     gone: list[str] = []
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(stores, "remove_file", gone.append)
-        OUT._remove_parts()
+        stores._remove_parts(OUT)
     assert [uri[-7:] for uri in gone] == ["1.jsonl", "2.jsonl", "0.jsonl"]
+
+
+class Overtaken(ToyDetector):
+    """While it scores, another run begins and ends at the same place, as one of another machine may."""
+
+    def __init__(self, parts: Path, work: Path) -> None:
+        super().__init__()
+        self._parts, self._work = parts, work
+
+    def score(self, batch: NDArray[np.uint8], class_names: list[str]) -> RawScores:
+        if len(self.batches) == 1:
+            score(self._parts, run_into(self._work, OUT, threshold=0.9))
+        return super().score(batch, class_names)
+
+
+def test_a_run_whose_place_another_one_has_taken_stops_and_stores_nothing_more(parts: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"s3://parts/out: another run has begun to write there, so this one stops"):
+        score(parts, run_into(tmp_path / "one", OUT), Overtaken(parts, tmp_path / "two"))
+    kept = stored()
+    assert not any(name.startswith(".journal") for name in kept)
+    assert {row["threshold"] for row in rows(kept["results.jsonl"])} == {None, 0.9}
+    assert score(parts, run_into(tmp_path / "one", OUT, threshold=0.9)).skipped == 12
+
+
+def test_the_message_to_an_overtaken_run_names_the_other_machine(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    first = Tenure(OUT, tmp_path / "one", forget=False)
+    first.check()
+    monkeypatch.setattr("socket.gethostname", lambda: "line-7")
+    Tenure(OUT, tmp_path / "two", forget=False)
+    with pytest.raises(DataError, match="another run on line-7 has begun"):
+        first.check()

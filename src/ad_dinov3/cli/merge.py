@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -56,28 +55,26 @@ def merge(
     from ad_dinov3.cli.predict import print_worst
     from ad_dinov3.data.remote import is_uri, redacted
     from ad_dinov3.predict.merge import merge_shards, merge_stored_shards
-    from ad_dinov3.predict.store import UriStore, open_store
+    from ad_dinov3.predict.store import open_place
 
     if out is None and len(folders) > 1:
         raise ConfigError("several folders are merged: say with --out where the joint results go")
     if any(map(is_uri, folders)) and (out is not None or len(folders) > 1):
         raise ConfigError("shards in an object store are merged where they are: name that one place, and omit --out")
-    store, output = open_store(out or folders[0]), Output(as_json)
+    place, output = open_place(out or folders[0]), Output(as_json)
     console = output.console
     tables = ("csv", *["coco"] * coco, *["parquet"] * parquet)
-    if isinstance(store, UriStore):
-        target, summary = store.work_folder, merge_stored_shards(store, tables, allow_missing)
+    if place.remote:
+        summary = merge_stored_shards(place.remote, tables, allow_missing)
     else:
-        target = store.folder
-        summary = merge_shards([Path(one) for one in folders], target, tables, allow_missing)
+        summary = merge_shards([Path(one) for one in folders], place.folder, tables, allow_missing)
     failed = f", {summary.failed:,} failed" if summary.failed else ""
     console.print(f"{summary.anomalous:,} anomalous, {summary.normal:,} normal{failed}", highlight=False)
     if summary.missing:
         console.print(f"{len(summary.missing)} shards are omitted", style="yellow")
-    print_worst(console, target)
+    print_worst(console, place.folder)
     console.print(f"report: {redacted(str(out or folders[0]))}/report.html", highlight=False, soft_wrap=True)
     counts = {"anomalous": summary.anomalous, "normal": summary.normal, "failed": summary.failed}
     output.result({**counts, "missing_shards": len(summary.missing), "out": redacted(str(out or folders[0]))})
-    if isinstance(store, UriStore):
-        shutil.rmtree(target)
+    place.leave()
     raise typer.Exit(3 if summary.failed else 0)

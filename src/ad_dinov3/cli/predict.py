@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
     from ad_dinov3.predict.drive import RunSummary
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
     from ad_dinov3.predict.shards import Shard
-    from ad_dinov3.predict.store import UriStore
+    from ad_dinov3.predict.store import Place
     from ad_dinov3.predict.types import Failure, Outcome
 
 app = command_app()
@@ -207,16 +206,16 @@ def predict(
     output = Output(as_json)
     check_method(method)
     part = read_shard(shard, os.environ)
-    folder, remote = _destination(out, part)
+    place = _place(out, part)
     images = list_images(sources, part, output.console.print)
     found = find_normals(normals, None if class_from_folder else [class_name]) if normals else {}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
     options = DriveOptions(class_name, batch_size=batch_size, class_from_folder=class_from_folder)
     asked = Asked(compare, drift, engine, part, images.total)
-    opened = open_scorer(output.console, spec, asked, images.items, found, options, folder)
+    opened = open_scorer(output.console, spec, asked, images.items, found, options, place.folder)
     rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
     run = FolderRun(
-        folder=folder,
+        folder=place.folder,
         model_name=model,
         model_fingerprint=opened.viewed.fingerprint,
         options=replace(options, rule=rule),
@@ -227,7 +226,7 @@ def predict(
         shard=part,
         promises=opened.promises,
         also=near_copy_sinks(output.console, found),
-        remote=remote,
+        remote=place.remote,
     )
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
     summary = _score(output.console, images, run, opened.viewed.scorer, away)
@@ -251,22 +250,22 @@ def _score(
         return score_on_cluster(images.items, away[0], run, away[1], on_outcome, should_stop)
 
 
-def _destination(out: str, part: Shard) -> tuple[Path, UriStore | None]:
-    """Where a shard's run works, and where everything goes then if ``out`` is in an object store."""
-    from ad_dinov3.predict.store import UriStore, open_store
+def _place(out: str, part: Shard) -> Place:
+    """Where a shard's results go."""
+    from ad_dinov3.predict.store import open_place
 
-    store = open_store(out if part.count == 1 else f"{out.rstrip('/')}/{part.folder_name}")
-    return (store.work_folder, store) if isinstance(store, UriStore) else (store.folder, None)
+    return open_place(out if part.count == 1 else f"{out.rstrip('/')}/{part.folder_name}")
 
 
 def _tell(output: Output, summary: FolderSummary, run: FolderRun, sources: Sequence[str], profile: bool) -> int:
     """Say what came out, and return the exit code; the folder that a run into an object store worked in goes."""
+    from ad_dinov3.predict.store import Place
+
     print_summary(output.console, summary, run, sources)
     if profile:
         print_profile(output.console, summary.run)
     output.result(_tree(summary, run))
-    if run.remote:
-        shutil.rmtree(run.folder)
+    Place(run.folder, run.remote).leave()
     return summary.exit_code
 
 

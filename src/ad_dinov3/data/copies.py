@@ -7,9 +7,9 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
-from ad_dinov3.data.remote import RemoteFile, fetch_file, is_uri, list_files, redacted, uri_path
+from ad_dinov3.data.remote import RemoteFile, fetch_file, is_uri, is_web, list_files, redacted, uri_path
 from ad_dinov3.errors import DataError
-from ad_dinov3.files import parse_json, user_cache, write_text
+from ad_dinov3.files import held, parse_json, user_cache, write_text
 
 _INDEX = ".versions.json"
 _THREADS = 16
@@ -28,7 +28,7 @@ def here(place: str | Path) -> Path:
     if not is_uri(str(place)):
         return Path(place)
     uri = str(place).rstrip("/")
-    if uri.lower().startswith("http"):
+    if is_web(uri):
         raise DataError(f"{redacted(uri)}: expected a folder here or of an object store (s3://, gs://, az://)")
     name = PurePosixPath(uri_path(uri)).name
     if files := list(list_files(uri)):
@@ -47,19 +47,23 @@ def cache_folder(kind: str, uri: str) -> Path:
 
 
 def _brought_up_to_date(uri: str, files: list[RemoteFile]) -> Path:
-    """The copy of a folder that holds these files."""
+    """The copy of a folder that holds these files; processes that want the same one wait for each other.
+
+    What is fetched is at least as new as the listing, and so is each file as the version that the index claims for it.
+    """
     folder = cache_folder("copies", uri)
     index = folder.parent / _INDEX
-    known = parse_json(index.read_text(encoding="utf-8")) if index.is_file() else {}
     versions = {file.name: [file.version.size, file.version.stamp] for file in files if _is_below(file.name)}
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        name = path.relative_to(folder).as_posix()
-        if name not in versions or known.get(name) != versions[name]:
-            path.unlink(missing_ok=True)
-    missing = [file for file in files if file.name in versions and not (folder / file.name).is_file()]
-    write_text(index, json.dumps(versions))
-    with ThreadPoolExecutor(_THREADS) as pool:
-        list(pool.map(lambda file: fetch_file(file.uri, folder / file.name), missing))
+    with held(folder.parent, wait=True):
+        known = parse_json(index.read_text(encoding="utf-8")) if index.is_file() else {}
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            name = path.relative_to(folder).as_posix()
+            if name not in versions or known.get(name) != versions[name]:
+                path.unlink()
+        missing = [file for file in files if file.name in versions and not (folder / file.name).is_file()]
+        write_text(index, json.dumps(versions))
+        with ThreadPoolExecutor(_THREADS) as pool:
+            list(pool.map(lambda file: fetch_file(file.uri, folder / file.name), missing))
     return folder
 
 

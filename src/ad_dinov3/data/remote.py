@@ -35,6 +35,7 @@ _PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
+_WEB = ("http", "https")
 _URI = re.compile(rf"({'|'.join(_PACKAGES)})://[^/]", re.IGNORECASE)
 _LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 _QUERY = re.compile(r"(://[^\s?'\"]*)\?[^\s'\")]*")
@@ -70,6 +71,11 @@ def is_uri(text: str) -> bool:
     return _URI.match(text) is not None
 
 
+def is_web(text: str) -> bool:
+    """Whether a text names a file on a web server, which cannot list its files and takes none."""
+    return is_uri(text) and urlsplit(text).scheme.lower() in _WEB
+
+
 def redacted(text: str) -> str:
     """A text without the logins and queries of the addresses in it, where passwords and signatures stand."""
     return _QUERY.sub(r"\1", _LOGIN.sub("", text))
@@ -91,7 +97,7 @@ def list_images(uri: str) -> Iterator[RemoteFile]:
         DataError: it cannot be listed.
         MissingExtraError: the scheme's package is not installed.
     """
-    if uri_path(uri).suffix.lower() in IMAGE_SUFFIXES or urlsplit(uri).scheme in ("http", "https"):
+    if uri_path(uri).suffix.lower() in IMAGE_SUFFIXES or is_web(uri):
         yield RemoteFile(uri, uri_path(uri).name, Version(None, ""))
         return
     system, root = _open_system(uri)

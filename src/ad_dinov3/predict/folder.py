@@ -20,7 +20,7 @@ from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
 from ad_dinov3.predict.results import ResultsSink, Row, RunKey, run_key
 from ad_dinov3.predict.shards import ALL, Shard
-from ad_dinov3.predict.store import JOURNALS, FolderStore, Parts, Store, UriStore
+from ad_dinov3.predict.store import JOURNALS, FolderStore, Parts, Store, Tenure, UriStore
 from ad_dinov3.predict.tables import TABLES, TableSink
 from ad_dinov3.predict.types import Outcome, Sink, StoredScore
 from ad_dinov3.references.conformal import VOID
@@ -162,15 +162,14 @@ class RunFolder:
         self._counts: Counter[str] = Counter()
         if "video" in run.tables and (run.remote or not run.outputs.overlays):
             raise ConfigError("a video is made of overlays on this machine; write into a folder here, with overlays")
-        if run.remote:
-            run.remote.begin(run.folder, run.overwrite)
+        self._tenure = Tenure(run.remote, run.folder, run.overwrite) if run.remote else None
         if "parquet" in run.tables:
             name, write_parquet = TABLES["parquet"]
             write_parquet(run.folder / name, iter(()))
         if run.overwrite:
             for name in ("results.jsonl", ".thumbnails.jsonl"):
                 (run.folder / name).unlink(missing_ok=True)
-        parts, pictures = [Parts(run.remote, run.folder / name) if run.remote else None for name in JOURNALS]
+        parts, pictures = [Parts(self._tenure, run.folder / name) if self._tenure else None for name in JOURNALS]
         self.results = ResultsSink(run.folder, run.key, run.outputs, run.store, parts)
         self.thumbnails = ThumbnailSink(run.folder, pictures)
         (run.folder / "run.json").unlink(missing_ok=True)  # it stands for a run that came to its end
@@ -208,8 +207,8 @@ class RunFolder:
         if not missing:
             facts = _provenance(self.run, summary, counts["images"])
             write_text(self.run.folder / "run.json", json.dumps(facts, indent=2))
-        if self.run.remote:
-            self.run.remote.end(self.run.folder)
+        if self._tenure:
+            self._tenure.end()
         return FolderSummary(summary, counts["anomalous"], counts["normal"], counts["stored"], missing, trouble)
 
 

@@ -107,7 +107,7 @@ def merge_stored_shards(store: UriStore, tables: Sequence[str] = ("csv",), allow
                     if file in there:
                         fetch_file(f"{store.uri}/{name}/{file}", folder / name / file)
         summary = merge_shards([folder], folder, tables, allow_missing)
-        store.end(folder)
+        store.put_all(folder)
     return summary
 
 

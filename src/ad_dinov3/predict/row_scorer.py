@@ -17,7 +17,7 @@ from ad_dinov3.predict.drive import DriveOptions, judge, stream
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import Thumbnail, make_thumbnail
 from ad_dinov3.predict.results import Row, RunKey, failed_row, row_of, run_key
-from ad_dinov3.predict.store import open_store
+from ad_dinov3.predict.store import open_place
 from ad_dinov3.predict.timing import StepTimes
 from ad_dinov3.predict.types import Failure, Scored, StoredScore
 
@@ -53,7 +53,7 @@ class RowScorer:
         folder: Path | str | None = None,
         outputs: Outputs = NO_FILES,
     ) -> None:
-        store = open_store(folder) if folder else None
+        store = open_place(folder).store if folder else None
         self._settings = (model or ModelSpec(), options, store, outputs if store else NO_FILES)
         self._open: _Open | None = None
 

@@ -2,29 +2,34 @@
 
 A run into an object store works in a folder of this machine, where its journals, tables and report are made. An object
 cannot be appended to, so the journals' new lines are stored every half minute in parts, which a later run reads first;
-at the end everything is stored whole, ``run.json`` last, and the parts are deleted.
+at the end everything is stored whole, ``run.json`` last, and the parts are deleted. Of two runs into one place, on
+whatever machines, the later one takes it over: each leaves its mark at its start, and one that finds another's mark
+before it stores lines or its end stores nothing more.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol, TypeVar
 
-from ad_dinov3 import __version__
 from ad_dinov3.data.copies import cache_folder
-from ad_dinov3.data.remote import fetch_file, is_uri, list_files, names_in, put_file, redacted, remove_file
+from ad_dinov3.data.remote import fetch_file, is_uri, is_web, list_files, names_in, put_file, redacted, remove_file
 from ad_dinov3.errors import ConfigError, DataError
 from ad_dinov3.files import write_text
 
 JOURNALS = ("results.jsonl", ".thumbnails.jsonl")
 _PARTS = ".journal"
+_MARK = f"{_PARTS}/begun"
 _EVERY_S = 30.0
 _FOLDERS_KNOWN = 16  # whose names are in memory; images come folder by folder
 
@@ -116,34 +121,8 @@ class UriStore:
         """Where a run into this place works on this machine: in the user's cache, with the place's last name."""
         return cache_folder("runs", self.uri)
 
-    def begin(self, folder: Path, forget: bool) -> None:
-        """Bring what earlier runs have done into an empty folder, and take back that they came to their end.
-
-        Raises:
-            DataError: the store cannot be read or written.
-        """
-        _names.cache_clear()
-        empty(folder)
-        there = names_in(self.uri)
-        try:
-            for name in ("run.json", "missing.txt", *JOURNALS * forget):
-                if name in there:
-                    self.remove(name)
-            self.write(f"{_PARTS}/begun", lambda path: write_text(path, f"ad-dinov3 {__version__}"))
-        except OSError as error:
-            raise _cannot_write(self.uri, error) from None
-        if forget:
-            self._remove_parts()
-        for name in () if forget else JOURNALS:
-            if name in there:
-                fetch_file(f"{self.uri}/{name}", folder / name)
-            for part in sorted(names_in(f"{self.uri}/{_PARTS}/{name}")):
-                new = self.read(f"{_PARTS}/{name}/{part}", Path.read_bytes)
-                with (folder / name).open("ab") as whole:
-                    whole.write(new)
-
-    def end(self, folder: Path) -> None:
-        """Store the files of a folder, run.json last, and delete the journals' parts.
+    def put_all(self, folder: Path) -> None:
+        """Store the files of a folder, run.json last.
 
         Raises:
             DataError: the store cannot be written.
@@ -155,12 +134,43 @@ class UriStore:
                 put_file(path, f"{self.uri}/{path.name}")
         except OSError as error:
             raise _cannot_write(self.uri, error) from None
-        self._remove_parts()
 
-    def _remove_parts(self) -> None:
-        """Oldest first: what is left of them after a kill is then the newest."""
-        for file in sorted(list_files(f"{self.uri}/{_PARTS}"), key=lambda file: file.name):
-            remove_file(file.uri)
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go, as a user names it.
+
+    Attributes:
+        folder: where a run works.
+        remote: the place in an object store that everything goes to; None: it stays in the folder.
+    """
+
+    folder: Path
+    remote: UriStore | None = None
+
+    @property
+    def store(self) -> Store:
+        """Where each image's files go."""
+        return self.remote or FolderStore(self.folder)
+
+    def leave(self) -> None:
+        """Delete a folder whose files are in an object store by now."""
+        if self.remote:
+            shutil.rmtree(self.folder)
+
+
+def open_place(place: str | Path) -> Place:
+    """A folder, or a place in an object store.
+
+    Raises:
+        ConfigError: a web server, which takes no files.
+    """
+    if not is_uri(str(place)):
+        return Place(Path(place))
+    if is_web(str(place)):
+        raise ConfigError(f"{redacted(str(place))}: results go to a folder or to s3://, gs:// or az://")
+    remote = UriStore(str(place).rstrip("/"))
+    return Place(remote.work_folder, remote)
 
 
 def empty(folder: Path) -> None:
@@ -169,30 +179,78 @@ def empty(folder: Path) -> None:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def open_store(place: str | Path) -> FolderStore | UriStore:
-    """A folder, or a place in an object store.
+class Tenure:
+    """A run's hold on its place in an object store: it brings what earlier runs have done, and leaves its mark.
+
+    Args:
+        store: the run's place.
+        folder: where it works; what is in it is deleted first.
+        forget: what earlier runs have done is deleted instead.
 
     Raises:
-        ConfigError: a web server, which takes no files.
+        DataError: the store cannot be read or written.
     """
-    if not is_uri(str(place)):
-        return FolderStore(Path(place))
-    if str(place).lower().startswith("http"):
-        raise ConfigError(f"{redacted(str(place))}: results go to a folder or to s3://, gs:// or az://")
-    return UriStore(str(place).rstrip("/"))
+
+    def __init__(self, store: UriStore, folder: Path, forget: bool) -> None:
+        self.store, self._folder = store, folder
+        self._mark = f"{socket.gethostname()} {os.getpid()} {uuid.uuid4()}"
+        _names.cache_clear()
+        empty(folder)
+        there = names_in(store.uri)
+        try:
+            for name in ("run.json", "missing.txt", *JOURNALS * forget):
+                if name in there:
+                    store.remove(name)
+            if forget:
+                _remove_parts(store)
+            store.write(_MARK, lambda path: write_text(path, self._mark))
+        except OSError as error:
+            raise _cannot_write(store.uri, error) from None
+        for name in () if forget else JOURNALS:
+            if name in there:
+                fetch_file(f"{store.uri}/{name}", folder / name)
+            for part in sorted(names_in(f"{store.uri}/{_PARTS}/{name}")):
+                new = store.read(f"{_PARTS}/{name}/{part}", Path.read_bytes)
+                with (folder / name).open("ab") as whole:
+                    whole.write(new)
+
+    def check(self) -> None:
+        """Go on only if no other run has begun there since.
+
+        Raises:
+            DataError: one has, on this machine or another.
+        """
+        is_there = PurePosixPath(_MARK).name in names_in(f"{self.store.uri}/{_PARTS}")
+        mark = self.store.read(_MARK, lambda path: path.read_text(encoding="utf-8")).strip() if is_there else ""
+        if mark != self._mark:
+            raise DataError(
+                f"{redacted(self.store.uri)}: another run{f' on {mark.split()[0]}' if mark else ''} has begun to write "
+                "there, so this one stops; start it again when the other has ended, or give it another --out"
+            )
+
+    def end(self) -> None:
+        """Store the folder's files, run.json last, and delete the journals' parts and the mark.
+
+        Raises:
+            DataError: the store cannot be written, or another run has begun there.
+        """
+        self.check()
+        self.store.put_all(self._folder)
+        _remove_parts(self.store)
 
 
 class Parts:
     """Stores the new lines of a journal every half minute.
 
     Args:
-        store: the run's place.
+        tenure: the run's hold on its place.
         journal: a file that only grows, until `keep` is called for the last time.
     """
 
-    def __init__(self, store: UriStore, journal: Path) -> None:
-        self._store, self._folder, self._journal = store, f"{_PARTS}/{journal.name}", journal
-        self._number = max((int(Path(name).stem) for name in names_in(f"{store.uri}/{self._folder}")), default=0)
+    def __init__(self, tenure: Tenure, journal: Path) -> None:
+        self._tenure, self._folder, self._journal = tenure, f"{_PARTS}/{journal.name}", journal
+        there = names_in(f"{tenure.store.uri}/{self._folder}")
+        self._number = max((int(Path(name).stem) for name in there), default=0)
         self._done = journal.stat().st_size if journal.exists() else 0
         self._last = time.monotonic()
         self._lock = threading.Lock()
@@ -201,7 +259,7 @@ class Parts:
         """Store what is new, if it is time, or ``now``; threads may call it.
 
         Raises:
-            DataError: the store cannot be written.
+            DataError: the store cannot be written, or another run has begun there.
         """
         if not self._lock.acquire(blocking=now):
             return
@@ -219,11 +277,19 @@ class Parts:
         whole = new[: new.rfind(b"\n") + 1]
         if not whole:
             return
+        self._tenure.check()
+        store = self._tenure.store
         try:
-            self._store.write(f"{self._folder}/{self._number + 1:09d}.jsonl", lambda path: path.write_bytes(whole))
+            store.write(f"{self._folder}/{self._number + 1:09d}.jsonl", lambda path: path.write_bytes(whole))
         except OSError as error:
-            raise _cannot_write(f"{self._store.uri}/{self._folder}", error) from None
+            raise _cannot_write(f"{store.uri}/{self._folder}", error) from None
         self._number, self._done = self._number + 1, self._done + len(whole)
+
+
+def _remove_parts(store: UriStore) -> None:
+    """Oldest first: what is left of them after a kill is then the newest."""
+    for file in sorted(list_files(f"{store.uri}/{_PARTS}"), key=lambda file: file.name):
+        remove_file(file.uri)
 
 
 @lru_cache(maxsize=_FOLDERS_KNOWN)
