@@ -25,6 +25,8 @@ from torch import Tensor
 
 from ad_dinov3.assets import EMBEDDED, EMBEDDED_MODEL
 from ad_dinov3.config import PRESETS, ModelConfig, model_config
+from ad_dinov3.data.copies import here
+from ad_dinov3.data.remote import is_uri
 from ad_dinov3.encoders.filling import checked_state
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.files import parse_json, read_seen_images, write_seen_images, write_text
@@ -101,7 +103,7 @@ def new_model(config: ModelConfig, words: Mapping[str, str] | None = None, *, of
         ConfigError: settings that the encoder cannot meet.
     """
     words = {**(words or {}), DEFAULT_CLASS: DEFAULT_CLASS}
-    built = parts_of(config.method.kind).new(config.method, config, words, offline)
+    built = parts_of(config.method.kind).new(config.method, _encoder_here(config), words, offline)
     return Model(config.model_copy(update={"class_names": built.head.class_names}), built.encoder, built.head)
 
 
@@ -112,7 +114,8 @@ def open_method(method: str | None, model: str, weights: str | None = None, *, o
         method: a key of `METHODS`; None: whatever the model's folder is of.
         model: ``embedded``, a model's folder, a hub repository, or a checkpoint file of the method's authors. What is
             not trained needs none; a method that borrows an encoder takes it and the input from there.
-        weights: the encoder of what does not come from a model's folder: name, folder or file; by default its own.
+        weights: the encoder of what does not come from a model's folder: name, folder, file or a URI of one; by default
+            its own.
         offline: never download.
 
     Raises:
@@ -147,7 +150,7 @@ def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = Fa
     if add_prompts is None or not new:
         return model
     head = copy.deepcopy(model.head)
-    add_prompts(head, model.config, new, offline)
+    add_prompts(head, _encoder_here(model.config), new, offline)
     return replace(model, head=head, config=model.config.model_copy(update={"class_names": head.class_names}))
 
 
@@ -245,7 +248,7 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
     check_finite(state, file)
-    built = parts_of(config.method.kind).shell(config.method, config, state, offline)
+    built = parts_of(config.method.kind).shell(config.method, _encoder_here(config), state, offline)
     built.head.load_state_dict(checked_state(str(file), state, built.head.state_dict()))
     model = Model(config, built.encoder, built.head.eval(), read_seen_images(folder))
     if (folder / _MEMORY).is_file():
@@ -266,6 +269,12 @@ def read_config(folder: Path) -> ModelConfig:
     except (OSError, ValueError) as error:
         raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
     return model_config(tree, str(file))
+
+
+def _encoder_here(config: ModelConfig) -> ModelConfig:
+    """The settings with a copy on this machine in the place of an encoder's URI."""
+    copied = {"encoder": str(here(config.encoder))} if is_uri(config.encoder) else {}
+    return config.model_copy(update=copied)
 
 
 def _load_held(model: str, weights: str | None, offline: bool) -> Model:

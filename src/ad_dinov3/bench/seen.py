@@ -77,7 +77,7 @@ def seen_on_disk(method: str | None, model: str, weights: str | None) -> Seen:
     folder = _SHIPPED.get(model) or here(model)
     settings = _settings(folder)
     encoder = weights or str(settings.get("encoder", ""))
-    place = _SHIPPED.get(encoder, Path(encoder)) if encoder else None
+    place = (_SHIPPED.get(encoder) or here(encoder)) if encoder else None
     known = read_seen_images(place) if place else frozenset()
     if row and row.borrows_encoder:
         settings = {}

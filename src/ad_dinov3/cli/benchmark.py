@@ -22,6 +22,7 @@ from ad_dinov3.cli.options import (
     Limit,
     Offline,
     command_app,
+    path_here,
 )
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def benchmark(
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The JSONL file that the figures are added to.",
             metavar="FILE",
             rich_help_panel=OUTPUT,

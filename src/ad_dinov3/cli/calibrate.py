@@ -20,7 +20,8 @@ def calibrate(
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: embedded, a model's folder, an exported folder, or a Hugging Face id.", metavar="MODEL"
+            help="The model: embedded, a model's folder, an exported folder, a URI of one, or a Hugging Face id.",
+            metavar="MODEL",
         ),
     ],
     good: GoodImages,
@@ -52,6 +53,7 @@ def calibrate(
     from ad_dinov3.data.normals import find_class_normals
     from ad_dinov3.infer.opening import check_method, load
     from ad_dinov3.infer.views import View
+    from ad_dinov3.predict.store import written_into
     from ad_dinov3.references.conformal import promise_for
 
     output = Output(as_json)
@@ -60,11 +62,11 @@ def calibrate(
     rate, found = share(false_alarms), find_class_normals(good, class_name)
     for paths in found.values():
         promise_for(rate, len(paths))  # refuse before anything is loaded
-    with console.status("looking at the good images"):
+    with written_into(out) as folder, console.status("looking at the good images"):
         detector = load(model, method=method, weights=weights, device=device, offline=offline)
         for name, paths in found.items():
             detector.calibrate(paths, rate, name, View(tile, overlap, keep_aspect))
-    detector.save_pretrained(out)
+        detector.save_pretrained(folder)
     print_promises(console, detector.promises)
     console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
     output.result({"model": out, "promises": detector.promises, "threshold": detector.threshold})

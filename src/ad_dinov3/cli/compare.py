@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.options import DATA, OUTPUT, command_app
+from ad_dinov3.cli.options import DATA, OUTPUT, command_app, path_here
 
 if TYPE_CHECKING:
     from ad_dinov3.bench.board import Board, Cell, Section
@@ -23,12 +23,16 @@ app = command_app()
 
 @app.command()
 def compare(
-    rows: Annotated[list[Path], typer.Argument(help="The rows.jsonl files, or folders that hold one.", metavar="ROWS")],
+    rows: Annotated[
+        list[Path],
+        typer.Argument(parser=path_here, help="The rows.jsonl files, or folders that hold one.", metavar="ROWS"),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The folder for leaderboard.md, .csv, .tex and .html. By default none is written.",
             metavar="DIR",
             rich_help_panel=OUTPUT,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ad_dinov3.cli.options import MODEL, OUTPUT, BakedClasses, Offline, Weights, command_app
+from ad_dinov3.cli.options import MODEL, OUTPUT, BakedClasses, Offline, Weights, command_app, path_here
 from ad_dinov3.methods.table import names_of
 
 if TYPE_CHECKING:
@@ -21,13 +21,16 @@ app = command_app()
 def convert(
     source: Annotated[
         Path,
-        typer.Argument(help="A .pth file of a method's authors, or a model's folder.", metavar="SOURCE"),
+        typer.Argument(
+            parser=path_here, help="A .pth file of a method's authors, or a model's folder.", metavar="SOURCE"
+        ),
     ],
     out: Annotated[
         Path,
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The model's folder, or the .pth file, that is written.",
             metavar="PATH",
             rich_help_panel=OUTPUT,

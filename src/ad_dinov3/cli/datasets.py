@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.options import OUTPUT, DataRoots, command_app
+from ad_dinov3.cli.options import OUTPUT, DataRoots, command_app, path_here
 
 if TYPE_CHECKING:
     from ad_dinov3.data.catalog import LabelledData
@@ -87,12 +87,16 @@ def verify(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="The folder of the named data set. By default it is looked for below --data-root.", metavar="DIR"
+            parser=path_here,
+            help="The folder of the named data set. By default it is looked for below --data-root.",
+            metavar="DIR",
         ),
     ] = None,
     sheet: Annotated[
         Path,
-        typer.Option(help="The picture of examples that is written.", metavar="FILE", rich_help_panel=OUTPUT),
+        typer.Option(
+            parser=path_here, help="The picture of examples that is written.", metavar="FILE", rich_help_panel=OUTPUT
+        ),
     ] = Path("dataset.jpg"),
     data_root: DataRoots = None,
     as_json: Json = False,

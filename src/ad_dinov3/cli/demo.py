@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ad_dinov3.cli.options import OUTPUT, command_app
+from ad_dinov3.cli.options import OUTPUT, command_app, path_here
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector
@@ -43,7 +43,12 @@ def demo(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="The folder for overlays and the report.", metavar="DIR", rich_help_panel=OUTPUT
+            "--out",
+            "-o",
+            parser=path_here,
+            help="The folder for overlays and the report.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
         ),
     ] = Path("ad-dinov3-demo"),
 ) -> None:

@@ -32,6 +32,7 @@ from ad_dinov3.cli.options import (
     ShardText,
     Weights,
     command_app,
+    path_here,
 )
 from ad_dinov3.files import held
 
@@ -78,6 +79,7 @@ def evaluate(
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The folder of rows.jsonl and the stored scores.",
             metavar="DIR",
             rich_help_panel=OUTPUT,

@@ -23,13 +23,20 @@ def export(
     model: Annotated[
         str,
         typer.Argument(
-            help="The model: embedded, a model's folder, a Hugging Face id, or with --method its authors' .pth file.",
+            help="The model: embedded, a model's folder, a URI of one, a Hugging Face id, or with --method its "
+            "authors' .pth file.",
             metavar="MODEL",
         ),
     ],
     out: Annotated[
-        Path,
-        typer.Option("--out", "-o", help="The folder of the exported model.", metavar="DIR", rich_help_panel=OUTPUT),
+        str,
+        typer.Option(
+            "--out",
+            "-o",
+            help="The folder of the exported model, here or an empty place in an object store (s3://, gs://, az://).",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
+        ),
     ],
     method: Method = None,
     weights: Weights = None,
@@ -60,9 +67,9 @@ def export(
         ),
     ] = None,
     calibration: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="A folder of images like those to come, by which int8 sets its ranges.",
+            help="A folder of images like those to come, by which int8 sets its ranges, here or in an object store.",
             metavar="DIR",
             rich_help_panel=OUTPUT,
         ),
@@ -84,26 +91,32 @@ def export(
     Normalisation, backbone, adapters and prompts are inside; thresholds stay outside. Both models are run on the same
     images, and nothing is written if their maps differ by more than the precision's tolerance.
     """
+    from ad_dinov3.data.copies import here
+    from ad_dinov3.predict.store import written_into
+
     output = Output(as_json)
     console = output.console
-    with console.status("loading the model"):
-        from ad_dinov3.export.build import ExportOptions, export_model
-        from ad_dinov3.infer.detector import Detector
-        from ad_dinov3.infer.opening import load
-        from ad_dinov3.model import with_prompts
+    with written_into(out) as folder:
+        with console.status("loading the model"):
+            from ad_dinov3.export.build import ExportOptions, export_model
+            from ad_dinov3.infer.detector import Detector
+            from ad_dinov3.infer.opening import load
+            from ad_dinov3.model import with_prompts
 
-        resizable = size == "dynamic"
-        fixed = read_size(size) if size and not resizable else None
-        options = ExportOptions(file_format, precision, fixed, resizable, calibration, with_tokens)
-        detector = load(model, method=method, weights=weights, offline=offline)
-        if not isinstance(detector, Detector):
-            raise ConfigError(f"{model} is an export already")
-        detector.model = with_prompts(detector.model, class_name or (), offline=offline)
-    with console.status("exporting and comparing"):
-        parity = export_model(detector, model, out, options)
+            resizable = size == "dynamic"
+            fixed = read_size(size) if size and not resizable else None
+            images = here(calibration) if calibration else None
+            options = ExportOptions(file_format, precision, fixed, resizable, images, with_tokens)
+            detector = load(model, method=method, weights=weights, offline=offline)
+            if not isinstance(detector, Detector):
+                raise ConfigError(f"{model} is an export already")
+            detector.model = with_prompts(detector.model, class_name or (), offline=offline)
+        with console.status("exporting and comparing"):
+            parity = export_model(detector, model, folder, options)
+        size_mb = _megabytes(folder)
     console.print(parity_table(parity))
-    console.print(f"exported: {out} ({_megabytes(out):.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
-    output.result({"model": out, "megabytes": round(_megabytes(out), 3), "parity": parity.summary()})
+    console.print(f"exported: {out} ({size_mb:.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
+    output.result({"model": out, "megabytes": round(size_mb, 3), "parity": parity.summary()})
 
 
 def read_size(text: str) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.options import IMAGES, OUTPUT, Coco, Parquet, command_app
+from ad_dinov3.cli.options import IMAGES, OUTPUT, Coco, Parquet, command_app, path_here
 from ad_dinov3.errors import ConfigError
 
 app = command_app()
@@ -28,6 +28,7 @@ def merge(
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The folder for the joint results. By default it is the one that was named.",
             metavar="DIR",
             rich_help_panel=OUTPUT,

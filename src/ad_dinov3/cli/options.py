@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from ad_dinov3.errors import DataError
 from ad_dinov3.methods.table import METHODS
 
 if TYPE_CHECKING:
@@ -25,6 +26,22 @@ def command_app(help_text: str | None = None) -> typer.Typer:
     )
 
 
+def path_here(text: str | Path) -> Path:
+    """A path on this machine, for what takes no URI.
+
+    Raises:
+        DataError: it is a URI.
+    """
+    from ad_dinov3.data.remote import is_uri, redacted
+
+    if is_uri(str(text)):
+        raise DataError(
+            f"{redacted(str(text))}: expected a path on this machine; copy it from there before, or to there "
+            "afterwards, with the object store's own tool"
+        )
+    return Path(text)
+
+
 # The panels of every command's help.
 IMAGES, MODEL, DECISION, OUTPUT, SERVICE, RUNNING = "Images", "Model", "Decision", "Output", "Service", "Running"
 DATA, TRAINING = "Data", "Training"
@@ -34,8 +51,8 @@ Method = Annotated[str | None, typer.Option(help=METHOD_HELP, metavar="NAME", ri
 Weights = Annotated[
     str | None,
     typer.Option(
-        help="The encoder of a model that does not come from a folder of its own: a name, a folder or a file. By "
-        "default it is the one that the method's settings name.",
+        help="The encoder of a model that does not come from a folder of its own: a name, a folder, a file, or a URI "
+        "of one. By default it is the one that the method's settings name.",
         metavar="NAME",
         rich_help_panel=MODEL,
     ),
@@ -138,6 +155,7 @@ UploadMb = Annotated[
 Keys = Annotated[
     Path | None,
     typer.Option(
+        parser=path_here,
         help="A file with a key on each line. Requests then have one of them: Authorization: Bearer KEY. The "
         "environment variable AD_DINOV3_KEYS does the same.",
         metavar="FILE",
@@ -258,6 +276,7 @@ DataRoots = Annotated[
     list[Path] | None,
     typer.Option(
         "--data-root",
+        parser=path_here,
         help="A folder that holds data sets. The option may be repeated. By default it is $AD_DINOV3_DATA and ./data.",
         metavar="DIR",
         rich_help_panel=DATA,
@@ -288,7 +307,13 @@ PRESET = typer.Option(
 )
 SettingsFile = Annotated[
     Path | None,
-    typer.Option("--settings", help="A TOML or JSON file with settings.", metavar="FILE", rich_help_panel=TRAINING),
+    typer.Option(
+        "--settings",
+        parser=path_here,
+        help="A TOML or JSON file with settings.",
+        metavar="FILE",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

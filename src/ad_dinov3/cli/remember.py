@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,8 +24,11 @@ from ad_dinov3.cli.promises import print_promises
 
 app = command_app()
 GoodImages = Annotated[
-    Path,
-    typer.Argument(help="A folder of good images, or of a sub-folder of them for each class.", metavar="GOOD"),
+    str,
+    typer.Argument(
+        help="A folder of good images, or of a sub-folder of them for each class, here or in an object store.",
+        metavar="GOOD",
+    ),
 ]
 OnlyClass = Annotated[
     str | None,
@@ -37,8 +39,14 @@ OnlyClass = Annotated[
     ),
 ]
 NewModel = Annotated[
-    Path,
-    typer.Option("--out", "-o", help="The folder of the model that comes out.", metavar="DIR", rich_help_panel=OUTPUT),
+    str,
+    typer.Option(
+        "--out",
+        "-o",
+        help="The folder of the model that comes out, here or an empty place in an object store (s3://, gs://, az://).",
+        metavar="DIR",
+        rich_help_panel=OUTPUT,
+    ),
 ]
 
 
@@ -66,15 +74,16 @@ def remember(
     from ad_dinov3.data.normals import find_class_normals
     from ad_dinov3.infer.opening import check_method, load, remember_all
     from ad_dinov3.infer.views import View
+    from ad_dinov3.predict.store import written_into
 
     output = Output(as_json)
     console = output.console
     check_method(method)
     found = find_class_normals(normals, class_name)
-    with console.status("looking at the normal images"):
+    with written_into(out) as folder, console.status("looking at the normal images"):
         detector = load(model, method=method, weights=weights, device=device, offline=offline)
         remember_all(detector, found, View(tile, overlap, keep_aspect))
-    detector.save_pretrained(out)
+        detector.save_pretrained(folder)
     for name, paths in found.items():
         console.print(f"{name}: {len(paths)} normal images", highlight=False)
     print_promises(console, detector.promises)

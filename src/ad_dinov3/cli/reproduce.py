@@ -29,6 +29,7 @@ from ad_dinov3.cli.options import (
     SettingsFile,
     Weights,
     command_app,
+    path_here,
     read_changes,
 )
 from ad_dinov3.errors import ConfigError
@@ -55,6 +56,7 @@ def reproduce(
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The folder of models, rows, tables and figures.",
             metavar="DIR",
             rich_help_panel=OUTPUT,

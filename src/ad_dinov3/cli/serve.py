@@ -40,6 +40,7 @@ from ad_dinov3.cli.options import (
     UploadMb,
     Weights,
     command_app,
+    path_here,
 )
 from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
@@ -89,6 +90,7 @@ def serve(
     access_log: Annotated[
         Path | None,
         typer.Option(
+            parser=path_here,
             help="A file that gets a line of JSON for each request; - is standard output.",
             metavar="FILE",
             rich_help_panel=SERVICE,

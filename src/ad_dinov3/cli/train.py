@@ -27,6 +27,7 @@ from ad_dinov3.cli.options import (
     SettingsFile,
     Weights,
     command_app,
+    path_here,
     read_changes,
     training_progress,
 )
@@ -51,7 +52,12 @@ def train(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="The folder of the model that comes out.", metavar="DIR", rich_help_panel=OUTPUT
+            "--out",
+            "-o",
+            parser=path_here,
+            help="The folder of the model that comes out.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
         ),
     ],
     method: Annotated[

@@ -31,6 +31,7 @@ from ad_dinov3.cli.options import (
     Tile,
     Weights,
     command_app,
+    path_here,
 )
 from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import ConfigError
@@ -58,7 +59,12 @@ def watch(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="The folder that all results are written to.", metavar="DIR", rich_help_panel=OUTPUT
+            "--out",
+            "-o",
+            parser=path_here,
+            help="The folder that all results are written to.",
+            metavar="DIR",
+            rich_help_panel=OUTPUT,
         ),
     ],
     model: AnyModel = "embedded",

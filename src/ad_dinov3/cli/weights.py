@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.options import OUTPUT, command_app
+from ad_dinov3.cli.options import OUTPUT, command_app, path_here
 
 if TYPE_CHECKING:
     from ad_dinov3.types import EncoderSpec
@@ -103,6 +103,7 @@ def download(
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The folder that the model's folder is put in. It can be carried to offline machines.",
             metavar="DIR",
             rich_help_panel=OUTPUT,

@@ -25,6 +25,7 @@ from ad_dinov3.cli.options import (
     Port,
     UploadMb,
     command_app,
+    path_here,
 )
 from ad_dinov3.cli.predict import score_progress, stop_on_interrupt
 from ad_dinov3.errors import ConfigError, MissingExtraError
@@ -39,13 +40,18 @@ app = command_app()
 def workbench(
     folder: Annotated[
         Path,
-        typer.Argument(help="A folder of images, or one that predict has written its results to.", metavar="FOLDER"),
+        typer.Argument(
+            parser=path_here,
+            help="A folder of images, or one that predict has written its results to.",
+            metavar="FOLDER",
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
             "--out",
             "-o",
+            parser=path_here,
             help="The folder that the results of a folder of images are written to. By default it is beside that "
             "folder, its name with -workbench behind.",
             metavar="DIR",

@@ -16,7 +16,8 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -25,11 +26,12 @@ from typing import Protocol, TypeVar
 from ad_dinov3.data.copies import cache_folder
 from ad_dinov3.data.remote import fetch_file, is_uri, is_web, list_files, names_in, put_file, redacted, remove_file
 from ad_dinov3.errors import ConfigError, DataError
-from ad_dinov3.files import write_text
+from ad_dinov3.files import held, write_text
 
 JOURNALS = ("results.jsonl", ".thumbnails.jsonl")
 _PARTS = ".journal"
 _MARK = f"{_PARTS}/begun"
+_LAST = ("run.json", "config.json")  # of a run and of a model
 _EVERY_S = 30.0
 _FOLDERS_KNOWN = 16  # whose names are in memory; images come folder by folder
 
@@ -122,12 +124,12 @@ class UriStore:
         return cache_folder("runs", self.uri)
 
     def put_all(self, folder: Path) -> None:
-        """Store the files of a folder, run.json last.
+        """Store the files of a folder; last the one that says that all are there.
 
         Raises:
             DataError: the store cannot be written.
         """
-        files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name == "run.json")
+        files = sorted((path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name in _LAST)
         try:
             self.remove("run.json")  # while the others change
             for path in files:
@@ -177,6 +179,29 @@ def empty(folder: Path) -> None:
     """Delete what is in a folder."""
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def written_into(place: str) -> Iterator[Path]:
+    """A folder to write to: the place itself, or for a URI one of this machine, whose files are stored at the end.
+
+    Raises:
+        ConfigError: a web server, a place in an object store that is not empty, or another process is at it.
+        DataError: the store cannot be read or written.
+    """
+    found = open_place(place)
+    if found.remote is None:
+        yield found.folder
+        return
+    if there := sorted(names_in(found.remote.uri)):
+        raise ConfigError(f"{redacted(place)}: expected an empty place, found {there[0]}; name another, or delete it")
+    with held(found.folder):
+        empty(found.folder)
+        try:
+            yield found.folder
+            found.remote.put_all(found.folder)
+        finally:
+            found.leave()
 
 
 class Tenure:
