@@ -6,7 +6,9 @@ import hashlib
 import importlib
 import json
 import os
+import platform
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,7 +20,9 @@ from ad_dinov3.errors import ConfigError, DataError
 # On Windows two runs into one folder are not told apart.
 _fcntl: ModuleType | None = importlib.import_module("fcntl") if os.name == "posix" else None
 
-_PART = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.part")
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+_PART = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.part")
+_ABANDONED_S = 24 * 3600  # no file is being written for so long without a change
 _SEEN_IMAGES = "training_images.txt"
 
 
@@ -30,7 +34,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     if not path.parent.is_dir():
         path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+    unfinished = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.part")
     try:
         yield unfinished
         unfinished.chmod(0o644)  # some writers make files that only their owner may read
@@ -42,12 +46,21 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Delete what runs that were killed have left of `replacing` below a folder."""
+    """Delete what runs that were killed have left of `replacing` below a folder.
+
+    Another machine's processes cannot be asked for here: its files are kept until they have not changed for a day.
+    """
     for path in folder.rglob(".*.part"):
         found = _PART.fullmatch(path.name)
-        if found and not Path("/proc", found["pid"]).exists():
-            with suppress(OSError):
+        with suppress(OSError):
+            if found and _is_abandoned(path, found["host"], found["pid"]):
                 path.unlink()
+
+
+def _is_abandoned(part: Path, host: str, pid: str) -> bool:
+    if host == _HOST:
+        return not Path("/proc", pid).exists()
+    return time.time() - part.stat().st_mtime > _ABANDONED_S
 
 
 @contextmanager

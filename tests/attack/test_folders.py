@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.files import held, remove_unfinished
+from ad_dinov3.files import held, remove_unfinished, replacing
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.image_files import read_map
 from ad_dinov3.predict.drive import DriveOptions, drive
@@ -154,14 +155,19 @@ def test_a_second_run_into_a_folder_is_refused_and_the_first_goes_on(tmp_path: P
 
 
 def test_what_killed_runs_left_is_removed_and_what_live_ones_write_is_not(tmp_path: Path) -> None:
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    dead = tmp_path / "maps" / f".x.tiff.{int(gone.stdout)}.part"
-    alive, foreign = tmp_path / f".y.png.{os.getppid()}.part", tmp_path / ".notes.part"
-    for path in (dead, alive, foreign):
-        path.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", "import os; print(os.getpid())"]
+    gone = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    with replacing(tmp_path / "maps" / "x.tiff") as mine:
+        named = (mine.name.replace(f"-{os.getpid()}.", f"-{pid}.") for pid in (gone, os.getppid()))
+        dead, alive = map(mine.with_name, named)
+        mine.touch()
+    foreign, notes = tmp_path / f".y.png.0123abcd-{gone}.part", tmp_path / ".notes.part"
+    abandoned = tmp_path / f".z.png.0123abcd-{os.getppid()}.part"
+    for path in (dead, alive, foreign, notes, abandoned):
         path.touch()
+    os.utime(abandoned, (time.time() - 90_000,) * 2)
     remove_unfinished(tmp_path)
-    assert [path.exists() for path in (dead, alive, foreign)] == [False, True, True]
+    assert [path.exists() for path in (dead, alive, foreign, notes, abandoned)] == [False, True, True, True, False]
 
 
 @pytest.mark.parametrize("out", ["file", "/proc/nowhere", "/dev/full"])

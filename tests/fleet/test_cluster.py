@@ -17,7 +17,7 @@ from toy_detector import ToyDetector, draw_part
 
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.files import held
+from ad_dinov3.files import held, replacing
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.opening import ModelSpec
 from ad_dinov3.predict import cluster
@@ -142,9 +142,10 @@ def test_one_process_and_a_cluster_go_on_with_each_others_folder(
 def test_what_killed_workers_left_unfinished_is_deleted_at_the_next_start(
     parts: Path, tmp_path: Path, fake: Callable[..., None]
 ) -> None:
-    left = tmp_path / "out" / "maps" / "0" / ".00.png.tiff.4194305.part"  # no process has such a number
-    left.parent.mkdir(parents=True)
-    left.write_bytes(b"half a map")
+    with replacing(tmp_path / "out" / "maps" / "0" / "00.png.tiff") as mine:
+        left = mine.with_name(mine.name.replace(f"-{os.getpid()}.", "-4194305."))  # no process has such a number
+        for half in (mine, left):
+            half.write_bytes(b"half a map")
     fake(same)
     assert on_cluster(parts, tmp_path / "out").exit_code == 3
     assert not left.exists()

@@ -131,9 +131,16 @@ def test_a_second_run_into_a_folder_is_refused(tmp_path: Path, tiny_vit: Path, s
 def test_what_a_killed_run_left_in_the_cache_is_removed(tmp_path: Path, tiny_vit: Path, squares: Path) -> None:
     model = new_model(quick(tiny_vit))
     group = open_group(model.encoder.spec, model.config.input.size, model.config.input.interpolation)
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    left = group.folder / f".x.safetensors.{int(gone.stdout)}.part"
-    left.touch()
+    leave = """
+import os, pathlib, sys
+from ad_dinov3.files import replacing
+with replacing(pathlib.Path(sys.argv[1])) as unfinished:
+    unfinished.touch()
+    os._exit(9)
+"""
+    killed = [sys.executable, "-c", leave, str(group.folder / "x.safetensors")]
+    assert subprocess.run(killed, check=False).returncode == 9
+    (left,) = group.folder.glob(".x.safetensors.*.part")
     train(model, read_folder(squares), tmp_path / "m")
     assert not left.exists()
 

@@ -14,12 +14,11 @@ from ad_dinov3.bench.protocol import Protocol
 from ad_dinov3.bench.rows import MetricRow, Scope, installed_versions, peak_memory_mb, source_commit
 from ad_dinov3.bench.scoring import Item, ScoringOptions, TestSet, items_of, score_items
 from ad_dinov3.bench.seen import Seen, refuse_seen
+from ad_dinov3.data.listing import first_few
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import file_hash
 from ad_dinov3.infer.image_files import write_map_png16
 from ad_dinov3.infer.scorer import Scorer
-
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -294,9 +293,7 @@ def _named(error: str, item: Item) -> str:
 def _refuse(problems: Sequence[str]) -> None:
     """DataError if there are any, with the first few."""
     if problems:
-        shown = "\n  ".join(problems[:_SHOWN])
-        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise DataError(f"{len(problems)} images cannot be used (--skip-bad omits them):\n  {shown}{more}")
+        raise DataError(f"{len(problems)} images cannot be used (--skip-bad omits them): {first_few(problems)}")
 
 
 def _measure_class(items: Sequence[Item], masks: StoredMasks, name: str, protocol: Protocol) -> GroupResult:

@@ -158,7 +158,7 @@ def _show_plan(console: Console, plan: Plan) -> None:
     console.print(plan.study.title, style="bold")
     for need in plan.needs:
         mark = "[green]found  [/green]" if need.is_there else "[yellow]missing[/yellow]"
-        how = need.how.removeprefix(f"{need.name}: ").replace("\n", "\n      ")
+        how = need.how.removeprefix(f"{need.name}: ")
         console.print(f"  {mark} {need.kind} ", end="")
         console.print(f"{need.name}: {how}", markup=False, highlight=False, soft_wrap=True)
     for route in plan.routes:

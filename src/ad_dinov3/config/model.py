@@ -107,8 +107,8 @@ def validated(kind: type[S], tree: object, origin: str) -> S:
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        lines = [f"  {'.'.join(_keys(item['loc'], tree))}: {item['msg']}" for item in error.errors()]
-        raise ConfigError(f"{origin} does not fit {kind.__name__}:\n" + "\n".join(lines)) from None
+        wrong = [": ".join(filter(None, (".".join(_keys(one["loc"], tree)), one["msg"]))) for one in error.errors()]
+        raise ConfigError(f"{origin} does not fit {kind.__name__}: {'; '.join(wrong)}") from None
 
 
 def model_config(tree: object, origin: str) -> ModelConfig:

@@ -50,10 +50,15 @@ class Listing:
                 "what has labels alone can be measured by images: `ad-dinov3 evaluate`"
             )
         if self.problems:
-            shown = "\n  ".join(self.problems[:_MAX_SHOWN])
-            more = f"\n  and {len(self.problems) - _MAX_SHOWN} more" if len(self.problems) > _MAX_SHOWN else ""
-            raise DataError(f"{len(self.problems)} images do not fit (--skip-bad omits them):\n  {shown}{more}")
+            told = first_few(self.problems)
+            raise DataError(f"{len(self.problems)} images do not fit (--skip-bad omits them): {told}")
         return list(self.samples)
+
+
+def first_few(problems: Sequence[str]) -> str:
+    """The first problems, and how many more there are, for a message."""
+    more = f"; and {len(problems) - _MAX_SHOWN} more" if len(problems) > _MAX_SHOWN else ""
+    return "; ".join(problems[:_MAX_SHOWN]) + more
 
 
 def collected(items: Iterable[Sample | str]) -> Listing:

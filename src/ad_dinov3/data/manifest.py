@@ -64,7 +64,7 @@ def _parquet_rows(path: Path) -> list[dict[str, object]]:
     try:
         rows: list[dict[str, object]] = pq.read_table(path).to_pylist()
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
+        raise DataError(f"{path}: cannot be read as Parquet ({' '.join(str(error).split())})") from None
     return rows
 
 

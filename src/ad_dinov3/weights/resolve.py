@@ -118,25 +118,23 @@ def weights_folder() -> Path | None:
 
 
 def ways(row: PublicBackbone | PublicClip | None) -> str:
-    """The legal ways to get a public model's weights, as lines for a message."""
+    """The legal ways to get a public model's weights, as the end of a message."""
     if row is None:
-        return f"\nPut its files into a folder and pass the folder, or set {WEIGHTS_VARIABLE} to the folder above it."
-    lines = [""]
+        return f" Put its files into a folder and pass the folder, or set {WEIGHTS_VARIABLE} to the folder above it."
     if isinstance(row, PublicBackbone):
-        lines += [
-            f"Legal ways to get it ({DINOV3_LICENCE}):",
-            f"- accept the licence at https://huggingface.co/{row.hf_id}, run `hf auth login`, then "
-            f"`ad-dinov3 weights download {row.name} -o DIR`",
-            f"- Meta's request form (an e-mail brings links): {META_FORM_URL} -> {row.meta_file}",
-            f"- timm's mirror under the same licence: `ad-dinov3 weights download {row.timm_id} -o DIR`",
-        ]
+        found = (
+            f"Legal ways to get it ({DINOV3_LICENCE}): accept the licence at https://huggingface.co/{row.hf_id}, run "
+            f"`hf auth login`, then `ad-dinov3 weights download {row.name} -o DIR`; or take Meta's request form (an "
+            f"e-mail brings links), {META_FORM_URL}, for {row.meta_file}; or timm's mirror under the same licence: "
+            f"`ad-dinov3 weights download {row.timm_id} -o DIR`."
+        )
     else:
-        lines += [
-            "Ways to get it (MIT licence):",
-            f"- `ad-dinov3 weights download {row.name} -o DIR` where there is a network (https://huggingface.co/{row.hf_id})",
-            f"- OpenAI's own file {row.openai_file}, with tokenizer.json or vocab.json and merges.txt beside it",
-        ]
-    return "\n".join([*lines, f"Then pass DIR/{row.name}, or set {WEIGHTS_VARIABLE}=DIR to have it found by name."])
+        found = (
+            f"Ways to get it (MIT licence): `ad-dinov3 weights download {row.name} -o DIR` where there is a network "
+            f"(https://huggingface.co/{row.hf_id}); or OpenAI's own file {row.openai_file}, with tokenizer.json or "
+            f"vocab.json and merges.txt beside it."
+        )
+    return f" {found} Then pass DIR/{row.name}, or set {WEIGHTS_VARIABLE}=DIR to have it found by name."
 
 
 def _named(asked: str, path: Path, origin: Origin) -> WeightSource:
