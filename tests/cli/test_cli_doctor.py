@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ad_dinov3.cli import doctor
+from ad_dinov3.export.processor import Processor
 
 
 def _states(found: Any) -> dict[str, str]:
@@ -74,6 +75,18 @@ def test_an_absent_extra_is_a_note_that_says_what_to_install(monkeypatch: pytest
     assert 'pip install "ad-dinov3[video]"' in found["av"].words
     assert "pip install openvino" in found["openvino"].words
     assert found["fastapi"].state == "ok"
+
+
+def test_a_processor_without_instructions_for_bytes_is_a_note_that_says_which_export_to_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ad_dinov3.export.processor.read_processor", lambda: Processor("EPYC", ("AVX2",)))
+    (found,) = doctor._processor()
+    assert found.state == "note"
+    assert "EPYC with AVX2" in found.words
+    assert "--precision fp32" in found.words
+    monkeypatch.setattr("ad_dinov3.export.processor.read_processor", lambda: None)
+    assert not list(doctor._processor())
 
 
 @pytest.mark.parametrize(("free", "state"), [(3 << 30, "ok"), (1 << 30, "note")])

@@ -143,5 +143,7 @@ def test_exported_graph_scores_as_the_model(
     options = ExportOptions(runtime, precision, calibration=tmp_path / "photos")
     parity = export_model(detector, "lite", tmp_path / "out", options)
     assert parity.summary()["map_correlation"] > (0.9 if precision == "int8" else 0.9999)
+    told = json.loads((tmp_path / "out" / "parity.json").read_text())["speed_over_fp32"]
+    assert 0.1 < told < 20 if precision == "int8" else told is None
     expected, found = (one.score(batch, ["object"] * 2) for one in (detector, Session(tmp_path / "out", threads=1)))
     np.testing.assert_allclose(found.maps, expected.maps, atol=0.1 if precision == "int8" else 1e-3)

@@ -12,6 +12,7 @@ from ad_dinov3.bench.subjects import open_subject
 from ad_dinov3.cli import export
 from ad_dinov3.cli.export import read_size
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.export.parity import TOLERANCES, Parity
 from ad_dinov3.export.speed import Contender, PeakMemory, energy_joules, race
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.model import save_model
@@ -33,6 +34,19 @@ def test_evaluate_takes_an_exported_folder(tmp_path: Path) -> None:
     assert subject.device == "openvino fp32 on cpu"
     with pytest.raises(ConfigError, match="export of ad_dinov3, not of dinov3_plain"):
         open_subject("dinov3_plain", str(tmp_path / "line"))
+
+
+@pytest.mark.parametrize(("ratio", "is_said"), [(0.91, True), (2.5, False), (None, False)])
+def test_int8_that_is_slower_than_fp32_is_not_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ratio: float | None, is_said: bool
+) -> None:
+    parity = Parity(4, 0.1, 0.001, 0.99, 0.01, 0, 0.0, 0.5, TOLERANCES["int8"], speed_over_fp32=ratio)
+    monkeypatch.setattr("ad_dinov3.export.build.export_model", lambda *_: parity)
+    save_model(learned_model(vit_folder(tmp_path / "vit")), tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    result = RUN.invoke(export.app, [str(tmp_path / "model"), "-o", str(tmp_path / "out")], catch_exceptions=False)
+    assert ("fp32 is faster than int8 on this processor" in result.output) == is_said
+    assert ("speed over fp32" in result.output) == (ratio is not None)
 
 
 def test_energy_counters_are_summed_and_their_absence_is_said(tmp_path: Path) -> None:

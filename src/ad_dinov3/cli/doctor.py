@@ -42,11 +42,20 @@ class Finding(NamedTuple):
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Check Python, torch, weights, memory, disk and optional runtimes; exit code 1 if something must be fixed."""
+    """Check Python, processor, torch, weights, memory, disk and runtimes; exit code 1 if something must be fixed."""
     from rich.table import Table
     from rich.text import Text
 
-    findings = [*_python(), *_torch(), *_torchvision(), *_transformers(), *_weights(), *_room(), *_optional()]
+    findings = [
+        *_python(),
+        *_processor(),
+        *_torch(),
+        *_torchvision(),
+        *_transformers(),
+        *_weights(),
+        *_room(),
+        *_optional(),
+    ]
     table = Table(box=None, show_header=False, pad_edge=False)
     colours = {"ok": "green", "note": "yellow", "problem": "red"}
     for finding in findings:
@@ -60,6 +69,14 @@ def doctor(as_json: Json = False) -> None:
 
 def _python() -> Iterator[Finding]:
     yield Finding("ok", "python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+
+
+def _processor() -> Iterator[Finding]:
+    from ad_dinov3.export.processor import read_processor
+
+    processor = read_processor()
+    if processor is not None:
+        yield Finding("ok" if processor.multiplies_bytes else "note", "processor", f"{processor}; {processor.advice}")
 
 
 def _torch() -> Iterator[Finding]:

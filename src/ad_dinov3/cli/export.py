@@ -115,6 +115,8 @@ def export(
             parity = export_model(detector, model, folder, options)
         size_mb = _megabytes(folder)
     console.print(parity_table(parity))
+    if parity.speed_over_fp32 is not None and parity.speed_over_fp32 < 1:
+        console.print("fp32 is faster than int8 on this processor; export with --precision fp32 to run here")
     console.print(f"exported: {out} ({size_mb:.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
     output.result({"model": out, "megabytes": round(size_mb, 3), "parity": parity.summary()})
 
@@ -145,6 +147,8 @@ def parity_table(parity: Parity) -> Table:
     table.add_row(f"decisions flipped at {parity.threshold:.3g}", str(parity.decision_flips), "")
     table.add_row("map values flipped", f"{parity.pixel_flips:.3%}", "")
     table.add_row("map correlation", f"{parity.map_correlation:.6f}", "")
+    if parity.speed_over_fp32 is not None:
+        table.add_row("speed over fp32 on this processor", f"{parity.speed_over_fp32:.2f}", "")
     return table
 
 

@@ -31,6 +31,8 @@ from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.export.graph import ScoreGraph, trace, trace_halves
 from ad_dinov3.export.graphs import score_graph
 from ad_dinov3.export.parity import TOLERANCES, Parity, compare, token_distance
+from ad_dinov3.export.processor import read_processor
+from ad_dinov3.export.speed import Contender, race
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.compared import save_references
 from ad_dinov3.infer.detector import Detector
@@ -49,6 +51,7 @@ PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
 }
 _MAX_COMPARED = 16
 _MAX_CALIBRATION = 300
+_ROUNDS = 9  # of int8 and fp32 in turn, of which the medians count
 _NO_OPERATION = ("Constant", "Parameter", "Result")
 _LINEAR = ("MatMul", *_NO_OPERATION)  # what 8 bits take of a ConvNeXt
 _CONVOLUTIONS = ("Convolution", *_NO_OPERATION)  # and of an EfficientNet-Lite
@@ -123,6 +126,8 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
             _write_graph(graph, config, unfinished, sized.inputs(paths, _MAX_CALIBRATION))
         write_session_config(unfinished, config, detector.model.seen_images)
         parity = _checked(sized, unfinished, paths, config, options.with_tokens)
+        if config.precision == "int8":
+            parity = replace(parity, speed_over_fp32=_speed_over_fp32(graph, config, unfinished))
         save_references(detector.references, unfinished)
         write_text(unfinished / "parity.json", json.dumps(parity.summary(), indent=2))
         write_text(unfinished / "NOTICE.md", _notice(config))
@@ -132,6 +137,17 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return parity
+
+
+def _speed_over_fp32(graph: ScoreGraph, config: SessionConfig, folder: Path) -> float:
+    """Processor time of the graph in fp32 over that of a folder's, both on one thread and in turns."""
+    with tempfile.TemporaryDirectory() as twin:
+        plain = replace(config, precision="fp32")
+        _write_graph(graph, plain, Path(twin), ())
+        write_session_config(Path(twin), plain, frozenset())
+        runs = [Session(one, mode="latency", threads=1) for one in (twin, folder)]
+        fp32, int8 = race([Contender(run.config.precision, config.model, run, graph.size) for run in runs], 1, _ROUNDS)
+    return fp32.cpu_ms / int8.cpu_ms
 
 
 class _Sized:
@@ -174,7 +190,7 @@ def _checked(sized: _Sized, folder: Path, paths: Sequence[Path], config: Session
         told = [(one.answer(x[None], classes[:1]).tokens for one in (sized.detector, session)) for x in inputs]
         parity = replace(parity, largest_token_distance=max(token_distance(*pair) for pair in told))
     parity.check()
-    return parity
+    return replace(parity, processor=str(processor) if (processor := read_processor()) else None)
 
 
 def _session_config(detector: Detector, name: str, graph: ScoreGraph, options: ExportOptions) -> SessionConfig:
