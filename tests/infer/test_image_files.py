@@ -89,3 +89,17 @@ def test_a_picture_in_colour_is_no_map(tmp_path: Path) -> None:
     Image.new("RGB", (4, 5)).save(tmp_path / "a.png")
     with pytest.raises(ImageError, match=r"expected an anomaly map \(H, W\), found \(5, 4, 3\)"):
         read_map(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("size", [(5, 7), (7, 5), (1, 1)])
+def test_empty_masks_are_written_once_for_each_size_and_full_ones_as_they_are(
+    size: tuple[int, int], tmp_path: Path
+) -> None:
+    empty, some = np.zeros(size, bool), np.zeros(size, bool)
+    some[-1, -1] = True
+    for name, mask in (("first", empty), ("some", some), ("second", empty)):
+        write_mask(tmp_path / f"{name}.png", mask)
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.mode == "L"
+            np.testing.assert_array_equal(np.asarray(picture), mask * np.uint8(255))
+    assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()

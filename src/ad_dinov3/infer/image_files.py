@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import html
 import io
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -46,7 +48,26 @@ def save_map_tiff(file: Path | BinaryIO, anomaly_map: NDArray[np.float32]) -> No
 
 def save_mask(file: Path | BinaryIO, mask: NDArray[np.bool_]) -> None:
     """Put a mask (H, W) into a file as 8-bit grey PNG, 255 where anomalous, else 0."""
-    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(file, "PNG", compress_level=_PNG_LEVEL)
+    if isinstance(file, Path):
+        file.write_bytes(_mask_png(mask))
+    else:
+        file.write(_mask_png(mask))
+
+
+def _mask_png(mask: NDArray[np.bool_]) -> bytes:
+    """A mask's file; most images are normal, and the empty masks of one size are one file."""
+    return _encoded_mask(mask) if mask.any() else _empty_mask(mask.shape)
+
+
+@lru_cache(maxsize=8)
+def _empty_mask(size: tuple[int, ...]) -> bytes:
+    return _encoded_mask(np.zeros(size, bool))
+
+
+def _encoded_mask(mask: NDArray[np.bool_]) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(mask.astype(np.uint8) * np.uint8(255)).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+    return buffer.getvalue()
 
 
 def write_jpeg(path: Path, picture: Image.Image) -> None:

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaincinv
 
 from ad_dinov3.errors import ConfigError
 
@@ -68,7 +68,7 @@ class Promise:
 
     def bound(self, confidence: float = CONFIDENCE) -> float:
         """What the false-alarm rate stays below with this confidence: a quantile of Beta(k, n + 1 - k)."""
-        return float(betaincinv(self.rank, self.images + 1 - self.rank, confidence))
+        return float(scipy.special.betaincinv(self.rank, self.images + 1 - self.rank, confidence))
 
     def sentence(self) -> str:
         """What a person reads."""

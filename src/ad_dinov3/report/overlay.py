@@ -135,8 +135,14 @@ def _outline(picture: Image.Image, polygons: Sequence[Polygon]) -> None:
             draw.line([*polygon, polygon[0], polygon[1]], fill=colour, width=width + extra, joint="curve")
 
 
+@cache
+def _font(text_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Pillow's own font, unpacked once for each size: that takes as long as drawing the strip."""
+    return ImageFont.load_default(text_px)
+
+
 def _strip(width: int, text_px: int, score: float, threshold: float) -> Image.Image:
-    font = ImageFont.load_default(text_px)
+    font = _font(text_px)
     height = round(2.6 * text_px)
     strip = Image.new("RGB", (width, height), _FOOTER)
     draw = ImageDraw.Draw(strip)
