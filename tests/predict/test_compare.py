@@ -20,6 +20,7 @@ from ad_dinov3.infer.compared import Answer
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
 from ad_dinov3.predict.compare import Comparison, StreamScorer, compare_images
+from ad_dinov3.predict.results import read_rows
 from ad_dinov3.references.tokens import unit
 
 
@@ -154,3 +155,24 @@ def test_the_command_warns_of_a_part_that_is_nearly_a_good_one(tmp_path: Path) -
     shown = " ".join(CliRunner().invoke(predict.app, [*arguments, "--offline"]).output.split())
     assert "1 image is nearly a normal one (part.bmp is like" in shown
     assert "no promise holds for them" in shown
+
+
+def test_each_camera_has_its_own_good_images_threshold_and_promise(tmp_path: Path) -> None:
+    for camera, level, count in (("left", 0, 3), ("right", 1, 5)):
+        for seed in range(count):
+            path = tmp_path / "good" / camera / f"{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels(seed, product=level)).save(path)
+        for seed in (30, 31):
+            path = tmp_path / "parts" / camera / f"{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels(seed, defect=seed == 31, product=level)).save(path)
+    arguments = [str(tmp_path / "parts"), "-o", str(tmp_path / "out"), "--normals", str(tmp_path / "good")]
+    shown = CliRunner().invoke(predict.app, [*arguments, "--class-from-folder", "--offline"])
+    words = " ".join(shown.output.split())
+    assert "left: with your 3 good images about 1 good part in 4 will be flagged" in words
+    assert "right: with your 5 good images about 1 good part in 6 will be flagged" in words
+    rows = {row.image: row for row in read_rows(tmp_path / "out")}
+    assert rows["left/31.png"].p_value == pytest.approx(1 / 4, abs=1e-6)
+    assert rows["right/31.png"].p_value == pytest.approx(1 / 6, abs=1e-6)
+    assert {name for name, row in rows.items() if row.decision == "anomalous"} >= {"left/31.png", "right/31.png"}
