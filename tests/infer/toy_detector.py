@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from ad_dinov3.infer.areas import ALL_OF_IT
 from ad_dinov3.infer.scorer import RawScores
 
 GRID = 16
@@ -22,6 +23,7 @@ class ToyDetector:
     method = "toy"
     normal_classes = ()
     promises: ClassVar[dict[str, str]] = {}
+    areas = ALL_OF_IT
 
     def __init__(self, nan_above: float = 256.0) -> None:
         self.batches: list[int] = []

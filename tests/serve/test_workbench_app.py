@@ -18,6 +18,7 @@ from http_client import Answer, ask
 from PIL import Image
 
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.areas import Areas, read_areas
 from ad_dinov3.infer.image_files import read_map
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.results import read_rows
@@ -182,3 +183,19 @@ def test_results_are_shown_without_torch(scored: Path) -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_areas_change_scores_at_once_and_are_left_for_predict(scored: Path) -> None:
+    lower_right = [[0.5, 0.5], [1, 0.5], [1, 1], [0.5, 1]]
+    with workbench(Bench(scored, "parts")) as address:
+        before = read(get(address, "bench/images"))
+        state = read(post(address, "bench/areas", {"areas": {"inspect": [], "ignore": [lower_right]}}))
+        after = read(get(address, "bench/images"))
+        assert state["areas"]["ignore"] == [lower_right]
+        assert state["scored"] == after["scored"] != before["scored"]
+        assert max(image["score"] for image in after["images"]) < THRESHOLD < before["images"][0]["score"]
+        assert read_areas(scored) == Areas(ignore=(tuple(map(tuple, lower_right)),))
+        back = read(post(address, "bench/areas", {"areas": {"inspect": [], "ignore": []}}))
+        assert back["areas"] == {"inspect": [], "ignore": []}
+        assert read(get(address, "bench/images"))["images"] == before["images"]
+        assert post(address, "bench/areas", {"areas": {"ignore": [[[0, 0], [2, 0], [0, 1]]]}}).status == 422

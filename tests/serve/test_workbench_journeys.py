@@ -14,6 +14,7 @@ from bench_service import THRESHOLD, free_port, start_workbench, workbench
 from scipy.ndimage import gaussian_filter
 
 import ad_dinov3
+from ad_dinov3.infer.areas import read_areas
 from ad_dinov3.infer.decide import describe_region, find_regions, outline, position_words, smallest_region_px
 from ad_dinov3.infer.image_files import read_map
 from ad_dinov3.predict.results import read_rows
@@ -331,3 +332,46 @@ def test_it_fits_and_no_barrier_is_found(
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         found = axe.Axe().run(page)
         assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
+
+
+def test_draw_an_area_to_ignore_and_the_defect_in_it_is_none(chromium: Any, address: str, scored: Path) -> None:
+    outline_px = np.array([(50, 42), (94, 42), (94, 78), (50, 78)])
+    with tab(chromium, f"{address}/#crack%2F0.png", (1400, 1300)) as page:
+        opened(page, "crack/0.png")
+        page.wait_for_selector("#regions tbody tr")
+        page.click("#ignore-area")
+        box = page.locator("#canvas").bounding_box()
+        scale = min(box["width"] / 96, box["height"] / 80)
+        left, top = box["x"] + (box["width"] - 96 * scale) / 2, box["y"] + (box["height"] - 80 * scale) / 2
+        for x, y in outline_px:
+            page.mouse.click(left + x * scale, top + y * scale)
+        page.click("#area-done")
+        wait_text(page, "#bad-count", "0")
+        wait_text(page, "#decision", "normal")
+        assert page.locator("#area-list li").count() == 1
+        picture(page, "area")
+        areas = read_areas(scored)
+        assert areas is not None
+        np.testing.assert_allclose(areas.ignore[0], outline_px / (96, 80), atol=0.02)
+        page.reload()
+        opened(page, "crack/0.png")
+        wait_text(page, "#decision", "normal")
+        page.click("#area-list button >> text=Delete")
+        wait_text(page, "#decision", "anomalous")
+        wait_text(page, "#bad-count", "3")
+
+
+def test_an_area_by_keyboard_alone(chromium: Any, address: str, scored: Path) -> None:
+    with tab(chromium, f"{address}/#crack%2F0.png") as page:
+        opened(page, "crack/0.png")
+        page.focus("#inspect-area")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")  # Done has the focus; without corners it makes a rectangle
+        page.wait_for_selector(".handle")
+        assert page.evaluate("document.activeElement.matches('.handle')")
+        for _ in range(5):
+            page.keyboard.press("ArrowLeft")
+        page.wait_for_timeout(1500)
+        corner = read_areas(scored).inspect[0][0]
+        assert corner == pytest.approx((0.3, 0.35))
+        picture(page, "area-keyboard")

@@ -15,6 +15,7 @@ from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.data.streams import ImageFile
+    from ad_dinov3.infer.decide import DecisionRule
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.drift_watch import Drift, DriftWatch
     from ad_dinov3.infer.opening import CarriedModel, ModelSpec, Viewed
@@ -35,6 +36,14 @@ class Opened:
     viewed: Viewed
     threshold: float
     promises: Mapping[str, str]
+
+    def rule(self, out: Path, threshold: float | None, min_area_px: int | None, all_regions: bool) -> DecisionRule:
+        """What is wished, or else what the model says; where to look at images ``out`` may say, too."""
+        from ad_dinov3.infer.areas import read_areas
+        from ad_dinov3.infer.decide import DecisionRule
+
+        level = self.threshold if threshold is None else threshold
+        return DecisionRule(level, min_area_px, all_regions, read_areas(out) or self.detector.areas)
 
 
 def open_model(console: Console, spec: ModelSpec, normals: Mapping[str, Sequence[Path]]) -> Opened:

@@ -195,7 +195,6 @@ def predict(
     images (they are listed), 130 interrupted.
     """
     from ad_dinov3.data.normals import find_normals
-    from ad_dinov3.infer.decide import DecisionRule
     from ad_dinov3.infer.opening import ModelSpec, check_method, method_title
     from ad_dinov3.infer.views import View
     from ad_dinov3.predict.drive import DriveOptions
@@ -213,7 +212,7 @@ def predict(
     options = DriveOptions(class_name, batch_size=batch_size, class_from_folder=class_from_folder)
     asked = Asked(compare, drift, engine, part, images.total)
     opened = open_scorer(output.console, spec, asked, images.items, found, options, place.folder)
-    rule = DecisionRule(opened.threshold if threshold is None else threshold, min_area, all_regions)
+    rule = opened.rule(place.folder, threshold, min_area, all_regions)
     run = FolderRun(
         folder=place.folder,
         model_name=model,

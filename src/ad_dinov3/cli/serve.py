@@ -203,6 +203,7 @@ class _Opening:
             normal_classes=detector.normal_classes,
             promises=detector.promises,
             drift=watch,
+            areas=detector.areas,
         )
 
 

@@ -123,6 +123,7 @@ def watch(
     found = find_normals(normals, [class_name]) if normals else {}
     senders = {shown(address): sender(address) for address in publish}
     with console.status("loading the model"):
+        from ad_dinov3.infer.areas import read_areas
         from ad_dinov3.infer.decide import DecisionRule
         from ad_dinov3.predict.drive import DriveOptions
         from ad_dinov3.predict.folder import FolderRun, score_into_folder
@@ -133,7 +134,8 @@ def watch(
         viewed = look_through(detector, view)
     print_promises(console, detector.promises)
     scorer = watched(console, viewed.scorer, detector) if drift else viewed.scorer
-    rule = DecisionRule(detector.threshold if threshold is None else threshold)
+    areas = read_areas(out) or detector.areas
+    rule = DecisionRule(detector.threshold if threshold is None else threshold, areas=areas)
     options = DriveOptions(class_name, rule, batch_size)
     run = FolderRun(out, model, viewed.fingerprint, options, method=method_title(detector), promises=detector.promises)
 

@@ -138,7 +138,6 @@ def _results(
 def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> None:
     """Score the images of a folder, as `predict` does."""
     from ad_dinov3.data.streams import find_images
-    from ad_dinov3.infer.decide import DecisionRule
     from ad_dinov3.infer.opening import method_title
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.predict.folder import FolderRun, score_into_folder
@@ -151,7 +150,7 @@ def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_nam
         folder=out,
         model_name=spec.model,
         model_fingerprint=opened.viewed.fingerprint,
-        options=DriveOptions(class_name, DecisionRule(opened.threshold)),
+        options=DriveOptions(class_name, opened.rule(out, None, None, False)),
         method=method_title(opened.detector),
         promises=opened.promises,
     )

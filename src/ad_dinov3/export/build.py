@@ -34,6 +34,7 @@ from ad_dinov3.export.parity import TOLERANCES, Parity, compare, token_distance
 from ad_dinov3.export.processor import read_processor
 from ad_dinov3.export.speed import Contender, race
 from ad_dinov3.files import write_text
+from ad_dinov3.infer.areas import write_areas
 from ad_dinov3.infer.compared import save_references
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.exported import Precision, Runtime, SessionConfig, SessionInput, write_session_config
@@ -129,6 +130,7 @@ def export_model(detector: Detector, name: str, folder: Path, options: ExportOpt
         if config.precision == "int8":
             parity = replace(parity, speed_over_fp32=_speed_over_fp32(graph, config, unfinished))
         save_references(detector.references, unfinished)
+        write_areas(unfinished, detector.areas)
         write_text(unfinished / "parity.json", json.dumps(parity.summary(), indent=2))
         write_text(unfinished / "NOTICE.md", _notice(config))
         folder.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ad_dinov3.errors import ConfigError, ShapeError
+from ad_dinov3.infer.areas import ALL_OF_IT, Areas
 
 _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=bool)
 _OUTLINE_TOLERANCE_PX = 1.0  # the corners of a staircase between pixels stick out by less
@@ -37,6 +38,7 @@ class DecisionRule:
         threshold: in [0, 1], for the image score and the map alike.
         min_area_px: regions with fewer pixels do not count; None: those below `smallest_region_px`.
         regions_on_normal: also outline and list regions on images that are called normal.
+        areas: where images are looked at.
 
     Raises:
         ConfigError: the threshold is outside [0, 1].
@@ -45,6 +47,7 @@ class DecisionRule:
     threshold: float = 0.5
     min_area_px: int | None = None
     regions_on_normal: bool = False
+    areas: Areas = ALL_OF_IT
 
     def __post_init__(self) -> None:
         if not 0 <= self.threshold <= 1:

@@ -16,6 +16,7 @@ from ad_dinov3.config.model import InputConfig
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.areas import ALL_OF_IT, read_areas, write_areas
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
@@ -67,6 +68,7 @@ class Detector:
         self._prompted = self.model  # with the prompts of all classes that were asked for
         self.offline = offline
         self.references = References()
+        self.areas = ALL_OF_IT
 
     @classmethod
     def from_pretrained(cls, where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Detector:
@@ -76,7 +78,9 @@ class Detector:
             WeightsError: a file is missing or does not fit; the message names it and the ways to get it.
         """
         detector = cls(load_model(where, device=device, offline=offline), device=device, offline=offline)
-        detector.references = load_references(saved_folder(where, offline=True))
+        folder = saved_folder(where, offline=True)
+        detector.references = load_references(folder)
+        detector.areas = read_areas(folder) or ALL_OF_IT
         return detector
 
     def remember(
@@ -160,6 +164,7 @@ class Detector:
         """Write the model's folder, with what it knows of normal images; never the backbone."""
         save_model(self.model, Path(folder), card_of(self.references))
         save_references(self.references, Path(folder))
+        write_areas(Path(folder), self.areas)
 
     def push_to_hub(self, repo_id: str, folder: str | Path, *, private: bool = False) -> str:
         """Save to a folder and upload it to the Hugging Face hub; the commit's address."""
@@ -274,7 +279,7 @@ class Detector:
 
     def predict_batch(self, images: Sequence[ImageSource], class_name: str = DEFAULT_CLASS) -> Predictions:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
-        return predict_images(self, images, DecisionRule(self.threshold), class_name)
+        return predict_images(self, images, DecisionRule(self.threshold, areas=self.areas), class_name)
 
     def predict_many(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.data.copies import here
 from ad_dinov3.errors import AdDinoError, ConfigError, WeightsError
+from ad_dinov3.infer.areas import ALL_OF_IT, read_areas
 from ad_dinov3.infer.compared import load_references
 from ad_dinov3.infer.exported import is_exported, read_session_config
 from ad_dinov3.infer.scorer import Scorer
@@ -110,6 +111,7 @@ def _opened(name: str, method: str | None, weights: str | None, device: str, off
         folder = saved_folder(name, offline=True)
         if read_config(folder).method.kind == detector.method:  # else it has lent its encoder and nothing more
             detector.references = load_references(folder)
+            detector.areas = read_areas(folder) or ALL_OF_IT
     return detector
 
 

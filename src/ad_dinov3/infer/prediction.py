@@ -15,6 +15,7 @@ from PIL.Image import Image
 
 from ad_dinov3.errors import ConfigError, MissingExtraError, ScoreError, ShapeError
 from ad_dinov3.files import utf8, write_text
+from ad_dinov3.infer.areas import score_within
 from ad_dinov3.infer.decide import (
     DecisionRule,
     Region,
@@ -41,7 +42,7 @@ class Prediction:
 
     Attributes:
         anomaly_map: (H, W) float32 in [0, 1] at the image's own size.
-        score: the image score in [0, 1].
+        score: the image score in [0, 1], of what is looked at.
         source: the image's file, or a name for an image that came as an array.
         class_name: the product's name that the prompts were made with.
         threshold: in [0, 1]; scores and map values at or above it are anomalous.
@@ -49,6 +50,7 @@ class Prediction:
         regions_on_normal: an image that is called normal has a mask and regions too.
         p_value: share of good images that look at least as strange, where some have calibrated the model.
         image: (H, W, 3) uint8 RGB, the picture that was looked at; kept by `predict` and its like.
+        looked_at: the pixels (H, W) that mask and regions may lie in; None: all of them.
 
     Raises:
         ShapeError: the map is not (H, W) float32.
@@ -65,6 +67,7 @@ class Prediction:
     regions_on_normal: bool = False
     p_value: float | None = None
     image: NDArray[np.uint8] | None = None
+    looked_at: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         if self.anomaly_map.ndim != 2 or self.anomaly_map.dtype != np.float32:
@@ -94,16 +97,23 @@ class Prediction:
         """
         if threshold is None and not self._has_regions:
             return np.zeros(self.size, bool)
-        return threshold_mask(self.anomaly_map, self.threshold if threshold is None else threshold, self.min_area_px)
+        return threshold_mask(self._judged, self.threshold if threshold is None else threshold, self.min_area_px)
 
     def regions_at(self, threshold: float) -> list[Region]:
         """The connected regions whose map values reach a threshold, highest peak first, whatever the decision."""
-        return find_regions(self.anomaly_map, threshold, self.min_area_px)
+        return find_regions(self._judged, threshold, self.min_area_px)
 
     @cached_property
     def regions(self) -> list[Region]:
         """The connected anomalous regions, highest peak first; none where the image is called normal."""
         return self.regions_at(self.threshold) if self._has_regions else []
+
+    @cached_property
+    def _judged(self) -> NDArray[np.float32]:
+        """The map where it is looked at, and elsewhere below every threshold."""
+        if self.looked_at is None:
+            return self.anomaly_map
+        return np.where(self.looked_at, self.anomaly_map, np.float32(-1))
 
     @property
     def _has_regions(self) -> bool:
@@ -144,7 +154,8 @@ class Prediction:
         if picture is None:
             raise ConfigError(f"{self.source}: the picture was not kept; give it: overlay(image)")
         polygons = [region.polygon for region in self.regions]
-        return draw_overlay(picture, self.anomaly_map, polygons, score=self.score, threshold=self.threshold)
+        shown = self.anomaly_map if self.looked_at is None else np.maximum(self._judged, 0)
+        return draw_overlay(picture, shown, polygons, score=self.score, threshold=self.threshold)
 
     def show(self) -> None:
         """Open the overlay in the system's viewer; in a notebook a cell that ends in the prediction shows it."""
@@ -219,13 +230,16 @@ def conclude(
         source: the image's file, or a name for it.
         class_name: the product's name that the prompts were made with.
     """
+    anomaly_map = upsample(raw.patch_map, size)
+    looked_at = None if rule.areas.is_empty else rule.areas.mask(size)
     return Prediction(
-        anomaly_map=upsample(raw.patch_map, size),
-        score=raw.score,
+        anomaly_map=anomaly_map,
+        score=raw.score if looked_at is None else score_within(raw.score, anomaly_map, looked_at),
         source=source,
         class_name=class_name,
         threshold=rule.threshold,
         min_area_px=rule.area_of(raw.patch_map.shape, size),
         regions_on_normal=rule.regions_on_normal,
         p_value=raw.p_value,
+        looked_at=looked_at,
     )

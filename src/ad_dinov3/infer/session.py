@@ -14,6 +14,7 @@ from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import AdDinoError, ConfigError, ShapeError, WeightsError
 from ad_dinov3.files import read_seen_images, write_seen_images
+from ad_dinov3.infer.areas import ALL_OF_IT, read_areas, write_areas
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
@@ -71,6 +72,7 @@ class Session:
         if not file.is_file():
             raise WeightsError(f"{file} is missing; export the model again")
         self.references = load_references(self.folder)
+        self.areas = read_areas(self.folder) or ALL_OF_IT
         self._noted: frozenset[str] = frozenset()
         self._run = open_graph(file, self.config, device, mode, threads)
 
@@ -185,7 +187,7 @@ class Session:
 
     def predict_batch(self, images: Sequence[ImageSource], class_name: str = "object") -> Predictions:
         """Predictions for images of any sizes, scored in one batch; arguments and errors as in `predict`."""
-        return predict_images(self, images, DecisionRule(self.threshold), class_name)
+        return predict_images(self, images, DecisionRule(self.threshold, areas=self.areas), class_name)
 
     def predict_many(
         self, images: Iterable[ImageSource], class_name: str = "object", batch_size: int = 8, progress: bool = False
@@ -230,6 +232,7 @@ class Session:
             shutil.copytree(self.folder, target, dirs_exist_ok=True)
         write_seen_images(target, self.seen_images)
         save_references(self.references, target)
+        write_areas(target, self.areas)
 
     def _check_classes(self, class_names: Sequence[str]) -> None:
         known = self.config.class_names

@@ -37,6 +37,9 @@ class Row(ImageRecord):
     taken_at: Annotated[str | None, Field(description="when a camera took the image, UTC, ISO 8601")] = None
     video_s: Annotated[float | None, Field(description="seconds from the start of the video to this frame")] = None
     reduction: Reduction = 1
+    model_score: Annotated[
+        float | None, Field(description="the model's score of the whole image, where less than that is looked at")
+    ] = None
     key: Annotated[
         str,
         Field(description="digest of the file's version and of what decides map and score"),
@@ -105,6 +108,7 @@ def row_of(result: Result, key: RunKey, outputs: Outputs) -> Row:
     return Row(
         **vars(result.prediction.record(item.name)),
         path=item.where,
+        model_score=None if result.prediction.looked_at is None else result.scored.raw.score,
         grid=result.scored.grid,
         seconds=round(result.seconds, 4),
         overlay=outputs.overlay(item.name),
@@ -165,7 +169,8 @@ class ResultsSink:
             return None
         if row.map != self._outputs.map(item.name) or not self._store.has(row.map):
             return None
-        return StoredScore(item, self._store, row.map, row.score, row.grid, row.p_value)
+        score = row.score if row.model_score is None else row.model_score
+        return StoredScore(item, self._store, row.map, score, row.grid, row.p_value)
 
     def write(self, result: Result) -> None:
         """Append the row of a result."""

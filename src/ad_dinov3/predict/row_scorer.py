@@ -106,7 +106,7 @@ class RowScorer:
             model, options, _, outputs = self._settings
             detector = model.open()
             viewed = look_through(detector, model.view)
-            decided = options or DriveOptions(rule=DecisionRule(detector.threshold))
+            decided = options or DriveOptions(rule=DecisionRule(detector.threshold, areas=detector.areas))
             self._open = _Open(viewed.scorer, decided, run_key(viewed.fingerprint, decided, outputs))
         return self._open
 

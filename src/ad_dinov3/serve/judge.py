@@ -179,7 +179,7 @@ class Judge:
 
     def _decided(self, image: _InHand, lease: Lease, wish: Wish) -> Judged:
         threshold = lease.model.threshold if wish.threshold is None else wish.threshold
-        rule = DecisionRule(threshold, wish.min_area, wish.regions_on_normal)
+        rule = DecisionRule(threshold, wish.min_area, wish.regions_on_normal, lease.model.areas)
         height, width, _ = image.image.pixels.shape
         class_name = wish.class_name or self.class_name
         prediction = conclude(image.answer.result(), (height, width), rule, image.name, class_name)

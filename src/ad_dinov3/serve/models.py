@@ -10,6 +10,7 @@ from pathlib import PurePath
 from threading import Lock
 
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.areas import ALL_OF_IT, Areas
 from ad_dinov3.infer.drift_watch import DriftWatch
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.serve.batching import Batcher, BatchTimes
@@ -34,6 +35,7 @@ class OpenedModel:
         normal_classes: classes that it has normal images of.
         promises: what is promised of false alarms, in words, for each class that is calibrated.
         drift: what watches its scores for a change of the line, if anything does.
+        areas: where it looks at images.
     """
 
     scorer: Scorer
@@ -44,6 +46,7 @@ class OpenedModel:
     normal_classes: tuple[str, ...] = ()
     promises: Mapping[str, str] = field(default_factory=dict)
     drift: DriftWatch | None = None
+    areas: Areas = ALL_OF_IT
 
 
 Opener = Callable[[], OpenedModel]

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ad_dinov3.infer.areas import Areas
 from ad_dinov3.serve.answers import Answer
 
 Label = Literal["ok", "ng"]
@@ -53,6 +54,7 @@ class StateAnswer(Answer):
     verdicts: dict[str, Literal["ok", "ng", "skip"]] = Field(description="image -> what was said of it last")
     threshold: float
     suggestion: SuggestionAnswer | None
+    areas: Areas = Field(description="polygons in shares of width and height")
 
 
 class UnchangedAnswer(Answer):
@@ -83,3 +85,9 @@ class ThresholdRequest(_Request):
     """Where all browsers decide from now on."""
 
     threshold: float = Field(ge=0, le=1)
+
+
+class AreasRequest(_Request):
+    """Where all images of the folder are looked at from now on."""
+
+    areas: Areas

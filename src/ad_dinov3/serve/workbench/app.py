@@ -3,7 +3,7 @@
     GET  /                 the page
     GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
     GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
-    POST /bench/review, /bench/undo, /bench/threshold
+    POST /bench/review, /bench/undo, /bench/threshold, /bench/areas
 
 The limits, keys and headers are those of the service.
 """
@@ -26,6 +26,7 @@ from ad_dinov3.serve.keys import Locked
 from ad_dinov3.serve.limits import Limited, Limits
 from ad_dinov3.serve.refusals import tell_refusals
 from ad_dinov3.serve.workbench.answers import (
+    AreasRequest,
     ImagesAnswer,
     ReviewRequest,
     StateAnswer,
@@ -37,7 +38,7 @@ from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.folder import Picture
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "bench.js")
+_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "areas.js", "bench.js")
 
 
 def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -> FastAPI:
@@ -79,6 +80,7 @@ def _router(routes: _Routes) -> APIRouter:
         ("/review", routes.review),
         ("/undo", routes.undo),
         ("/threshold", routes.threshold),
+        ("/areas", routes.areas),
     ):
         router.add_api_route(path, change, methods=["POST"])
     return router
@@ -146,6 +148,10 @@ class _Routes:
 
     def threshold(self, asked: ThresholdRequest) -> StateAnswer:
         self._bench.store.set("threshold", asked.threshold)
+        return self._bench.state()
+
+    def areas(self, asked: AreasRequest) -> StateAnswer:
+        self._bench.set_areas(asked.areas)
         return self._bench.state()
 
 

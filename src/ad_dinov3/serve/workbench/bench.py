@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
+from ad_dinov3.infer.areas import Areas, read_areas, score_within, write_areas
 from ad_dinov3.predict.results import Row
 from ad_dinov3.serve.workbench.answers import (
     ImageAnswer,
@@ -35,6 +37,8 @@ class Bench:
         self.store = Store(folder)
         self.title = title
         self.scored = 1
+        self._within: dict[str, float] = {}
+        self._judge()
 
     def close(self) -> None:
         """Let go of the reviews' file."""
@@ -46,9 +50,39 @@ class Bench:
         value = self.store.setting("threshold", None)
         return self.results.threshold if not isinstance(value, int | float) else float(value)
 
+    @property
+    def areas(self) -> Areas:
+        """Where images are looked at: what the folder says, or else the run that made the results."""
+        return read_areas(self.results.folder) or self.results.areas
+
+    def set_areas(self, areas: Areas) -> None:
+        """Look at images elsewhere: in areas.json for every later run, and in a copy among the settings."""
+        write_areas(self.results.folder, areas, keep_empty=True)
+        self._judge()
+        self.scored += 1
+        self.store.set("areas", asdict(areas))
+
+    def _judge(self) -> None:
+        """The score of each image within the areas."""
+        areas, found = self.areas, {}
+        for name, row in self.results.rows.items():
+            if row.score is not None:
+                score = row.score if row.model_score is None else row.model_score
+                found[name] = score if areas.is_empty else self._score_within(name, score, areas)
+        self._within = found
+
+    def _score_within(self, name: str, score: float, areas: Areas) -> float:
+        anomaly_map = self.results.map(name)
+        height, width = anomaly_map.shape
+        return score_within(score, anomaly_map, areas.mask((height, width)))
+
+    def score(self, row: Row) -> float | None:
+        """The score that decides on an image, in [0, 1]; None where it failed."""
+        return self._within.get(row.image)
+
     def images(self) -> ImagesAnswer:
         """All images, the highest score first, failed ones last."""
-        rows = sorted(self.results.rows.values(), key=lambda row: math.inf if row.score is None else -row.score)
+        rows = sorted(self.results.rows.values(), key=lambda row: -self._within.get(row.image, -math.inf))
         return ImagesAnswer(
             scored=self.scored,
             threshold=self.results.threshold,
@@ -62,7 +96,7 @@ class Bench:
         return ImageAnswer(
             name=row.image,
             class_name=row.class_name,
-            score=row.score,
+            score=self.score(row),
             width=row.width,
             height=row.height,
             min_area_px=self.results.smallest_region(row),
@@ -79,6 +113,7 @@ class Bench:
             scored=self.scored,
             verdicts=verdicts,
             threshold=self.threshold,
+            areas=self.areas,
             suggestion=self._suggestion(verdicts),
         )
 
@@ -96,7 +131,7 @@ class Bench:
     def _suggestion(self, verdicts: dict[str, Verdict]) -> SuggestionAnswer | None:
         scores: dict[Label, list[float]] = {"ok": [], "ng": []}
         for name, label in self.labels(verdicts).items():
-            score = self.results.rows[name].score
+            score = self.score(self.results.rows[name])
             if score is not None:
                 scores[label].append(score)
         found = suggest_threshold(scores["ok"], scores["ng"])

@@ -20,6 +20,7 @@ from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.labels import folder_labels
 from ad_dinov3.errors import ConfigError, ImageError
 from ad_dinov3.files import parse_json
+from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import smallest_region_px, upsample
 from ad_dinov3.infer.image_files import read_map, save_jpeg
 from ad_dinov3.predict.report import Thumbnail
@@ -90,6 +91,14 @@ class Results:
         """What the run's model promises of false alarms, in words, by class."""
         found = self.run.get("promises")
         return {str(name): str(words) for name, words in found.items()} if isinstance(found, dict) else {}
+
+    @property
+    def areas(self) -> Areas:
+        """Where the run looked at images."""
+        options = self.run.get("options")
+        rule = options.get("rule") if isinstance(options, dict) else None
+        found = rule.get("areas") if isinstance(rule, dict) else None
+        return TypeAdapter(Areas).validate_python(found or {})
 
     @property
     def command(self) -> str:

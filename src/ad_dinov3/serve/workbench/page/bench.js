@@ -93,7 +93,7 @@ function decideOpen() {
   for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
   byId("undo").disabled = undone.length === 0;
   const size = { width: image.width, height: image.height };
-  const regions = bad && viewer.map ? findRegions(viewer.map, bench.threshold, image.min_area_px, size) : [];
+  const regions = bad && viewer.judged ? findRegions(viewer.judged, bench.threshold, image.min_area_px, size) : [];
   viewer.outline(regions);
   listRegions(regions, size);
   byId("canvas").setAttribute("aria-label", `${image.name}, score ${image.score?.toFixed(3) ?? "none"}, ${bad ? "anomalous" : "normal"}, ${regions.length} regions`);
@@ -150,10 +150,20 @@ function remember(one) {
 function apply(state) {
   if (waiting.list.length) return; // what waits here is newer
   const moved = bench.state.threshold !== state.threshold;
+  if (area.drawing || saving) state.areas = bench.state.areas; // being drawn
   bench.state = state;
   if (moved && !sliding) bench.threshold = state.threshold;
+  if (JSON.stringify(state.areas) !== areasShown) judgeOpen();
   decide();
   if (bench.filter === "open" || bench.filter === "wrong") choose();
+}
+
+let areasShown = "";
+function judgeOpen() {
+  areasShown = JSON.stringify(bench.state.areas);
+  if (!area.drawing && !document.activeElement?.matches(".handle")) tellAreas();
+  viewer.judge();
+  decideOpen();
 }
 
 async function readImages() {
@@ -182,7 +192,7 @@ async function poll() {
       tell("");
     }
     if (state.verdicts) {
-      if (state.scored !== bench.scored) await readImages();
+      if (state.scored !== bench.scored) await readImages(state.scored);
       const first = bench.state.revision < 0;
       if (first) bench.threshold = state.threshold;
       apply(state);

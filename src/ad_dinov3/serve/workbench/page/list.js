@@ -2,7 +2,7 @@
 
 const bench = {
   images: [], byName: new Map(), shown: [], open: null, scored: 0, runThreshold: 0.5, promises: {}, command: "",
-  state: { revision: -1, verdicts: {}, threshold: 0.5, suggestion: null },
+  state: { revision: -1, verdicts: {}, threshold: 0.5, suggestion: null, areas: { inspect: [], ignore: [] } },
   threshold: 0.5, filter: "all", words: [], cards: new Map(),
 };
 const AT_A_TIME = 120; // cards that are added when the end of the list comes into view

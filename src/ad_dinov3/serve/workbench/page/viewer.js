@@ -8,6 +8,7 @@ const viewer = {
   canvas: byId("canvas"),
   photo: null, // ImageBitmap
   size: { width: 1, height: 1 }, // of the image, in px
+  judged: null, // the same, below every threshold where it is not looked at
   map: null, // { width, height, values } with values in [0, 1]
   picture: null, // the map in colours, a canvas
   regions: [],
@@ -19,8 +20,15 @@ const viewer = {
     this.photo = photo;
     this.map = map;
     this.size = size;
-    this.colour();
+    this.judge();
     this.fit();
+  },
+
+  // what of the map is looked at
+  judge() {
+    this.judged = this.map && judged(this.map, bench.state.areas);
+    this.colour();
+    this.draw();
   },
 
   colour() {
@@ -28,11 +36,11 @@ const viewer = {
       this.picture = null;
       return;
     }
-    const { width, height, values } = this.map, table = colourTables[this.colours];
+    const { width, height, values } = this.judged, table = colourTables[this.colours];
     this.picture = new OffscreenCanvas(width, height);
     const context = this.picture.getContext("2d"), image = context.createImageData(width, height);
     for (let at = 0, to = 0; at < values.length; at++, to += 4) {
-      const level = Math.round(values[at] * 255), [red, green, blue] = table[level];
+      const level = Math.max(0, Math.round(values[at] * 255)), [red, green, blue] = table[level];
       image.data[to] = red;
       image.data[to + 1] = green;
       image.data[to + 2] = blue;
@@ -93,12 +101,14 @@ const viewer = {
     context.setTransform(ratio * this.scale, 0, 0, ratio * this.scale, ratio * this.x, ratio * this.y);
     context.imageSmoothingEnabled = this.scale < 3; // pixels are what people want to see from here on
     if (this.photo) context.drawImage(this.photo, 0, 0, size.width, size.height);
-    if (!this.showMap || !this.map) return;
-    context.imageSmoothingEnabled = true;
-    context.globalAlpha = this.opacity;
-    context.drawImage(this.picture, 0, 0, size.width, size.height);
-    context.globalAlpha = 1;
-    this.paintOutlines(context);
+    if (this.showMap && this.map) {
+      context.imageSmoothingEnabled = true;
+      context.globalAlpha = this.opacity;
+      context.drawImage(this.picture, 0, 0, size.width, size.height);
+      context.globalAlpha = 1;
+      this.paintOutlines(context);
+    }
+    paintAreas(context);
   },
 
   paintOutlines(context) {
