@@ -57,6 +57,13 @@ class StateAnswer(Answer):
     areas: Areas = Field(description="polygons in shares of width and height")
 
 
+class ExportAnswer(Answer):
+    """Where reviewed labels have been written, and of how many images."""
+
+    folder: str
+    images: int
+
+
 class UnchangedAnswer(Answer):
     """Nothing has changed since the revision that was asked for."""
 

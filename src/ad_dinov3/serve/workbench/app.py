@@ -3,7 +3,7 @@
     GET  /                 the page
     GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
     GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
-    POST /bench/review, /bench/undo, /bench/threshold, /bench/areas
+    POST /bench/review, /bench/undo, /bench/threshold, /bench/areas, /bench/export
 
 The limits, keys and headers are those of the service.
 """
@@ -27,6 +27,7 @@ from ad_dinov3.serve.limits import Limited, Limits
 from ad_dinov3.serve.refusals import tell_refusals
 from ad_dinov3.serve.workbench.answers import (
     AreasRequest,
+    ExportAnswer,
     ImagesAnswer,
     ReviewRequest,
     StateAnswer,
@@ -81,6 +82,7 @@ def _router(routes: _Routes) -> APIRouter:
         ("/undo", routes.undo),
         ("/threshold", routes.threshold),
         ("/areas", routes.areas),
+        ("/export", routes.export),
     ):
         router.add_api_route(path, change, methods=["POST"])
     return router
@@ -153,6 +155,10 @@ class _Routes:
     def areas(self, asked: AreasRequest) -> StateAnswer:
         self._bench.set_areas(asked.areas)
         return self._bench.state()
+
+    def export(self) -> ExportAnswer:
+        folder, images = self._bench.export()
+        return ExportAnswer(folder=str(folder), images=images)
 
 
 def _response(picture: Picture) -> Response:

@@ -15,6 +15,7 @@ from ad_dinov3.serve.workbench.answers import (
     StateAnswer,
     SuggestionAnswer,
 )
+from ad_dinov3.serve.workbench.exports import labelled, write_reviewed
 from ad_dinov3.serve.workbench.folder import Results
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
@@ -128,6 +129,19 @@ class Bench:
                 found[name] = "ng" if written else "ok"
         return found
 
+    def export(self) -> tuple[Path, int]:
+        """Write what is labelled for other tools, as `write_reviewed` says; the folder, and how many images."""
+        verdicts = self.store.verdicts()
+        labels = self.labels(verdicts)
+        rows = [(self.results.rows[name], label) for name, label in labels.items()]
+        threshold, areas = self.threshold, self.areas
+        images = (
+            labelled(self.results, row, label, _by(row, verdicts), (score, threshold, areas))
+            for row, label in rows
+            if (score := self.score(row)) is not None
+        )
+        return write_reviewed(self.results.folder, images, threshold), len(rows)
+
     def _suggestion(self, verdicts: dict[str, Verdict]) -> SuggestionAnswer | None:
         scores: dict[Label, list[float]] = {"ok": [], "ng": []}
         for name, label in self.labels(verdicts).items():
@@ -136,3 +150,7 @@ class Bench:
                 scores[label].append(score)
         found = suggest_threshold(scores["ok"], scores["ng"])
         return None if found is None else SuggestionAnswer(**vars(found))
+
+
+def _by(row: Row, verdicts: dict[str, Verdict]) -> str:
+    return "review" if row.image in verdicts else "folder"

@@ -225,6 +225,15 @@ byId("copy").addEventListener("click", async (event) => {
   await navigator.clipboard?.writeText(byId("command").textContent);
   event.target.textContent = "Copied";
 });
+byId("export").addEventListener("click", async () => {
+  try {
+    const found = await (await change("export", {})).json();
+    byId("exported").textContent = `${found.images} labelled images are in ${found.folder}`;
+  } catch (error) {
+    if (error instanceof Refused) tell(error.message);
+    else away();
+  }
+});
 document.querySelectorAll("[data-verdict]").forEach((button) => button.addEventListener("click", () => review(button.dataset.verdict)));
 byId("undo").addEventListener("click", undo);
 byId("previous").addEventListener("click", () => step(-1));
