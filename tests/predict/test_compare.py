@@ -91,6 +91,9 @@ def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
     assert max(rows, key=lambda name: rows[name]) == "2.png"
     refused = CliRunner().invoke(predict.app, [*arguments, "--tile", "64"])
     assert "omit --tile" in str(refused.exception)
+    for more in (["--engine", "ray"], ["--shard", "0/2"]):
+        refused = CliRunner().invoke(predict.app, [*arguments, *more])
+        assert "omit --engine and --shard, and give each machine" in str(refused.exception)
 
 
 def pixels(seed: int, defect: bool = False, product: int = 0) -> np.ndarray:

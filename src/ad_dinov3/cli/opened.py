@@ -81,11 +81,13 @@ class Asked:
             )
         if self.compare is None:
             return
-        if spec.view.words or self.engine != "here" or self.part.count > 1:
+        if self.engine != "here" or self.part.count > 1:
             raise ConfigError(
-                "--compare holds each image of a class against all others, so that one process has to see them all, "
-                "and whole; omit --tile, --keep-aspect, --engine and --shard"
+                "--compare holds each image of a class against all others, so that one process has to see them all; "
+                "omit --engine and --shard, and give each machine the folders of other classes"
             )
+        if spec.view.words:
+            raise ConfigError("--compare looks at whole images; omit --tile and --keep-aspect")
         if self.compare == "folder" and self.total is None:
             raise ConfigError(
                 "--compare folder goes through all images twice; for videos and lists take --compare stream"

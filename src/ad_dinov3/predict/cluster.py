@@ -217,7 +217,7 @@ def _tables(items: Iterator[ImageFile | StoredScore], waiting: set[str], room: i
 
 
 def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster, room: int) -> Generator[pa.Table, None, None]:
-    """Blocks of rows, as they are done."""
+    """Blocks of rows, as they are done; the list is emptied once the object store has the tables."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
@@ -225,12 +225,15 @@ def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster, room: i
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.max_consecutive_actor_init_deaths = _INIT_DEATHS
-    scored = ray.data.from_arrow(tables).map_batches(
+    most = min(room, len(tables))
+    given = ray.data.from_arrow(tables)
+    tables.clear()
+    scored = given.map_batches(
         _Actor,
         fn_constructor_args=(scorer,),
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=1, max_size=min(room, len(tables))),
+        compute=ActorPoolStrategy(min_size=1, max_size=most),
         num_cpus=cluster.cpus,
         num_gpus=cluster.gpus or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cluster.cpus)))}},
