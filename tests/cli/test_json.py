@@ -60,7 +60,7 @@ def test_evaluate_and_compare_tell_the_same_figures(tmp_path: Path) -> None:
         (("weights", "list"), "weights"),
         (("cache", "list"), "groups"),
         (("doctor",), "findings"),
-        (("reproduce", "table1", "--plan-only"), "needs"),
+        (("reproduce", "table1", "--plan-only", "-o", "unused"), "needs"),
     ],
 )
 def test_lists_are_objects_too(words: tuple[str, ...], key: str) -> None:

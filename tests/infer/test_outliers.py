@@ -52,6 +52,12 @@ def test_signs_offset_and_decisions_are_those_of_an_outlier_detector(fitted: Out
     assert "flagged" in str(fitted.promise_)
 
 
+def test_repr_of_the_detector_says_what_it_is_and_knows(fitted: OutlierDetector) -> None:
+    assert repr(fitted.detector_) == (
+        "<Detector ad_dinov3 on lite0, input 256 x 256 px, threshold 0.500, compares with normal images of object>"
+    )
+
+
 def test_it_clones_travels_in_a_pipeline_and_pickles(fitted: OutlierDetector) -> None:
     copied = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(copied.score_samples(TEST[:1]), fitted.score_samples(TEST[:1]))
