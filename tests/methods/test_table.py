@@ -21,6 +21,7 @@ def test_row_says_what_the_file_of_its_name_holds(name: str) -> None:
     row, parts = METHODS[name], parts_of(name)
     assert isinstance(parts, Parts)
     assert row.remembers == (parts.remember is not None) == (parts.references is not None)
+    assert row.compares_folders == (parts.compare is not None)
     assert (row.authors_preset is not None) == (parts.read_authors is not None) == (parts.write_authors is not None)
     assert row.settings().model_dump()["kind"] == name
     for preset in (row.preset, row.authors_preset or row.preset):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ad_dinov3.config.settings import Settings
 
@@ -230,6 +230,25 @@ class SubspaceAdConfig(Settings):
     top_fraction: float = Field(0.01, gt=0, le=1, description="share of the map that the image score averages")
 
 
+class MuScConfig(Settings):
+    """MuSc (Li et al., ICLR 2024)."""
+
+    kind: Literal["musc"] = "musc"
+    neighbourhoods: tuple[Annotated[int, Field(ge=1, le=99)], ...] = Field(
+        (1, 3, 5), min_length=1, max_length=20, description="odd sides, in patches, of the windows that are averaged"
+    )
+    windows: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = Field(
+        (1, 2, 3), min_length=1, max_length=20, description="images whose scores are averaged into one, itself first"
+    )
+
+    @field_validator("neighbourhoods")
+    @classmethod
+    def _are_odd(cls, sides: tuple[int, ...]) -> tuple[int, ...]:
+        if any(side % 2 == 0 for side in sides):
+            raise ValueError("expected odd sides, such as 1,3,5")
+        return sides
+
+
 MethodConfig = Annotated[
     AdDinoV3Config
     | Dinov3PlainConfig
@@ -239,6 +258,7 @@ MethodConfig = Annotated[
     | AdaClipConfig
     | AnomalyDinoConfig
     | SubspaceAdConfig
+    | MuScConfig
     | MahalanobisConfig,
     Field(discriminator="kind"),
 ]

@@ -104,6 +104,7 @@ _BASELINES: dict[str, dict[str, object]] = {
         "input.interpolation": "bicubic",
         "method": {"kind": "subspacead"},
     },
+    "musc": {"input.interpolation": "bicubic", "method": {"kind": "musc"}},
     "mahalanobis": {
         "encoder": "pixels",
         "input.height": 256,

@@ -7,7 +7,7 @@ numpy at the boundary, so that exported graphs do it without torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -79,6 +79,19 @@ class Comparable(Protocol):
         Raises:
             ConfigError: the model does not tell its tokens.
         """
+        ...
+
+
+FolderRule = Callable[[Sequence[NDArray[np.uint8]]], RawScores]
+"""Inputs (3, h, w) uint8 of all images of a class -> their scores by each other."""
+
+
+class FolderModel(Comparable, Protocol):
+    """A model whose method may have a way of its own to compare the images of a folder."""
+
+    @property
+    def folder_rule(self) -> FolderRule | None:
+        """The method's own way; None: images are compared by their tokens."""
         ...
 
 

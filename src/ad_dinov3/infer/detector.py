@@ -20,6 +20,7 @@ from ad_dinov3.infer.areas import ALL_OF_IT, read_areas, write_areas
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
+    FolderRule,
     calibrated,
     calibration,
     card_of,
@@ -36,7 +37,7 @@ from ad_dinov3.infer.prediction import Prediction
 from ad_dinov3.infer.predictions import Predictions, predict_images, predict_stream
 from ad_dinov3.infer.scorer import RawScores, Scorer, described
 from ad_dinov3.infer.views import WHOLE, View
-from ad_dinov3.methods.table import METHODS
+from ad_dinov3.methods.table import METHODS, parts_of
 from ad_dinov3.model import (
     Model,
     load_model,
@@ -252,6 +253,21 @@ class Detector:
         stages = [stage.float().cpu().numpy() for stage in features.patch_tokens]
         projection = seeded_projection(sum(stage.shape[-1] for stage in stages))
         return Answer(self._scores(features, batch, class_names), comparison_tokens(stages, projection=projection))
+
+    @property
+    def folder_rule(self) -> FolderRule | None:
+        """How the method itself compares the images of a folder; None: they are compared by their tokens."""
+        compare = parts_of(self.method).compare
+        if compare is None:
+            return None
+        encode, head, sigma = self.model.encoder.encode, self.model.head, self.config.smoothing_sigma_px
+
+        def rule(inputs: Sequence[NDArray[np.uint8]]) -> RawScores:
+            scores = compare(head, (encode(torch.from_numpy(one[None])) for one in inputs))
+            maps = smooth(scores.patch_map.float().cpu().numpy(), sigma / inputs[0].shape[1])
+            return RawScores(maps, scores.image_score.float().cpu().numpy())
+
+        return rule
 
     def _features(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Features:
         self._prompted = with_prompts(self._prompted, class_names, offline=self.offline)

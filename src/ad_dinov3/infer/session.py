@@ -18,6 +18,7 @@ from ad_dinov3.infer.areas import ALL_OF_IT, read_areas, write_areas
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
+    FolderRule,
     calibrated,
     load_references,
     promises,
@@ -161,6 +162,11 @@ class Session:
             )
         sigma = self.config.smoothing_sigma_px / batch.shape[2]
         return Answer(RawScores(smooth(outputs.maps, sigma), outputs.scores), outputs.tokens)
+
+    @property
+    def folder_rule(self) -> FolderRule | None:
+        """None: no method that has a way of its own to compare the images of a folder can be exported."""
+        return None
 
     def _outputs(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Outputs:
         step, size = self.config.size_multiple, batch.shape[2:]

@@ -72,6 +72,7 @@ class Parts(Generic[C, H]):
         references: what a head remembers.
         shown: (head, normal images (B, 3, H, W) uint8) -> what the encoder is shown of them, such as turned copies;
             None: the images as they are.
+        compare: (head, features of one image of a class after the other) -> scores of all of them, by each other.
     """
 
     new: Callable[[C, ModelConfig, Mapping[str, str], bool], Built[H]]
@@ -83,3 +84,4 @@ class Parts(Generic[C, H]):
     remember: Callable[[H, str, Sequence[Memory]], None] | None = None
     references: Callable[[H], References] | None = None
     shown: Callable[[H, Tensor], Tensor] | None = None
+    compare: Callable[[H, Iterable[Features]], Scores] | None = None

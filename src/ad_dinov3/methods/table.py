@@ -19,6 +19,7 @@ from ad_dinov3.config.methods import (
     AprilGanConfig,
     Dinov3PlainConfig,
     MahalanobisConfig,
+    MuScConfig,
     SubspaceAdConfig,
     WinClipConfig,
 )
@@ -40,6 +41,7 @@ class Row:
         authors_preset: the preset that a checkpoint of its authors is opened with; None: there are no such checkpoints.
         remembers: it compares with normal images in a way of its own.
         calibrates: the normal images that it remembers calibrate it, each left out in turn.
+        compares_folders: it scores the images of a folder by each other, and none by itself.
         tells_tokens: its features are those of a backbone's stages, by which images can be compared.
         borrows_encoder: it has no encoder of its own, and runs on that of any model.
         no_graph: why it cannot be exported; None: `ad_dinov3.export` has its graph.
@@ -53,6 +55,7 @@ class Row:
     authors_preset: str | None = None
     remembers: bool = False
     calibrates: bool = False
+    compares_folders: bool = False
     tells_tokens: bool = True
     borrows_encoder: bool = False
     no_graph: str | None = None
@@ -112,6 +115,15 @@ METHODS: dict[str, Row] = {
         calibrates=True,
         borrows_encoder=True,
         no_graph="it is nothing without the normal images that it remembers, and a graph holds none; run it with torch",
+    ),
+    "musc": Row(
+        "MuSc",
+        MuScConfig,
+        "musc",
+        is_trained=False,
+        compares_folders=True,
+        borrows_encoder=True,
+        no_graph="it looks at all images of a folder at once, and a graph at one; run it with torch",
     ),
     "mahalanobis": Row(
         "Mahalanobis distance of filter responses",

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ad_dinov3.data.pixels import as_rgb
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import AdDinoError, ConfigError
-from ad_dinov3.infer.compared import Comparable
+from ad_dinov3.infer.compared import Comparable, FolderModel, FolderRule
 from ad_dinov3.infer.decide import smooth, upsample
 from ad_dinov3.infer.drift_watch import DriftWatch
 from ad_dinov3.infer.scorer import RawScore, RawScores
@@ -157,16 +157,20 @@ def moved(alone: RawScore, threshold: float) -> RawScore:
 
 @dataclass(eq=False)
 class _Group:
-    """The images of one class, the normal ones last: places of their tokens, inputs' digests, zero-shot answers."""
+    """The images of one class, the normal ones last: their inputs' digests, and what they are compared by.
+
+    That is the places of their tokens and their zero-shot answers, or their inputs where the method has its own rule.
+    """
 
     places: list[int] = field(default_factory=list)
     digests: list[str] = field(default_factory=list)
     zero_shot: list[RawScore] = field(default_factory=list)
+    inputs: list[NDArray[np.uint8]] = field(default_factory=list)
     normal: int = 0
 
 
 def compare_images(
-    model: Comparable,
+    model: FolderModel,
     items: Iterable[ImageFile],
     class_of: Callable[[ImageFile], str],
     normals: Mapping[str, Sequence[Path]],
@@ -186,8 +190,9 @@ def compare_images(
         scratch: a folder for the tokens, removed again.
 
     Raises:
-        ConfigError: the model tells no tokens.
+        ConfigError: the model tells no tokens, or there are too few images for a method's own rule.
     """
+    rule = model.folder_rule
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".compare-", dir=scratch) as folder:
         store = _Store(Path(folder) / "tokens")
@@ -196,11 +201,16 @@ def compare_images(
             _take(model, partial(_pixels, item), class_of(item), groups, store)
         for name, paths in normals.items():
             if name in groups:
-                before = len(groups[name].places)
+                before = len(groups[name].digests)
                 for path in paths:
                     _take(model, partial(as_rgb, path), name, groups, store)
-                groups[name].normal = len(groups[name].places) - before
-        found = {name: _compared(name, group, store, model.own_threshold) for name, group in groups.items()}
+                groups[name].normal = len(groups[name].digests) - before
+        found = {
+            name: _compared(name, group, store, model.own_threshold)
+            if rule is None
+            else _compared_by(rule, name, group)
+            for name, group in groups.items()
+        }
     answers = {f"{digest}/{name}": raw for name, one in found.items() for digest, raw in one.answers}
     remarks = [remark for one in found.values() for remark in one.remarks]
     promises = {name: one.promise for name, one in found.items() if one.promise}
@@ -219,7 +229,7 @@ def _digest(tensor: NDArray[np.uint8], class_name: str) -> str:
 
 
 def _take(
-    model: Comparable,
+    model: FolderModel,
     read: Callable[[], NDArray[np.uint8]],
     class_name: str,
     groups: dict[str, _Group],
@@ -230,10 +240,13 @@ def _take(
         tensor = model.prepare(read())
     except AdDinoError:
         return
-    answer = model.answer(tensor[None], [class_name])
     group = groups.setdefault(class_name, _Group())
-    group.places.append(store.append(answer.tokens[0]))
     group.digests.append(hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest())
+    if model.folder_rule is not None:
+        group.inputs.append(tensor)
+        return
+    answer = model.answer(tensor[None], [class_name])
+    group.places.append(store.append(answer.tokens[0]))
     group.zero_shot.append(answer.scores.row(0))
 
 
@@ -280,25 +293,50 @@ def _compared(name: str, group: _Group, store: _Store, threshold: float) -> _Fou
     order = sorted(found, key=lambda one: one.index)
     far = np.stack([one.distances.reshape(store.grid) for one in order])
     maps = _joined(smooth(far, 0.5 / far.shape[1]), np.stack([raw.patch_map for raw in group.zero_shot]))
-    peaks = maps.max(axis=(1, 2))
-    if group.normal < 2:
-        odds = robust_threshold(
-            peaks / np.maximum(1 - peaks, 1e-6)
-        )  # peaks are squashed, which hides how far defects stick out
-        level = odds / (1 + odds)
-        answers = [RawScore(centred(one, level), float(centred(one, level).max())) for one in maps]
-        remark = f"{name}: {count} images compared with each other; the threshold is a robust guess, with no promise"
+    return _judged(name, group, RawScores(maps, maps.max(axis=(1, 2))), _guess_by_odds)
+
+
+def _compared_by(rule: FolderRule, name: str, group: _Group) -> _Found:
+    """The images of a class as the method's own rule sees them."""
+    if len(group.inputs) < LEAST_IMAGES:
+        raise ConfigError(
+            f"{name}: {len(group.inputs)} images are too few to be compared with each other, and the method scores no "
+            f"image by itself; give at least {LEAST_IMAGES}"
+        )
+    return _judged(name, group, rule(group.inputs), _guess_by_distance)
+
+
+def _judged(name: str, group: _Group, raw: RawScores, guess: Callable[[Floats], float]) -> _Found:
+    """Scores of all images of a class with their thresholds at 0.5: a promise of normal images, else a robust guess."""
+    peaks, normal = raw.maps.max(axis=(1, 2)), group.normal
+    if normal < 2:
+        levels = [guess(values) for values in (peaks, raw.scores)]
+        scores = centred(raw.scores, levels[1])
+        answers = [RawScore(centred(one, levels[0]), float(score)) for one, score in zip(raw.maps, scores, strict=True)]
+        remark = (
+            f"{name}: {len(peaks)} images compared with each other; the threshold is a robust guess, with no promise"
+        )
         return _Found(list(zip(group.digests, answers, strict=True)), [remark])
-    calibration = Calibration(
-        peaks[-group.normal :].astype(np.float64),
-        peaks[-group.normal :].astype(np.float64),
-        strictest_promise(group.normal),
-    )
+    good, good_peaks = (values[-normal:].astype(np.float64) for values in (raw.scores, peaks))
+    calibration = Calibration(good, good_peaks, strictest_promise(normal))
     answers = []
-    for one, peak in zip(maps, peaks, strict=True):
-        shown, score = calibration.applied(one, peak[None])
-        answers.append(RawScore(shown, float(score[0]), calibration.p_value(float(peak))))
+    for one, score in zip(raw.maps, raw.scores, strict=True):
+        shown, moved_score = calibration.applied(one, score[None])
+        answers.append(RawScore(shown, float(moved_score[0]), calibration.p_value(float(score))))
     return _Found(list(zip(group.digests, answers, strict=True)), [], calibration.promise.sentence())
+
+
+def _guess_by_odds(values: Floats) -> float:
+    """A robust threshold of squashed values, which hide how far defects stick out, by their odds."""
+    odds = robust_threshold(values / np.maximum(1 - values, 1e-6))
+    return odds / (1 + odds)
+
+
+def _guess_by_distance(values: Floats) -> float:
+    """A robust threshold of values that grow with the distance: the median and 3.5 deviations of the lower half."""
+    middle = float(np.median(values))
+    below = middle - values[values <= middle]
+    return min(middle + 3.5 * max(1.4826 * float(np.median(below)), 1e-3), 1.0)
 
 
 def _joined(far: Floats, zero_shot: Floats) -> Floats:
