@@ -147,6 +147,8 @@ def test_presets_are_what_the_authors_trained_with() -> None:
     assert found["april_gan"] == ("adam", 1e-3, (0.5, 0.999), 15, 8)
     assert found["anomalyclip"] == ("adam", 1e-3, (0.5, 0.999), 15, 8)
     assert found["adaclip"] == ("adamw", 1e-2, (0.5, 0.999), 5, 1)
+    assert found.pop("uniadet") == ("adamw", 1e-3, (0.9, 0.999), 15, 8)
+    assert (PRESETS["uniadet"].train.last_rate, PRESETS["uniadet"].input.size) == (0.1, (512, 512))
     assert all(PRESETS[name].train.seed == 111 for name in found)
     assert all(PRESETS[name].input.size == (518, 518) for name in found)
     assert PRESETS["winclip"].input.size == (240, 240)

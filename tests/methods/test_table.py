@@ -47,7 +47,7 @@ def test_head_can_be_trained_where_the_row_says_so(name: str, clip: str) -> None
 
 
 def test_methods_are_listed_as_a_sentence_lists_them() -> None:
-    assert names_of(lambda row: row.remembers) == "winclip, april_gan, anomalydino and subspacead"
+    assert names_of(lambda row: row.remembers) == "winclip, april_gan, anomalydino, subspacead and uniadet"
     assert names_of(lambda row: row.authors_preset) == "ad_dinov3, april_gan, anomalyclip and adaclip"
     assert names_of(lambda row: row.title == "WinCLIP") == "winclip"
 

@@ -249,6 +249,14 @@ class MuScConfig(Settings):
         return sides
 
 
+class UniADetConfig(Settings):
+    """UniADet (2026)."""
+
+    kind: Literal["uniadet"] = "uniadet"
+    temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
+    loss_resolution: LossResolution = Field("full", description=_LOSS_RESOLUTION)
+
+
 MethodConfig = Annotated[
     AdDinoV3Config
     | Dinov3PlainConfig
@@ -259,6 +267,7 @@ MethodConfig = Annotated[
     | AnomalyDinoConfig
     | SubspaceAdConfig
     | MuScConfig
+    | UniADetConfig
     | MahalanobisConfig,
     Field(discriminator="kind"),
 ]

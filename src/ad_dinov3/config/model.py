@@ -42,6 +42,9 @@ class TrainConfig(Settings):
     learning_rate: float = Field(1e-4, gt=0, description="peak learning rate")
     weight_decay: float = Field(0.0, ge=0, description="weight decay, decoupled for adamw")
     warmup_fraction: float = Field(0.0, ge=0, lt=1, description="share of all steps with linear warm-up from 0")
+    last_rate: float = Field(
+        1.0, ge=0, le=1, description="learning rate at the end, as a share of the peak's, reached along a cosine"
+    )
     epochs: int = Field(10, ge=1, description="passes over the training data; the last epoch is the result")
     batch_size: int = Field(64, ge=1, description="images per step, over all processes")
     seed: int = Field(0, ge=0, description="seed of initialisation, order and augmentation")

@@ -105,6 +105,16 @@ _BASELINES: dict[str, dict[str, object]] = {
         "method": {"kind": "subspacead"},
     },
     "musc": {"input.interpolation": "bicubic", "method": {"kind": "musc"}},
+    "uniadet": {
+        "input.interpolation": "bicubic",
+        "method": {"kind": "uniadet"},
+        "train.optimizer": "adamw",
+        "train.learning_rate": 1e-3,
+        "train.weight_decay": 1e-2,
+        "train.last_rate": 0.1,
+        "train.epochs": 15,
+        "train.batch_size": 8,
+    },
     "mahalanobis": {
         "encoder": "pixels",
         "input.height": 256,

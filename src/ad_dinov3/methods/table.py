@@ -21,6 +21,7 @@ from ad_dinov3.config.methods import (
     MahalanobisConfig,
     MuScConfig,
     SubspaceAdConfig,
+    UniADetConfig,
     WinClipConfig,
 )
 from ad_dinov3.errors import ConfigError
@@ -124,6 +125,14 @@ METHODS: dict[str, Row] = {
         compares_folders=True,
         borrows_encoder=True,
         no_graph="it looks at all images of a folder at once, and a graph at one; run it with torch",
+    ),
+    "uniadet": Row(
+        "UniADet",
+        UniADetConfig,
+        "uniadet",
+        remembers=True,
+        calibrates=True,
+        no_graph="no graph of it has been written; run it with torch",
     ),
     "mahalanobis": Row(
         "Mahalanobis distance of filter responses",

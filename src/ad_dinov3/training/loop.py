@@ -7,6 +7,7 @@ follows from seed and epoch alone, and a checkpoint at the end of every epoch ho
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -223,9 +224,16 @@ def _step(head: TrainableHead, optimiser: torch.optim.Optimizer, batch: Batch, r
 
 
 def learning_rate(config: ModelConfig, step: int, steps: int) -> float:
-    """Linear warm-up from 0 over ``warmup_fraction`` of all steps, then constant (released code)."""
-    warmup = int(config.train.warmup_fraction * steps)
-    return config.train.learning_rate * (step / warmup if step < warmup else 1.0)
+    """Linear warm-up from 0 over ``warmup_fraction`` of all steps, then along a cosine to ``last_rate`` of the peak.
+
+    The default, 1, stays at the peak (released code).
+    """
+    settings = config.train
+    warmup = int(settings.warmup_fraction * steps)
+    if step < warmup:
+        return settings.learning_rate * step / warmup
+    falling = (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1))) / 2
+    return settings.learning_rate * (settings.last_rate + (1 - settings.last_rate) * falling)
 
 
 def _optimiser(head: TrainableHead, config: ModelConfig) -> torch.optim.Optimizer:
