@@ -62,10 +62,10 @@ class MuSc(Head):
             size = features.image_size
         stages, grid = range(len(kept[0])), kept[0][0].shape[:2]
         levels = [(stage, side) for stage in stages for side in self.config.neighbourhoods]
-        total = sum(
-            mutual(torch.stack([surroundings(one[stage].float(), side) for one in kept])) for stage, side in levels
-        )
-        grid_map = (total / len(levels)).reshape(-1, 1, *grid) / 2
+        every = []
+        for stage, side in levels:
+            every.append(mutual(torch.stack([surroundings(one[stage].float(), side) for one in kept])))
+        grid_map = torch.stack(every).mean(0).reshape(-1, 1, *grid) / 2
         full = F.interpolate(grid_map, size, mode="bilinear", align_corners=True)[:, 0]
         return Scores(full, rescored(full.amax((1, 2)), torch.stack(embeddings), self.config.windows))
 
