@@ -174,7 +174,7 @@ def read_scored(item: Item) -> StoredScores:
     try:
         with np.load(item.stored) as file:
             return StoredScores(file["patch_map"], float(file["score"]), float(file["seconds"]))
-    except (OSError, EOFError, KeyError, TypeError, ValueError, BadZipFile) as error:
+    except (OSError, EOFError, KeyError, TypeError, ValueError, MemoryError, BadZipFile) as error:
         raise DataError(
             f"{item.stored}: no scores of {item.sample.image_path} ({error}); run the evaluation again to make them"
         ) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,7 +76,8 @@ class Session:
         self.references = load_references(self.folder)
         self.areas = read_areas(self.folder) or ALL_OF_IT
         self._noted: frozenset[str] = frozenset()
-        self._run = open_graph(file, self.config, device, mode, threads)
+        with self._in_words("opened"):
+            self._run = open_graph(file, self.config, device, mode, threads)
 
     def __reduce__(self) -> tuple[Callable[..., Session], tuple[object, ...]]:
         """Pickle as the folder and the choices, as a runtime's graph cannot travel."""
@@ -268,14 +270,20 @@ class Session:
         Raises:
             WeightsError: the runtime cannot run the graph.
         """
-        try:
+        with self._in_words("run"):
             return self._run(batch, index)
+
+    @contextmanager
+    def _in_words(self, what: str) -> Iterator[None]:
+        """Turn a runtime's error into one line that says what cannot be done with the graph."""
+        try:
+            yield
         except AdDinoError:
             raise
         except Exception as error:  # each runtime has errors of its own
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise WeightsError(
-                f"{self.folder / self.config.file}: cannot be run ({reason}); export it again"
+                f"{self.folder / self.config.file}: cannot be {what} ({reason}); export it again"
             ) from error
 
 
