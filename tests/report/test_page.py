@@ -85,3 +85,9 @@ def test_a_page_without_images_still_lists_what_failed() -> None:
     page = render_report(report(failures=(("a.png", "the file is empty"),)))
     assert Page(page).open == []
     assert "the file is empty" in page
+
+
+def test_the_slider_s_command_is_there_and_its_names_are_escaped() -> None:
+    report = Report("t", 0.5, [], [], [0.2], [], command="ad-dinov3 predict 'a \"b\"' -o out")
+    page = render_report(report)
+    assert 'data-command="ad-dinov3 predict &#39;a &#34;b&#34;&#39; -o out"' in page

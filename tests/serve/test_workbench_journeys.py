@@ -375,3 +375,14 @@ def test_an_area_by_keyboard_alone(chromium: Any, address: str, scored: Path) ->
         corner = read_areas(scored).inspect[0][0]
         assert corner == pytest.approx((0.3, 0.35))
         picture(page, "area-keyboard")
+
+
+def test_the_static_report_offers_the_command_of_its_slider(chromium: Any, scored: Path) -> None:
+    with tab(chromium, (scored / "report.html").as_uri()) as page:
+        assert page.is_hidden("#again")
+        page.locator("#threshold").fill("0.45")
+        page.wait_for_selector("#again:not([hidden])")
+        parts = scored.parent / "parts"
+        command = f"ad-dinov3 predict {parts} -o {scored} --model toy --threshold 0.450"
+        assert page.text_content("#again code") == command
+        picture(page, "report")

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from ad_dinov3 import __version__
@@ -18,7 +19,7 @@ from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
-from ad_dinov3.predict.results import ResultsSink, Row, RunKey, run_key
+from ad_dinov3.predict.results import ResultsSink, Row, RunKey, command_again, run_key
 from ad_dinov3.predict.shards import ALL, Shard
 from ad_dinov3.predict.store import JOURNALS, FolderStore, Parts, Store, Tenure, UriStore
 from ad_dinov3.predict.tables import TABLES, TableSink
@@ -84,7 +85,8 @@ class FolderRun:
         facts.append(("Model", redacted(self.model_name)))
         facts += [(f"Promise for {name}", f"{words}. {VOID}") for name, words in self.promises.items()]
         title = self.title or self.folder.absolute().name
-        return ReportText(title, self.options.rule.threshold, facts, self.truth)
+        again = partial(command_again, out=self.place, model=redacted(self.model_name))
+        return ReportText(title, self.options.rule.threshold, facts, self.truth, again)
 
 
 @dataclass(frozen=True)

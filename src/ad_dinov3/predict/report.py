@@ -6,7 +6,7 @@ import base64
 import heapq
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -115,12 +115,14 @@ class ReportText:
         threshold: where its slider starts.
         facts: (label, value) pairs on the model.
         truth: a line on what is known to be right of an image, None if nothing is; without it, folder names tell.
+        again: the command that decides on the images of rows anew, but for its threshold; without it none is shown.
     """
 
     title: str
     threshold: float
     facts: Sequence[tuple[str, str]]
     truth: Callable[[Row], str | None] | None = None
+    again: Callable[[Iterable[Row]], str] | None = None
 
 
 class ReportSink:
@@ -183,7 +185,8 @@ def write_report(
     worst = heapq.nsmallest(MAX_PICTURES + MAX_ROWS, scored, key=_worst_first)
     pictures = [_entry(row, thumbnail(row.image), text) for row in worst[:MAX_PICTURES]]
     others = [_entry(row, None, text) for row in worst[MAX_PICTURES:]]
-    page = render_report(Report(text.title, text.threshold, pictures + others, failures, scores, text.facts))
+    command = text.again(rows()) if text.again else ""
+    page = render_report(Report(text.title, text.threshold, pictures + others, failures, scores, text.facts, command))
     write_text(path, page)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.store import Parts, Store
 from ad_dinov3.predict.types import Failure, Result, StoredScore
+
+_SOURCES_SHOWN = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,20 @@ def describe_findings(row: Row) -> str:
         return "nothing"
     found = describe_region(row.regions[0], (row.height, row.width), row.threshold or 0.0)
     return found + (f", and {len(row.regions) - 1} more" if len(row.regions) > 1 else "")
+
+
+def command_again(rows: Iterable[Row], out: str, model: str) -> str:
+    """The command that goes through the same images once more, but for the threshold.
+
+    Args:
+        rows: of the images.
+        out: where the results are.
+        model: as the user named it.
+    """
+    sources = list(dict.fromkeys(row.path.removesuffix(row.image).rstrip("/") or "." for row in rows))
+    images = sources if len(sources) <= _SOURCES_SHOWN else ["IMAGES"]
+    chosen = [] if model == "embedded" else ["--model", model]
+    return shlex.join(["ad-dinov3", "predict", *images, "-o", out, *chosen])
 
 
 def digest(*parts: object) -> str:

@@ -112,6 +112,10 @@
     document.documentElement.style.setProperty("--threshold", threshold);
     byId("threshold-value").textContent = threshold.toFixed(3);
     byId("reset").hidden = threshold === start;
+    const { command } = byId("again").dataset;
+    byId("again").hidden = threshold === start || !command;
+    byId("again").querySelector("code").textContent = `${command} --threshold ${threshold.toFixed(3)}`;
+    byId("copy").textContent = "Copy";
     document.querySelectorAll("#histogram i").forEach((bar, at) => bar.classList.toggle("bad", (at + 0.5) / bins >= threshold));
     for (const one of [...cards, ...rows]) {
       one.classList.toggle("bad", isBad(one));
@@ -147,6 +151,10 @@
   slider.addEventListener("input", () => {
     threshold = Number(slider.value);
     requestAnimationFrame(decide);
+  });
+  byId("copy").addEventListener("click", async () => {
+    await navigator.clipboard?.writeText(byId("again").querySelector("code").textContent);
+    byId("copy").textContent = "Copied";
   });
   byId("reset").addEventListener("click", () => {
     slider.value = threshold = start;

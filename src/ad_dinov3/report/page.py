@@ -80,6 +80,7 @@ class Report:
         failures: (name, reason) of images that could not be done.
         scores: scores of all images, for the histogram and the counts, those beyond ``entries`` included.
         facts: (label, value) pairs on the run: model, date, time taken.
+        command: what decides anew with another threshold, without it; empty: none is offered.
     """
 
     title: str
@@ -88,6 +89,7 @@ class Report:
     failures: Sequence[tuple[str, str]]
     scores: Sequence[float]
     facts: Sequence[tuple[str, str]]
+    command: str = ""
 
 
 def render_report(report: Report) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,7 @@ from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import smallest_region_px, upsample
 from ad_dinov3.infer.image_files import read_map, save_jpeg
 from ad_dinov3.predict.report import Thumbnail
-from ad_dinov3.predict.results import Row, read_rows
+from ad_dinov3.predict.results import Row, command_again, read_rows
 from ad_dinov3.report.overlay import COOL, blend
 from ad_dinov3.serve.normals import UnknownImageError
 
@@ -32,7 +30,6 @@ MAP_SIDE_PX = 1024
 """Longer side of the maps that browsers get; larger ones are sampled."""
 _PICTURES = ".thumbnails.jsonl"
 _THUMBNAIL = TypeAdapter(Thumbnail)
-_SOURCES_SHOWN = 3
 _SHOWN_AS_THEY_ARE = {("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("PNG", "L"), ("WEBP", "RGB")}
 
 
@@ -103,12 +100,7 @@ class Results:
     @property
     def command(self) -> str:
         """What scores these images in the same way once more, but for the threshold."""
-        sources = list(dict.fromkeys(row.path.removesuffix(row.image).rstrip("/") or "." for row in self.rows.values()))
-        images = sources if len(sources) <= _SOURCES_SHOWN else [os.path.commonpath(sources)]
-        model = self.run.get("model")
-        words = ["ad-dinov3", "predict", *images, "-o", str(self.folder)]
-        words += ["--model", str(model)] if model not in (None, "embedded") else []
-        return shlex.join(words)
+        return command_again(self.rows.values(), str(self.folder), str(self.run.get("model", "embedded")))
 
     def row(self, name: str) -> Row:
         """The row of an image.
