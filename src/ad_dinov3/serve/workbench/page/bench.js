@@ -155,7 +155,8 @@ function apply(state) {
   if (moved && !sliding) bench.threshold = state.threshold;
   if (JSON.stringify(state.areas) !== areasShown) judgeOpen();
   decide();
-  if (bench.filter === "open" || bench.filter === "wrong") choose();
+  if (state.scored !== bench.scored) readImages().then(decide, away); // this tab's own change has changed the scores
+  else if (bench.filter === "open" || bench.filter === "wrong") choose();
 }
 
 let areasShown = "";

@@ -147,7 +147,7 @@ async function readPhoto(name) {
 
 const fingers = new Map(); // pointers that are down, by id
 viewer.canvas.addEventListener("pointerdown", (event) => {
-  viewer.canvas.focus();
+  viewer.canvas.focus({ preventScroll: true }); // what is pointed at stays where it is
   viewer.canvas.setPointerCapture(event.pointerId);
   fingers.set(event.pointerId, [event.offsetX, event.offsetY]);
 });
