@@ -228,6 +228,7 @@ def test_zoom_keeps_the_point_under_the_pointer_and_drag_moves_the_image(chromiu
     with tab(chromium, f"{address}/#crack%2F0.png") as page:
         opened(page, "crack/0.png")
         page.wait_for_selector("#regions tbody tr")
+        page.locator("#canvas").scroll_into_view_if_needed()
         box = page.locator("#canvas").bounding_box()
         x, y = box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7  # on the white square
 
