@@ -24,6 +24,7 @@ class Cell:
         high: upper end.
         difference: value minus the reference line's, if both are there.
         rank: 1 for the best of its column, 2 for the second best, else 0.
+        unranked: published of a method that looks at other images; it stands beside single-image ones without a rank.
         seen: of data that the model has seen; such a figure has no rank and no difference, and is nobody's reference.
     """
 
@@ -33,6 +34,7 @@ class Cell:
     difference: float | None = None
     rank: int = 0
     seen: bool = False
+    unranked: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ def _trainings(rows: Sequence[MetricRow]) -> str:
 
 
 def _from_published(result: Published) -> _Entry:
-    cells = {key: Cell(value) for key, value in result.values.items()}
+    cells = {key: Cell(value, unranked=result.sees_others) for key, value in result.values.items()}
     return _Entry(result.label, "published", result.source, cells, result.note)
 
 
@@ -232,10 +234,11 @@ def _section(metric: str, columns: Sequence[str], entries: Sequence[_Entry], ref
 def _placed(entry: _Entry, entries: Sequence[_Entry], reference: _Entry, key: tuple[str, str]) -> Cell | None:
     """A cell with its rank in its column and its distance from the reference."""
     cell = entry.cells.get(key)
-    if cell is None or cell.value is None or cell.seen:
+    if cell is None or cell.value is None or cell.seen or cell.unranked:
         return cell
     digits = METRICS[key[1]].digits + 2  # ranks are of the values as shown: equal figures share one
-    others = [other.value for entry in entries if (other := entry.cells.get(key)) and not other.seen]
+    found = [other for entry in entries if (other := entry.cells.get(key))]
+    others = [other.value for other in found if not (other.seen or other.unranked)]
     shown = sorted({round(value, digits) for value in others if value is not None}, reverse=True)
     place = shown.index(round(cell.value, digits)) + 1
     base = reference.cells.get(key)

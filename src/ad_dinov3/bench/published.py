@@ -10,7 +10,7 @@ from importlib.resources import files
 from ad_dinov3.bench.metric_table import METRICS
 from ad_dinov3.errors import DataError
 
-_LABELS = {"method", "source", "backbone", "note"}
+_LABELS = {"method", "source", "backbone", "note", "sees_others"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Published:
         source: title of the table or file.
         where: its place.
         note: what a reader should know before comparing.
+        sees_others: the method looks at normal images or at the other test images.
         values: (data set, metric) -> value in [0, 1].
     """
 
@@ -32,6 +33,7 @@ class Published:
     where: str
     note: str
     values: dict[tuple[str, str], float]
+    sees_others: bool = False
 
     @property
     def label(self) -> str:
@@ -69,4 +71,5 @@ def _read(entry: dict[str, object], sources: dict[str, dict[str, str]]) -> Publi
         source["where"],
         str(entry.get("note", "")),
         values,
+        bool(entry.get("sees_others", False)),
     )
