@@ -40,7 +40,7 @@ class Extent:
     normals: int = 60
 
 
-SMALL = Extent(seeds=(0,), steps=20, pairs=8, images=4, normals=4)
+SMALL = Extent(seeds=(0,), steps=4, pairs=2, images=4, normals=2)
 
 
 @dataclass(frozen=True)

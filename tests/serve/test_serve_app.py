@@ -112,6 +112,7 @@ def test_health_names_the_models(address: str) -> None:
         "threshold": 0.3,
         "normal_classes": [],
         "promises": {},
+        "drift": None,
     }
 
 

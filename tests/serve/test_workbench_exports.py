@@ -59,7 +59,7 @@ def test_coco_and_label_studio_have_the_regions_of_defects_only(bench: Bench) ->
     points = tasks["crack1.png"]["predictions"][0]["result"][0]["value"]["points"]
     np.testing.assert_allclose(np.array(points) * (97, 80) / 100, regions[0].polygon)
     assert tasks["crack1.png"]["annotations"] == []
-    assert tasks["crack0.png"]["annotations"][0]["result"][0]["value"] == {"choices": ["OK"]}
+    assert tasks["crack0.png"]["annotations"][0]["result"][0]["value"] == {"choices": ["normal"]}
     assert tasks["crack0.png"]["predictions"][0]["result"] == []
 
 

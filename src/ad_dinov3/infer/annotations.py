@@ -8,7 +8,7 @@ from pathlib import Path
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region
-from ad_dinov3.infer.record import ImageRecord, Record
+from ad_dinov3.infer.record import Decision, ImageRecord, Record
 
 LABEL = "anomaly"
 LABEL_STUDIO_CONFIG = f"""\
@@ -65,9 +65,20 @@ def label_studio_tasks(records: Iterable[ImageRecord], image_prefix: str = "") -
 
 
 def _task(record: ImageRecord, image_prefix: str) -> Record:
+    result = [label_studio_choice(record.decision), *label_studio_outlines(record)]
+    prediction = {"model_version": "ad-dinov3", "score": record.score, "result": result}
+    return {"data": {"image": f"{image_prefix}{record.image}"}, "predictions": [prediction]}
+
+
+def label_studio_choice(decision: Decision) -> Record:
+    """A decision as Label Studio's choice."""
+    return {"from_name": "decision", "to_name": "image", "type": "choices", "value": {"choices": [decision]}}
+
+
+def label_studio_outlines(record: ImageRecord) -> list[Record]:
+    """The regions as Label Studio's polygons, in percent of the image's width and height."""
     size = {"original_width": record.width, "original_height": record.height, "image_rotation": 0}
-    decision = {"from_name": "decision", "to_name": "image", "type": "choices", "value": {"choices": [record.decision]}}
-    outlines = [
+    return [
         {
             "from_name": "label",
             "to_name": "image",
@@ -82,8 +93,6 @@ def _task(record: ImageRecord, image_prefix: str) -> Record:
         }
         for region in record.regions
     ]
-    prediction = {"model_version": "ad-dinov3", "score": record.score, "result": [decision, *outlines]}
-    return {"data": {"image": f"{image_prefix}{record.image}"}, "predictions": [prediction]}
 
 
 def write_yolo(records: Iterable[ImageRecord], folder: Path) -> Path:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ad_dinov3.errors import ConfigError, ImageError
 from ad_dinov3.files import write_text
+from ad_dinov3.infer.annotations import label_studio_choice, label_studio_outlines
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import find_regions, threshold_mask, upsample
 from ad_dinov3.infer.image_files import write_mask
@@ -118,29 +119,12 @@ def _names(row: Row) -> tuple[str, str]:
 
 
 def _task(image: Labelled) -> dict[str, object]:
-    """A task of Label Studio: the label as a choice, the regions as polygons in percent of width and height."""
-    row = image.row
-    common = {"to_name": "image", "original_width": row.width, "original_height": row.height}
-    choice = {"from_name": "verdict", "type": "choices", "value": {"choices": [image.label.upper()]}, **common}
-    polygons = [
-        {
-            "from_name": "region",
-            "type": "polygonlabels",
-            "score": round(region.peak, 6),
-            "value": {
-                "points": [[100 * x / row.width, 100 * y / row.height] for x, y in region.polygon],
-                "closed": True,
-                "polygonlabels": ["anomaly"],
-            },
-            **common,
-        }
-        for region in row.regions
-    ]
-    said = [{"result": [choice]}]
+    """A task of Label Studio, for the interface `LABEL_STUDIO_CONFIG`: a review is an annotation, regions predict."""
+    said = [{"result": [label_studio_choice("normal" if image.label == "ok" else "anomalous")]}]
     return {
-        "data": {"image": row.path},
+        "data": {"image": image.row.path},
         "annotations": said if image.by == "review" else [],
-        "predictions": [{"score": image.score, "result": polygons}],
+        "predictions": [{"score": image.score, "result": label_studio_outlines(image.row)}],
     }
 
 
