@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from PIL import Image
 
@@ -30,7 +30,8 @@ def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
 def exchange(address: tuple[str, int], request: bytes) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer to raw bytes."""
     with connected(address) as connection:
-        connection.sendall(request)
+        with suppress(ConnectionResetError, BrokenPipeError):  # an upload that is refused unread: the answer is there
+            connection.sendall(request)
         answer = b""
         while part := connection.recv(65536):
             answer += part
