@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from importlib import import_module
 from itertools import chain, groupby
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -73,7 +74,6 @@ def _rate(video: Path) -> Fraction:
 
 def _av() -> ModuleType:
     try:
-        import av
+        return import_module("av")
     except ImportError as error:
         raise MissingExtraError("av", "video") from error
-    return av
