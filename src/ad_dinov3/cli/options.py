@@ -120,6 +120,10 @@ KeepAspect = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+ClassName = Annotated[
+    str,
+    typer.Option(help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES),
+]
 Threshold = Annotated[
     float | None,
     typer.Option(

@@ -32,6 +32,7 @@ from ad_dinov3.cli.options import (
     AnyDevice,
     AnyModel,
     BatchSize,
+    ClassName,
     Coco,
     Drift,
     Engine,
@@ -103,12 +104,7 @@ def predict(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    class_name: Annotated[
-        str,
-        typer.Option(
-            help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES
-        ),
-    ] = "object",
+    class_name: ClassName = "object",
     class_from_folder: Annotated[
         bool,
         typer.Option(

@@ -58,6 +58,11 @@ def list_images(sources: Sequence[str], part: Shard, tell: Callable[[str], None]
     return ImagesToCome(listed, len(listed))
 
 
+def camera_is_away(why: str) -> str:
+    """What is told of a camera that has ended or does not answer."""
+    return f"the camera is away ({why}) and is asked again"
+
+
 def _of_camera(sources: Sequence[str], part: Shard, tell: Callable[[str], None]) -> ImagesToCome:
     from ad_dinov3.data.cameras import camera_frames
     from ad_dinov3.data.remote import redacted
@@ -65,9 +70,7 @@ def _of_camera(sources: Sequence[str], part: Shard, tell: Callable[[str], None])
     if len(sources) > 1:
         raise ConfigError(f"a camera has no end: name it alone, not with others: {', '.join(map(redacted, sources))}")
     stopped = Event()
-    frames = camera_frames(
-        sources[0], lambda words: tell(f"the camera is away ({words}) and is asked again"), stopped.is_set
-    )
+    frames = camera_frames(sources[0], lambda words: tell(camera_is_away(words)), stopped.is_set)
     return ImagesToCome((frame for frame in frames if part.holds(frame.name)), None, stopped)
 
 

@@ -21,6 +21,7 @@ from ad_dinov3.cli.options import (
     AnyDevice,
     AnyModel,
     BatchSize,
+    ClassName,
     Drift,
     KeepAspect,
     Method,
@@ -34,6 +35,7 @@ from ad_dinov3.cli.options import (
     path_here,
 )
 from ad_dinov3.cli.promises import print_promises
+from ad_dinov3.cli.sources import camera_is_away
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,12 +73,7 @@ def watch(
     method: Method = None,
     weights: Weights = None,
     normals: Normals = None,
-    class_name: Annotated[
-        str,
-        typer.Option(
-            help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES
-        ),
-    ] = "object",
+    class_name: ClassName = "object",
     threshold: Threshold = None,
     drift: Drift = False,
     every: Annotated[
@@ -161,7 +158,7 @@ def _arriving(source: str, every: float, console: Console) -> Iterator[Arrivals 
     if not is_camera(source):
         yield Arrivals(Path(source), quiet_s=every / 2)
         return
-    camera = Camera(source, lambda words: console.print(f"the camera is away ({words}) and is asked again"))
+    camera = Camera(source, lambda words: console.print(camera_is_away(words)))
     try:
         yield camera
     finally:

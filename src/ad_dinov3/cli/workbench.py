@@ -13,11 +13,11 @@ from rich.console import Console
 from ad_dinov3.cli.listening import answer_requests, listen, names_of
 from ad_dinov3.cli.opened import open_model
 from ad_dinov3.cli.options import (
-    IMAGES,
     MODEL,
     OUTPUT,
     AllowedHosts,
     AnyDevice,
+    ClassName,
     Host,
     Keys,
     NoAuth,
@@ -67,12 +67,7 @@ def workbench(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    class_name: Annotated[
-        str,
-        typer.Option(
-            help="What the images show. Models with text prompts use it.", metavar="NAME", rich_help_panel=IMAGES
-        ),
-    ] = "object",
+    class_name: ClassName = "object",
     host: Host = "127.0.0.1",
     port: Port = 8000,
     upload_mb: UploadMb = 64,

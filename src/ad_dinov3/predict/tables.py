@@ -76,10 +76,10 @@ def write_csv(path: Path, rows: Iterable[Row]) -> None:
             if row.score is not None:
                 values["score"] = round(row.score, 6)
             values["regions"] = json.dumps(values["regions"], separators=(",", ":"))
-            table.writerow(_escaped(values[column]) for column in CSV_COLUMNS)
+            table.writerow(escaped(values[column]) for column in CSV_COLUMNS)
 
 
-def _escaped(value: object) -> object:
+def escaped(value: object) -> object:
     """The value, text that a spreadsheet would take for a formula after an apostrophe."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 

@@ -23,7 +23,7 @@ from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import find_regions, threshold_mask, upsample
 from ad_dinov3.infer.image_files import write_mask
 from ad_dinov3.predict.results import Row
-from ad_dinov3.predict.tables import write_coco
+from ad_dinov3.predict.tables import escaped, write_coco
 from ad_dinov3.serve.workbench.answers import Label
 from ad_dinov3.serve.workbench.folder import Results
 
@@ -110,12 +110,16 @@ def _write_labels(path: Path, images: Sequence[Labelled], threshold: float) -> N
         table.writerow(["image", "path", "label", "by", "score", "threshold", "decision"])
         for image in images:
             decision = "anomalous" if image.score >= threshold else "normal"
-            name, where = (f"'{text}" if text.startswith(("=", "+", "-", "@")) else text for text in _names(image.row))
-            table.writerow([name, where, image.label, image.by, round(image.score, 6), threshold, decision])
-
-
-def _names(row: Row) -> tuple[str, str]:
-    return row.image, row.path
+            values = (
+                image.row.image,
+                image.row.path,
+                image.label,
+                image.by,
+                round(image.score, 6),
+                threshold,
+                decision,
+            )
+            table.writerow(map(escaped, values))
 
 
 def _task(image: Labelled) -> dict[str, object]:
