@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from PIL import Image
 
@@ -30,8 +30,7 @@ def connected(address: tuple[str, int]) -> Iterator[socket.socket]:
 def exchange(address: tuple[str, int], request: bytes) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the answer to raw bytes."""
     with connected(address) as connection:
-        with suppress(ConnectionResetError, BrokenPipeError):  # an upload that is refused unread: the answer is there
-            connection.sendall(request)
+        connection.sendall(request)
         answer = b""
         while part := connection.recv(65536):
             answer += part

@@ -47,6 +47,12 @@ def test_more_than_the_limit_is_refused_before_it_is_read(address: tuple[str, in
     assert "limit of 1 MiB" in json.loads(body)["detail"]
 
 
+def test_a_client_that_sends_all_before_it_reads_learns_why_it_is_refused(address: tuple[str, int]) -> None:
+    status, _, body = exchange(address, posted(bytes(40 << 20), f"Content-Length: {40 << 20}"))
+    assert status == 413
+    assert "limit of 1 MiB" in json.loads(body)["detail"]
+
+
 @pytest.mark.parametrize("host", ["evil.example.com", "localhost.evil.example.com", "127.0.0.1.nip.io", ""])
 def test_a_foreign_name_is_refused(address: tuple[str, int], host: str) -> None:
     request = f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()

@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+_LINGER_S = 2.0
 _HEADERS = {
     "content-security-policy": "; ".join(
         [
@@ -87,7 +89,7 @@ class Limited:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = self._refusal(scope["method"], headers)
         if refusal is not None:
-            await _refuse(scope["path"], refusal, _safe(send))
+            await _refuse(scope["path"], refusal, receive, _safe(send))
             return
         body = _Body(receive, self._limits, self)
         try:
@@ -213,9 +215,19 @@ def _safe(send: Send) -> Send:
     return sending
 
 
-async def _refuse(path: str, refusal: HTTPException, send: Send) -> None:
+async def _refuse(path: str, refusal: HTTPException, receive: Receive, send: Send) -> None:
     content = json.dumps({"error" if path.startswith("/v2") else "detail": refusal.detail}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     headers.append((b"connection", b"close"))  # what comes on it now is the body that was refused
     await send({"type": "http.response.start", "status": refusal.status_code, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    await send({"type": "http.response.body", "body": content, "more_body": True})
+    await _drop_body(receive)
+    await send({"type": "http.response.body"})
+
+
+async def _drop_body(receive: Receive) -> None:
+    """Take what is still being sent, for a while: a client that is hung up on while it sends loses the answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            while (await receive()).get("more_body", False):
+                pass
