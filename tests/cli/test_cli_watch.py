@@ -33,7 +33,7 @@ class Toy(ToyDetector):
         return super().score(batch, names)
 
 opening.load = lambda *a, **k: Toy()
-watch.watch(sys.argv[1], Path(sys.argv[2]), every=0.1)
+watch.watch(sys.argv[1], Path(sys.argv[2]), every=0.1, as_json=True)
 """
 
 
@@ -62,6 +62,7 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
             draw_part(inbox / f"{turn} bad.png", blemish=True)
             wait_for(out, 2 * turn + 2)
             run.send_signal(ending)
+            said = run.stdout.read()
             run.wait(60)
     assert rows(out) == {
         "0 bad.png": "anomalous",
@@ -71,6 +72,7 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
     }
     assert log.read_text() == "x" * 4
     assert run.returncode == 0
+    assert json.loads(said) == {"out": str(out), "anomalous": 1, "normal": 1}  # what the second start decided
     assert (out / "report.html").is_file()
 
 

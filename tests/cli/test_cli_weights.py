@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -42,6 +43,9 @@ def test_verify_tells_layout_and_shape_and_checks_the_list(folder: Path) -> None
     assert result.exit_code == 0, result.output
     assert "what SHA256SUMS says" in result.output
     assert "ok: mine in Hugging Face's layout" in result.output
+    told = json.loads(RUN.invoke(weights.app, ["verify", str(folder), "--json"]).stdout)
+    assert told["name"] == "mine"
+    assert any("ok: mine in Hugging Face's layout" in line for line in told["found"])
 
 
 def test_verify_refuses_a_model_that_computes_nothing_finite(folder: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -11,12 +14,21 @@ from ad_dinov3.cli import demo
 from ad_dinov3.predict.results import Row, read_rows
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the command says to people, its folder, and what it says to programs."""
+
+    text: str
+    out: Path
+    tree: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     out = tmp_path_factory.mktemp("demo") / "out"
-    result = CliRunner().invoke(demo.app, ["-o", str(out)])
+    result = CliRunner().invoke(demo.app, ["-o", str(out), "--json"])
     assert result.exit_code == 0, result.output
-    return result.output, out
+    return Shown(result.stderr, out, json.loads(result.stdout))
 
 
 def decisions(folder: Path) -> dict[str, str]:
@@ -24,8 +36,8 @@ def decisions(folder: Path) -> dict[str, str]:
     return {row.image: row.decision for row in rows}
 
 
-def test_demo_holds_each_sample_against_its_truth(shown: tuple[str, Path]) -> None:
-    text, out = shown
+def test_demo_holds_each_sample_against_its_truth(shown: Shown) -> None:
+    text, out = shown.text, shown.out
     alone, beside = decisions(out), decisions(out / "with_good_images")
     assert len(alone) >= 10
     assert text.count("✓") + text.count("✗") == len(alone) + len(beside)
@@ -34,11 +46,20 @@ def test_demo_holds_each_sample_against_its_truth(shown: tuple[str, Path]) -> No
     assert "truly normal" in report
 
 
-def test_good_photographs_find_the_broken_cookies_and_leave_the_whole_one(shown: tuple[str, Path]) -> None:
-    text, out = shown
+def test_good_photographs_find_the_broken_cookies_and_leave_the_whole_one(shown: Shown) -> None:
+    text, out = shown.text, shown.out
     beside = decisions(out / "with_good_images")
     assert {image: "good" not in image for image in beside} == {
         image: decision == "anomalous" for image, decision in beside.items()
     }
     assert len(beside) == 4
     assert "with your 9 good images" in text
+
+
+def test_programs_read_the_same_counts(shown: Shown) -> None:
+    for key, folder in (("alone", shown.out), ("with_good_images", shown.out / "with_good_images")):
+        tally, called = shown.tree[key], decisions(folder)
+        assert tally["defects"] + tally["normal_images"] == len(called)
+        assert tally["found"] + tally["false_alarms"] <= list(called.values()).count("anomalous")
+        assert f"{tally['found']} of {tally['defects']} defects found" in shown.text
+    assert shown.tree["promise"] in " ".join(shown.text.split())

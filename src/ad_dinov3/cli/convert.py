@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import MODEL, OUTPUT, BakedClasses, Offline, Weights, command_app, path_here
 from ad_dinov3.methods.table import names_of
 
@@ -47,6 +47,7 @@ def convert(
     weights: Weights = None,
     class_name: BakedClasses = None,
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Convert a checkpoint of a method's authors into a model folder, or a model folder into such a checkpoint.
 
@@ -65,7 +66,9 @@ def convert(
     else:
         opened = open_method(method, str(source), weights, offline=offline)
         save_model(with_prompts(opened, class_name or [], offline=offline), out)
-    Console().print(f"wrote {out}")
+    output = Output(as_json)
+    output.console.print(f"wrote {out}")
+    output.result({"out": out})
 
 
 def _authors_state(model: Model, source: Path) -> dict[str, object]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import OUTPUT, command_app, path_here
 
 if TYPE_CHECKING:
@@ -38,6 +38,30 @@ class Verdict:
     words: str
 
 
+@dataclass(frozen=True)
+class Tally:
+    """How often a run was right.
+
+    Attributes:
+        defects: anomalous images.
+        found: those of them that were called so, with the map's peak on the defect.
+        normal_images: the others.
+        false_alarms: those of them that were called anomalous.
+    """
+
+    defects: int
+    found: int
+    normal_images: int
+    false_alarms: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.found} of {self.defects} defects found, "
+            f"{self.false_alarms} false alarm{'' if self.false_alarms == 1 else 's'} on "
+            f"{self.normal_images} normal image{'' if self.normal_images == 1 else 's'}"
+        )
+
+
 @app.command()
 def demo(
     out: Annotated[
@@ -51,6 +75,7 @@ def demo(
             rich_help_panel=OUTPUT,
         ),
     ] = Path("ad-dinov3-demo"),
+    as_json: Json = False,
 ) -> None:
     """Find the defects in the sample images that come with the package, offline.
 
@@ -60,13 +85,14 @@ def demo(
     from ad_dinov3.assets import GOOD_SAMPLES, SAMPLES
     from ad_dinov3.data.layouts import read_folder
 
-    console = Console()
+    output = Output(as_json)
+    console = output.console
     samples = {_shown(sample): sample for sample in read_folder(SAMPLES)}
     with console.status("loading the embedded model"):
         from ad_dinov3.infer.opening import load
 
         detector = load(offline=True)
-    _look(console, detector, samples, out, "Demo: rendered samples and photographs")
+    alone = _look(console, detector, samples, out, "Demo: rendered samples and photographs")
     console.print(
         "The cookies are photographs, the others are rendered; figures on whole data sets are in the README.\n"
     )
@@ -75,11 +101,13 @@ def demo(
     good = sorted((GOOD_SAMPLES / _COMPARED).glob("*.jpg"))
     console.print(f"[bold]The cookies again, compared with {len(good)} whole ones[/bold] (predict --normals GOOD/)\n")
     promise = detector.remember(good, _COMPARED)
-    _look(console, detector, photographs, out / "with_good_images", "Demo: photographs compared with good ones")
+    compared_out = out / "with_good_images"
+    compared = _look(console, detector, photographs, compared_out, "Demo: photographs compared with good ones")
     console.print(promise, highlight=False, soft_wrap=True)
+    output.result({"out": out, "alone": asdict(alone), "with_good_images": asdict(compared), "promise": promise})
 
 
-def _look(console: Console, detector: Detector | Session, samples: dict[str, Sample], out: Path, title: str) -> None:
+def _look(console: Console, detector: Detector | Session, samples: dict[str, Sample], out: Path, title: str) -> Tally:
     """Score samples into a folder and say what was found, and whether it is true."""
     from ad_dinov3.cli.predict import score_progress
     from ad_dinov3.data.streams import ImageFile
@@ -102,8 +130,9 @@ def _look(console: Console, detector: Detector | Session, samples: dict[str, Sam
     items = [ImageFile(sample.image_path, name) for name, sample in samples.items()]
     with score_progress(console, len(items)) as on_outcome:
         score_into_folder(items, detector, run, on_outcome)
-    print_findings(console, out, samples)
+    tally = print_findings(console, out, samples)
     console.print(f"report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+    return tally
 
 
 def _shown(sample: Sample) -> str:
@@ -136,7 +165,7 @@ def verdict_on(out: Path, row: Row, sample: Sample) -> Verdict:
     return Verdict(bool(miss_px <= _NEAR_PX), words)
 
 
-def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> None:
+def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> Tally:
     """What was found where, above the truth, and how often it was right."""
     from ad_dinov3.predict.results import describe_findings, read_rows
 
@@ -152,15 +181,10 @@ def print_findings(console: Console, out: Path, samples: dict[str, Sample]) -> N
         mark, colour = ("✓", "green") if verdict.is_right else ("✗", "red")
         console.print(Text.assemble((f"   {mark} ", colour), (verdict.words, "dim")))
     console.print()
-    pairs = zip(rows, verdicts, strict=True)
-    console.print(_tally([(samples[row.image], verdict) for row, verdict in pairs]), highlight=False)
-
-
-def _tally(pairs: Sequence[tuple[Sample, Verdict]]) -> str:
-    defects = [verdict.is_right for sample, verdict in pairs if sample.is_anomalous]
-    normal = [verdict.is_right for sample, verdict in pairs if not sample.is_anomalous]
-    false = len(normal) - sum(normal)
-    return (
-        f"{sum(defects)} of {len(defects)} defects found, {false} false alarm{'' if false == 1 else 's'} on "
-        f"{len(normal)} normal image{'' if len(normal) == 1 else 's'}"
-    )
+    is_defect = [samples[row.image].is_anomalous for row in rows]
+    right = [verdict.is_right for verdict in verdicts]
+    found = sum(one and ok for one, ok in zip(is_defect, right, strict=True))
+    normal = len(rows) - sum(is_defect)
+    tally = Tally(sum(is_defect), found, normal, false_alarms=normal - (sum(right) - found))
+    console.print(str(tally), highlight=False)
+    return tally

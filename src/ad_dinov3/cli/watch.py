@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.opened import watched
 from ad_dinov3.cli.options import (
     IMAGES,
@@ -101,6 +104,7 @@ def watch(
     overlap: Overlap = 0.25,
     keep_aspect: KeepAspect = False,
     offline: Offline = False,
+    as_json: Json = False,
 ) -> None:
     """Score the images of a folder or a camera as they arrive, until Ctrl-C or SIGTERM.
 
@@ -113,7 +117,8 @@ def watch(
     from ad_dinov3.infer.views import View
     from ad_dinov3.predict.publish import sender, shown
 
-    console = Console(highlight=False)
+    output, decisions = Output(as_json), Counter[str]()
+    console = output.console
     check_method(method)
     if not is_camera(source) and not Path(source).is_dir():
         raise ConfigError(f"{source}: no such folder to watch, and no camera")
@@ -136,17 +141,22 @@ def watch(
     options = DriveOptions(class_name, rule, batch_size)
     run = FolderRun(out, model, viewed.fingerprint, options, method=method_title(detector), promises=detector.promises)
 
-    def tell(outcome: Outcome) -> None:
-        if outcome.is_new:
-            console.print(f"{datetime.now():%H:%M:%S} {outcome.decision:<9} {outcome.item.name}", markup=False)
-
     console.print(f"watching {shown(source) if is_camera(source) else source}; Ctrl-C stops")
     with _arriving(source, every, console) as arrivals, _published(console, senders, run) as run, _until_told() as stop:
         while not stop.wait(every):
             items = arrivals.settled()
             if items:
-                score_into_folder(items, scorer, run, tell, stop.is_set)
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+                score_into_folder(items, scorer, run, partial(_tell, console, decisions), stop.is_set)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+    output.result({"out": out, **decisions})
+
+
+def _tell(console: Console, decisions: Counter[str], outcome: Outcome) -> None:
+    """Say what has been decided now, and count it."""
+    if outcome.is_new:
+        decisions[outcome.decision] += 1
+        words = f"{datetime.now():%H:%M:%S} {outcome.decision:<9} {outcome.item.name}"
+        console.print(words, markup=False, highlight=False)
 
 
 @contextmanager

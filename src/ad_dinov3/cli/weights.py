@@ -59,10 +59,9 @@ def verify(
     name_or_path: Annotated[
         str, typer.Argument(help="A model's name, or a folder or file of weights.", metavar="NAME")
     ],
+    as_json: Json = False,
 ) -> None:
     """Verify weights on this machine: sha256, layout, shapes, and that they compute; nothing is downloaded."""
-    from rich.console import Console
-
     from ad_dinov3.weights import (
         check_hashes,
         checkpoint_file,
@@ -73,10 +72,8 @@ def verify(
 
     source = resolve_weights(name_or_path, offline=True)
     folder, file = checkpoint_file(source)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{file} ({source.origin})")
-    for line in check_hashes(folder, file):
-        console.print(line)
+    output = Output(as_json)
+    said = [f"{file} ({source.origin})", *check_hashes(folder, file)]
     if is_clip(tensor_names(file)):
         from ad_dinov3.encoders.clip_text import build_clip_text
         from ad_dinov3.weights import load_clip_weights
@@ -84,12 +81,15 @@ def verify(
         weights = load_clip_weights(source)
         width = build_clip_text(weights, weights.activation or "quick_gelu").encode_sentences(["a photo"]).shape[-1]
         trained = weights.activation or "an activation that the files do not tell"
-        console.print(f"ok: {source.name}, a CLIP text tower trained with {trained}; embeddings of {width}")
+        said.append(f"ok: {source.name}, a CLIP text tower trained with {trained}; embeddings of {width}")
     else:
         layout, spec = _try_backbone(name_or_path)
         stages = ", ".join(map(str, spec.widths))
-        console.print(f"ok: {spec.name} in {layout}'s layout; patches of {spec.patch_size} px, stages of {stages}")
-        console.print(f"licence: {spec.licence}")
+        said.append(f"ok: {spec.name} in {layout}'s layout; patches of {spec.patch_size} px, stages of {stages}")
+        said.append(f"licence: {spec.licence}")
+    for line in said:
+        output.console.print(line, highlight=False, soft_wrap=True)
+    output.result({"name": source.name, "path": file, "found": said[1:]})
 
 
 @app.command()
@@ -109,10 +109,9 @@ def download(
             rich_help_panel=OUTPUT,
         ),
     ],
+    as_json: Json = False,
 ) -> None:
     """Download a model's weights, tokenizer and licence into a folder, with the sha256 of every file beside them."""
-    from rich.console import Console
-
     from ad_dinov3.errors import WeightsError
     from ad_dinov3.weights import (
         DINOV3_LICENCE,
@@ -134,12 +133,14 @@ def download(
     folder = out / (row.name if row else repository.partition("/")[2])
     download_snapshot(repository, ways(row), folder)
     sums = write_sums(folder)
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"{repository} -> {folder} (sha256 of every file in {sums.name})")
+    output = Output(as_json)
+    said = [f"{repository} -> {folder} (sha256 of every file in {sums.name})"]
     if isinstance(row, PublicBackbone):
-        console.print(f"These weights are under the {DINOV3_LICENCE}: {DINOV3_LICENCE_URL}")
-    console.print(f"Check: ad-dinov3 weights verify {folder}")
-    console.print(f"Found by name with AD_DINOV3_WEIGHTS={out}")
+        said.append(f"These weights are under the {DINOV3_LICENCE}: {DINOV3_LICENCE_URL}")
+    said += [f"Check: ad-dinov3 weights verify {folder}", f"Found by name with AD_DINOV3_WEIGHTS={out}"]
+    for line in said:
+        output.console.print(line, highlight=False, soft_wrap=True)
+    output.result({"repository": repository, "folder": folder, "sums": sums})
 
 
 def _try_backbone(name_or_path: str) -> tuple[str, EncoderSpec]:
