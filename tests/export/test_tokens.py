@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from ad_dinov3.export.tokens import ComparisonTokens
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
 from ad_dinov3.infer.session import Session
+from ad_dinov3.predict.results import read_rows
 from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
 
 
@@ -91,3 +94,30 @@ def test_a_graph_of_many_sizes_has_no_tokens(tmp_path: Path) -> None:
     assert isinstance(detector, Detector)
     with pytest.raises(ConfigError, match="at one size"):
         export_model(detector, "embedded", tmp_path / "free", ExportOptions("onnx", resizable=True, with_tokens=True))
+
+
+_WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["transformers"] = None  # importing them fails from here on
+from typer.testing import CliRunner
+from ad_dinov3.cli import predict
+shown = CliRunner().invoke(predict.app, sys.argv[1:], catch_exceptions=False)
+print(shown.output)
+sys.exit(shown.exit_code)
+"""
+
+
+def test_parts_are_compared_with_good_images_where_torch_cannot_be_imported(exported: Path, tmp_path: Path) -> None:
+    for name, seeds in (("good", range(5)), ("parts", range(20, 23))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            Image.fromarray(picture(seed, defect=seed == 21)).save(tmp_path / name / f"{seed}.png")
+    arguments = [str(tmp_path / "parts"), "-o", str(tmp_path / "out"), "--model", str(exported)]
+    command = [sys.executable, "-c", _WITHOUT_TORCH, *arguments, "--normals", str(tmp_path / "good")]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "with your 5 good images about 1 good part in 6 will be flagged" in " ".join(shown.stdout.split())
+    rows = {row.image: row for row in read_rows(tmp_path / "out")}
+    assert rows["21.png"].decision == "anomalous"
+    assert rows["21.png"].p_value == pytest.approx(1 / 6, abs=1e-6)
+    assert rows["21.png"].score == max(row.score or 0 for row in rows.values())
