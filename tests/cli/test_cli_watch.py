@@ -27,13 +27,14 @@ from ad_dinov3.infer import opening
 class Toy(ToyDetector):
     threshold, promises = 0.3, {}
     def seen_through(self, view): return self
+    def remember(self, images, class_name, view): pass
     fingerprint = "toy"
     def score(self, batch, names):
         with open(sys.argv[4], "a") as log: log.write("x" * len(batch))
         return super().score(batch, names)
 
 opening.load = lambda *a, **k: Toy()
-watch.watch(sys.argv[1], Path(sys.argv[2]), every=0.1, as_json=True)
+watch.watch(sys.argv[1], Path(sys.argv[2]), normals=Path(sys.argv[5]), every=0.1, as_json=True)
 """
 
 
@@ -54,9 +55,15 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
     inbox, out, log = tmp_path / "inbox", tmp_path / "out", tmp_path / "scored"
     inbox.mkdir()
     room = str(Path(__file__).parents[1] / "infer")
-    command = [sys.executable, "-c", _WATCH, str(inbox), str(out), room, str(log)]
+    draw_part(tmp_path / "normals" / "known.png")  # as the good ones of the inbox, and unlike the bad ones
+    command = [sys.executable, "-c", _WATCH, str(inbox), str(out), room, str(log), str(tmp_path / "normals")]
     for turn, ending in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "COLUMNS": "200"}, text=True) as run:
+        with (
+            (tmp_path / f"told {turn}").open("w") as told,
+            subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=told, env={**os.environ, "COLUMNS": "200"}, text=True
+            ) as run,
+        ):
             assert run.stdout is not None
             draw_part(inbox / f"day {turn}" / "good.png")
             draw_part(inbox / f"{turn} bad.png", blemish=True)
@@ -74,6 +81,7 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
     assert run.returncode == 0
     assert json.loads(said) == {"out": str(out), "anomalous": 1, "normal": 1}  # what the second start decided
     assert (out / "report.html").is_file()
+    assert (tmp_path / "told 1").read_text().count("is nearly a normal one (day 1/good.png is like") == 1
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:

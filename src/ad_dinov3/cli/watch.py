@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.opened import watched
+from ad_dinov3.cli.opened import near_copy_sinks, watched
 from ad_dinov3.cli.options import (
     IMAGES,
     OUTPUT,
@@ -140,6 +140,7 @@ def watch(
     rule = DecisionRule(detector.threshold if threshold is None else threshold, areas=areas)
     options = DriveOptions(class_name, rule, batch_size)
     run = FolderRun(out, model, viewed.fingerprint, options, method=method_title(detector), promises=detector.promises)
+    run = replace(run, also=near_copy_sinks(console, found))
 
     console.print(f"watching {shown(source) if is_camera(source) else source}; Ctrl-C stops")
     with _arriving(source, every, console) as arrivals, _published(console, senders, run) as run, _until_told() as stop:
@@ -181,7 +182,8 @@ def _published(console: Console, senders: Mapping[str, Send], run: FolderRun) ->
     from ad_dinov3.predict.publish import Publisher, PublishSink
 
     publishers = {address: Publisher(send) for address, send in senders.items()}
-    yield replace(run, also=tuple(PublishSink(one, run.key, run.outputs) for one in publishers.values()))
+    sinks = [PublishSink(one, run.key, run.outputs) for one in publishers.values()]
+    yield replace(run, also=(*run.also, *sinks))
     for address, publisher in publishers.items():
         left = publisher.close()
         if left or publisher.dropped:

@@ -10,7 +10,7 @@ from ad_dinov3.predict.types import Failure, Result
 
 
 class NearCopySink:
-    """Gathers near copies of normal images, and tells of them at the end.
+    """Gathers near copies of normal images, and tells of them when a run is closed; a watch closes many.
 
     Args:
         normals: class name -> files of normal images.
@@ -33,6 +33,7 @@ class NearCopySink:
         """An image that cannot be done is no copy."""
 
     def close(self) -> None:
-        """Tell of them."""
+        """Tell of those that have come since the last time."""
         if self._copies:
             self._tell(near_copy_words(sorted(self._copies)))
+            self._copies.clear()
