@@ -9,18 +9,36 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import uvicorn
-from toy_detector import ToyDetector, draw_part
+from numpy.typing import NDArray
+from toy_detector import GRID, SIDE, ToyDetector, draw_part
 
+from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.streams import find_images
+from ad_dinov3.infer.compared import (
+    CALIBRATED_THRESHOLD,
+    Answer,
+    promises,
+    remembered,
+    save_references,
+    scorer_of,
+    with_class,
+)
 from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.infer.exported import SessionInput
+from ad_dinov3.infer.good_images import distinct
+from ad_dinov3.infer.scorer import RawScores
+from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.outputs import Outputs
+from ad_dinov3.references.calibration import References
+from ad_dinov3.references.tokens import comparison_tokens
 from ad_dinov3.serve.limits import Limits
 from ad_dinov3.serve.workbench.app import create_workbench
 from ad_dinov3.serve.workbench.bench import Bench
@@ -43,6 +61,56 @@ def score_parts(images: Path, out: Path, outputs: Outputs | None = None) -> Path
     run = FolderRun(out, "toy", "f" * 16, options, outputs or Outputs())
     score_into_folder(find_images([str(images)]), ToyDetector(), run)
     return out
+
+
+class TeachableToy(ToyDetector):
+    """The toy, with the memory and the calibration of real models over the colours of its cells."""
+
+    method = "toy"
+    own_threshold = THRESHOLD
+    input = SessionInput(SIDE, SIDE, "bilinear")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.references = References()
+        self.go_on = threading.Event()  # scoring waits for it
+        self.go_on.set()
+
+    @property
+    def threshold(self) -> float:
+        return self.own_threshold if self.references.is_empty else CALIBRATED_THRESHOLD
+
+    @property
+    def fingerprint(self) -> str:
+        return "f" * 16 + self.references.fingerprint
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(self.references.known)
+
+    @property
+    def promises(self) -> dict[str, str]:  # type: ignore[override]
+        return promises(self.references)
+
+    def zero_shot(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        return ToyDetector.score(self, batch, class_names)
+
+    def answer(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Answer:
+        cells = batch.astype(np.float32).reshape(len(batch), 3, GRID, SIDE // GRID, GRID, SIDE // GRID).mean((3, 5))
+        stage = np.concatenate([cells, np.full_like(cells, 50)], axis=1).transpose(0, 2, 3, 1)
+        return Answer(self.zero_shot(batch, class_names), comparison_tokens([stage]))
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        assert self.go_on.wait(60)
+        return scorer_of(self, self.references).score(batch, class_names)
+
+    def remember(self, images: Sequence[ImageSource], class_name: str = "part", view: View = WHOLE) -> str | None:
+        self.references = with_class(self.references, remembered(self, distinct(images), class_name, view))
+        return self.promises.get(class_name)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        Path(folder).mkdir(parents=True)
+        save_references(self.references, Path(folder))
 
 
 @contextmanager

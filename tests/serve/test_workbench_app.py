@@ -113,7 +113,10 @@ def test_reviews_change_what_is_suggested_and_can_be_taken_back(address: str) ->
     assert (skipped["suggestion"]["defects"], skipped["suggestion"]["good"]) == (2, 3)
     back = read(post(address, "bench/undo", {"id": "review-0002"}))
     assert back["verdicts"] == {"crack/0.png": "ok"}
-    assert read(get(address, f"bench/state?since={back['revision']}")) == {"revision": back["revision"]}
+    assert read(get(address, f"bench/state?since={back['revision']}")) == {
+        "revision": back["revision"],
+        "work": {"words": "", "done": 0, "total": 0, "trouble": ""},
+    }
 
 
 def test_a_threshold_is_kept_for_the_next_start(scored: Path) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from bench_service import THRESHOLD, free_port, start_workbench, workbench
+from browser import DESKTOP, PHONE, barriers, opened, picture, tab, wait_text
 from scipy.ndimage import gaussian_filter
 
 import ad_dinov3
@@ -21,7 +20,6 @@ from ad_dinov3.predict.results import read_rows
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.store import Store
 
-DESKTOP, PHONE = (1400, 900), (390, 844)
 KEY = "0123456789abcdef-key"
 SCRIPTS = Path(ad_dinov3.__file__).parent / "serve" / "workbench" / "page"
 RED_AT = """([x, y]) => {
@@ -34,43 +32,6 @@ RED_AT = """([x, y]) => {
 def address(scored: Path) -> Iterator[str]:
     with workbench(Bench(scored, "parts")) as running:
         yield running
-
-
-@contextmanager
-def tab(chromium: Any, address: str, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> Iterator[Any]:
-    """A page in a browser of its own; an error in its script fails the test."""
-    context = chromium.new_context(
-        viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, has_touch=size == PHONE
-    )
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.set_default_timeout(30_000)
-    page.goto(address)
-    yield page
-    context.close()
-    assert errors == []
-
-
-def picture(page: Any, name: str) -> None:
-    """Keep a screenshot, if somebody wants to look."""
-    folder = os.environ.get("AD_DINOV3_SCREENSHOTS")
-    if folder:
-        page.wait_for_timeout(300)
-        page.screenshot(path=Path(folder) / f"{name}.png", full_page=page.viewport_size["width"] < 500)
-
-
-def wait_text(page: Any, selector: str, text: str) -> None:
-    """Until an element says just that."""
-    page.wait_for_function(
-        "([selector, text]) => document.querySelector(selector)?.textContent.trim() === text", arg=[selector, text]
-    )
-
-
-def opened(page: Any, name: str) -> None:
-    """Wait for an image to be open, its map drawn."""
-    wait_text(page, "#name", name)
-    page.wait_for_function("() => document.querySelector('#canvas').getAttribute('aria-label')?.includes('score')")
 
 
 def cells(page: Any) -> tuple[int, ...]:
@@ -324,15 +285,13 @@ def test_with_a_key_the_page_asks_for_it(chromium: Any, scored: Path) -> None:
 def test_it_fits_and_no_barrier_is_found(
     chromium: Any, address: str, name: str, size: tuple[int, int], scheme: str
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install '.[test-browser]'")
     with tab(chromium, f"{address}/#crack%2F0.png", size, scheme) as page:
         opened(page, "crack/0.png")
         page.wait_for_selector("#regions tbody tr")
         page.click("#ok")
         picture(page, name)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        found = axe.Axe().run(page)
-        assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]] == []
+        assert barriers(page) == []
 
 
 def test_draw_an_area_to_ignore_and_the_defect_in_it_is_none(chromium: Any, address: str, scored: Path) -> None:

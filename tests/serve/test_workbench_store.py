@@ -100,3 +100,19 @@ def test_a_file_of_another_kind_or_version_is_refused_by_name(tmp_path: Path) ->
         database.execute("PRAGMA user_version = 99")
     with pytest.raises(DataError, match="later version"):
         Store(tmp_path)
+
+
+def test_a_file_of_the_first_version_gets_what_it_lacks_and_keeps_its_reviews(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / FILE) as first:
+        first.executescript(
+            "CREATE TABLE reviews (number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, image TEXT NOT "
+            "NULL, verdict TEXT NOT NULL CHECK (verdict IN ('ok', 'ng', 'skip')), at TEXT NOT NULL);"
+            "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);"
+            "INSERT INTO reviews VALUES (1, 'first-id', 'a.png', 'ok', 'then'); PRAGMA user_version = 1"
+        )
+    first.close()
+    store = Store(tmp_path)
+    assert store.verdicts() == {"a.png": "ok"}
+    store.set_good(["b.png", "a.png", "b.png"], True)
+    store.set_good(["b.png"], False)
+    assert store.good() == ("a.png",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from ad_dinov3.assets import EMBEDDED
 from ad_dinov3.cli.listening import answer_requests, listen, names_of
 from ad_dinov3.cli.opened import open_model
 from ad_dinov3.cli.options import (
@@ -31,7 +33,10 @@ from ad_dinov3.cli.predict import score_progress, stop_on_interrupt
 from ad_dinov3.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.opening import ModelSpec
+    from ad_dinov3.infer.session import Session
+    from ad_dinov3.serve.workbench.model import BenchModel
 
 app = command_app()
 
@@ -86,6 +91,7 @@ def workbench(
     try:
         import uvicorn  # noqa: F401  is needed below
 
+        from ad_dinov3.infer.opening import ModelSpec
         from ad_dinov3.serve.keys import VARIABLE, check_address, read_keys
         from ad_dinov3.serve.limits import Limits
         from ad_dinov3.serve.workbench.app import create_workbench
@@ -95,8 +101,9 @@ def workbench(
     allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
     listening = listen(host, port)
     check_address(listening.getsockname()[0], allowed, no_auth)
-    results = _results(console, folder, out, class_name, model, device, offline)
-    bench = Bench(results, folder.absolute().name)
+    spec = ModelSpec(model or "", device=device, offline=offline)
+    results, opened = _results(console, folder, out, class_name, spec)
+    bench = Bench(results, folder.absolute().name, opened)
     address, port = listening.getsockname()[:2]
     count = len(bench.results.rows)
     console.print(f"{count:,} images of {results} at http://{address}:{port}; Ctrl-C stops")
@@ -104,34 +111,31 @@ def workbench(
 
 
 def _results(
-    console: Console,
-    folder: Path,
-    out: Path | None,
-    class_name: str,
-    model: str | None,
-    device: str,
-    offline: bool,
-) -> Path:
-    """The folder with the results: ``folder`` itself, or where its images have been scored now.
+    console: Console, folder: Path, out: Path | None, class_name: str, spec: ModelSpec
+) -> tuple[Path, BenchModel]:
+    """The folder with the results: ``folder`` itself, or where its images have been scored now; and the model.
 
     Raises:
         ConfigError: there is no such folder, or no image in it.
     """
-    from ad_dinov3.infer.opening import ModelSpec
+    from ad_dinov3.predict.results import read_run
+    from ad_dinov3.serve.workbench.model import BenchModel
 
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder")
     if (folder / "results.jsonl").is_file():
         if out is not None:
             raise ConfigError(f"{folder} holds results, which are shown where they are; omit --out")
-        return folder
+        spec = replace(spec, model=spec.model or str(read_run(folder).get("model", EMBEDDED)))
+        return folder, BenchModel(spec.model, spec.open)
     target = out or folder.absolute().with_name(f"{folder.absolute().name}-workbench")
-    _score(console, folder, target, ModelSpec(model or "embedded", device=device, offline=offline), class_name)
-    return target
+    spec = replace(spec, model=spec.model or EMBEDDED)
+    detector = _score(console, folder, target, spec, class_name)
+    return target, BenchModel(spec.model, lambda: detector)
 
 
-def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> None:
-    """Score the images of a folder, as `predict` does."""
+def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> Detector | Session:
+    """Score the images of a folder, as `predict` does; the model that did it."""
     from ad_dinov3.data.streams import find_images
     from ad_dinov3.infer.opening import method_title
     from ad_dinov3.predict.drive import DriveOptions
@@ -154,3 +158,4 @@ def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_nam
         summary = score_into_folder(items, opened.viewed.scorer, run, on_outcome, stopped.is_set)
     if summary.run.interrupted:
         raise typer.Exit(summary.exit_code)
+    return opened.detector

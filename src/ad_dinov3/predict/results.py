@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter
 from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
+from ad_dinov3.files import parse_json
 from ad_dinov3.infer.decide import describe_region
 from ad_dinov3.infer.record import ImageRecord, Reduction
 from ad_dinov3.predict.drive import DriveOptions
@@ -55,6 +56,15 @@ def read_rows(folder: Path) -> Iterator[Row]:
     row = TypeAdapter(Row)
     with (folder / "results.jsonl").open("rb") as lines:
         yield from map(row.validate_json, lines)
+
+
+def read_run(folder: Path) -> Mapping[str, object]:
+    """What run.json says of the run that made a folder's results; empty where it was interrupted."""
+    try:
+        found = parse_json((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def by_folder_names(rows: Iterable[Row]) -> Confusion | None:

@@ -21,6 +21,7 @@ class ImageAnswer(Answer):
     width: int
     height: int
     min_area_px: int = Field(description="smaller regions do not count")
+    before: float | None = Field(description="score before there were good images, where there are some")
     p_value: float | None
     label: Label | None = Field(description="what the name of its folder says")
     error: str | None
@@ -31,6 +32,7 @@ class ImagesAnswer(Answer):
 
     scored: int = Field(description="another number after each scoring")
     threshold: float = Field(description="where the run decided")
+    threshold_before: float | None = Field(description="the same of the run before there were good images")
     promises: dict[str, str] = Field(description="what the model promises there, by class")
     command: str = Field(description="what scores them once more, but for the threshold")
     images: tuple[ImageAnswer, ...]
@@ -46,10 +48,29 @@ class SuggestionAnswer(Answer):
     good: int
 
 
+class WorkAnswer(Answer):
+    """What is being scored in the background, and what went wrong with it."""
+
+    words: str = Field(description="what is being done; empty: nothing")
+    done: int = Field(description="images")
+    total: int = Field(description="of how many; 0: not counted")
+    trouble: str = Field(description="why the last run came to no end; empty: it did")
+
+
+class TaughtAnswer(Answer):
+    """The good images that the scores are compared with."""
+
+    good: int
+    same_model: bool = Field(description="the scores before are of the same model without good images")
+
+
 class StateAnswer(Answer):
     """What people have decided; all browsers see the same."""
 
     revision: int = Field(description="goes up with every change")
+    work: WorkAnswer
+    good: tuple[str, ...] = Field(description="images to compare others with")
+    taught: TaughtAnswer | None = Field(description="what the scores are compared with now, if anything")
     scored: int = Field(description="as in the list of images")
     verdicts: dict[str, Literal["ok", "ng", "skip"]] = Field(description="image -> what was said of it last")
     threshold: float
@@ -68,6 +89,7 @@ class UnchangedAnswer(Answer):
     """Nothing has changed since the revision that was asked for."""
 
     revision: int
+    work: WorkAnswer
 
 
 class _Request(BaseModel):
@@ -86,6 +108,13 @@ class TakeBackRequest(_Request):
     """A review that is to be forgotten."""
 
     id: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
+
+
+class GoodRequest(_Request):
+    """Images that all others are compared with from now on, or no longer."""
+
+    images: list[str] = Field(min_length=1, max_length=10_000)
+    is_good: bool
 
 
 class ThresholdRequest(_Request):

@@ -4,6 +4,7 @@
     GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
     GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
     POST /bench/review, /bench/undo, /bench/threshold, /bench/areas, /bench/export
+    POST /bench/good       which images are good; all are then scored again, in the background
 
 The limits, keys and headers are those of the service.
 """
@@ -28,6 +29,7 @@ from ad_dinov3.serve.refusals import tell_refusals
 from ad_dinov3.serve.workbench.answers import (
     AreasRequest,
     ExportAnswer,
+    GoodRequest,
     ImagesAnswer,
     ReviewRequest,
     StateAnswer,
@@ -37,9 +39,10 @@ from ad_dinov3.serve.workbench.answers import (
 )
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.folder import Picture
+from ad_dinov3.serve.workbench.teaching import MOST_GOOD
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "areas.js", "bench.js")
+_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "areas.js", "good.js", "bench.js")
 
 
 def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -> FastAPI:
@@ -83,6 +86,7 @@ def _router(routes: _Routes) -> APIRouter:
         ("/threshold", routes.threshold),
         ("/areas", routes.areas),
         ("/export", routes.export),
+        ("/good", routes.good),
     ):
         router.add_api_route(path, change, methods=["POST"])
     return router
@@ -109,6 +113,8 @@ class _Routes:
     def page(self) -> str:
         scripts = "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
         values = {
+            "teaches": self._bench.model is not None,
+            "most_good": MOST_GOOD,
             "title": self._bench.title if not self._asks_for_key else "workbench",  # the page itself needs no key
             "asks_for_key": self._asks_for_key,
             "look": Markup((_PAGE / "workbench.css").read_text(encoding="utf-8")),
@@ -122,7 +128,7 @@ class _Routes:
 
     def state(self, since: int | None = None) -> StateAnswer | UnchangedAnswer:
         if since is not None and since == self._bench.store.revision:
-            return UnchangedAnswer(revision=since)
+            return UnchangedAnswer(revision=since, work=self._bench.work())
         return self._bench.state()
 
     def photo(self, image: str) -> Response:
@@ -131,9 +137,10 @@ class _Routes:
     def thumbnail(self, image: str, with_map: bool = True) -> Response:
         return _response(self._bench.results.thumbnail(image, with_map))
 
-    def map(self, image: str) -> Response:
+    def map(self, image: str, before: bool = False) -> Response:
         """Height and width as uint32, then the map row by row as uint16 of 65535ths, all little-endian."""
-        values = self._bench.results.map(image)
+        results = self._bench.before if before else self._bench.results
+        values = results.map(image)
         levels = np.rint(values * np.float32(65535)).astype("<u2")
         return Response(
             np.array(values.shape, "<u4").tobytes() + levels.tobytes(), media_type="application/octet-stream"
@@ -154,6 +161,10 @@ class _Routes:
 
     def areas(self, asked: AreasRequest) -> StateAnswer:
         self._bench.set_areas(asked.areas)
+        return self._bench.state()
+
+    def good(self, asked: GoodRequest) -> StateAnswer:
+        self._bench.use_as_good(asked.images, asked.is_good)
         return self._bench.state()
 
     def export(self) -> ExportAnswer:

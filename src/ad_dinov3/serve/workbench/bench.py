@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from threading import Lock
 
+from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas, read_areas, score_within, write_areas
 from ad_dinov3.predict.results import Row
 from ad_dinov3.serve.workbench.answers import (
@@ -14,35 +18,55 @@ from ad_dinov3.serve.workbench.answers import (
     Label,
     StateAnswer,
     SuggestionAnswer,
+    TaughtAnswer,
+    WorkAnswer,
 )
 from ad_dinov3.serve.workbench.exports import labelled, write_reviewed
 from ad_dinov3.serve.workbench.folder import Results
+from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
+from ad_dinov3.serve.workbench.teaching import Lesson, Taught, Teaching, remove_taught
 
 
 class Bench:
-    """An output folder with its reviews.
+    """An output folder with its reviews, and with good images among its own that others are compared with.
 
     Args:
         folder: as `predict` writes it; its workbench.sqlite is made if it is missing.
         title: what the page is called.
+        model: what scores images again; None: nothing does.
+
+    Attributes:
+        before: the results of the folder.
+        results: what is shown: those, or what good images have made of them.
 
     Raises:
         ConfigError: there are no results in it.
         DataError: results or reviews are of another version.
     """
 
-    def __init__(self, folder: Path, title: str) -> None:
-        self.results = Results(folder)
+    def __init__(self, folder: Path, title: str, model: BenchModel | None = None) -> None:
+        self.folder = folder
+        self.before = self.results = Results(folder)
         self.store = Store(folder)
         self.title = title
-        self.scored = 1
-        self._within: dict[str, float] = {}
-        self._judge()
+        self.model = model
+        self.scored = time.time_ns() // 1_000_000  # another one after each start, too
+        self._lock = Lock()
+        self._shown = ""
+        self._scores = self._scores_before = self._judged(self.before)
+        self._teaching = None if model is None else Teaching(folder, model, self._keep)
+        self._follow()
+        taught = self._taught()
+        remove_taught(folder, but="" if taught is None else taught.folder)
+        if set(self.store.good()) != set(() if taught is None else taught.good):
+            self._teach()  # where a server that was killed has not come to
 
     def close(self) -> None:
-        """Let go of the reviews' file."""
+        """Stop scoring, and let go of the reviews' file."""
+        if self._teaching is not None:
+            self._teaching.stop(wait=True)
         self.store.close()
 
     @property
@@ -54,39 +78,103 @@ class Bench:
     @property
     def areas(self) -> Areas:
         """Where images are looked at: what the folder says, or else the run that made the results."""
-        return read_areas(self.results.folder) or self.results.areas
+        return read_areas(self.folder) or self.before.areas
 
     def set_areas(self, areas: Areas) -> None:
         """Look at images elsewhere: in areas.json for every later run, and in a copy among the settings."""
-        write_areas(self.results.folder, areas, keep_empty=True)
-        self._judge()
-        self.scored += 1
+        write_areas(self.folder, areas, keep_empty=True)
+        with self._lock:
+            self._judge()
         self.store.set("areas", asdict(areas))
 
+    def use_as_good(self, images: Sequence[str], is_good: bool) -> None:
+        """Compare all images with these from now on, too, or no longer with these.
+
+        Raises:
+            UnknownImageError: there is no such image.
+            ConfigError: there is no model to do so.
+        """
+        if self._teaching is None:
+            raise ConfigError("the workbench was started without a model; it cannot score images again")
+        for name in images:
+            self.results.row(name)
+        self.store.set_good(images, is_good)
+        self._teach()
+
+    def work(self) -> WorkAnswer:
+        """What is being scored in the background."""
+        teaching = self._teaching
+        if teaching is None or teaching.progress is None:
+            return WorkAnswer(words="", done=0, total=0, trouble="" if teaching is None else teaching.trouble)
+        return WorkAnswer(**vars(teaching.progress), trouble="")
+
+    def _teach(self) -> None:
+        """Score with the good images that are chosen now; without any, all is as before."""
+        if self._teaching is None:
+            return
+        good = self.store.good()
+        if good:
+            fingerprint = str(self.before.run.get("model_fingerprint", ""))
+            self._teaching.begin(Lesson(self.before.rows, good, self.areas, fingerprint))
+            return
+        self._teaching.stop()
+        self._show(None)
+
+    def _keep(self, taught: Taught) -> None:
+        """Show results that are whole, unless other good images have been chosen meanwhile."""
+        if self.store.good() == taught.good:
+            self._show(taught)
+
+    def _show(self, taught: Taught | None) -> None:
+        with self.store.changing():
+            self.store.set("taught", None if taught is None else asdict(taught))
+            self.store.set("threshold", None)  # the one of the results that are shown
+        self._follow()
+        remove_taught(self.folder, but="" if taught is None else taught.folder)
+
+    def _taught(self) -> Taught | None:
+        found = self.store.setting("taught", None)
+        if not isinstance(found, dict) or not (self.folder / str(found["folder"]) / "results.jsonl").is_file():
+            return None
+        return Taught(str(found["folder"]), tuple(found["good"]), bool(found["same_model"]))
+
+    def _follow(self) -> Taught | None:
+        """Turn to the results that any server of this folder has come to."""
+        taught = self._taught()
+        name = "" if taught is None else taught.folder
+        with self._lock:
+            if name != self._shown:
+                self.results = Results(self.folder / name) if name else self.before
+                self._shown = name
+                self._judge()
+        return taught
+
     def _judge(self) -> None:
-        """The score of each image within the areas."""
+        """The scores of all images within the areas."""
+        self._scores_before = self._judged(self.before)
+        self._scores = self._judged(self.results) if self._shown else self._scores_before
+        self.scored += 1
+
+    def _judged(self, results: Results) -> dict[str, float]:
         areas, found = self.areas, {}
-        for name, row in self.results.rows.items():
+        for name, row in results.rows.items():
             if row.score is not None:
                 score = row.score if row.model_score is None else row.model_score
-                found[name] = score if areas.is_empty else self._score_within(name, score, areas)
-        self._within = found
-
-    def _score_within(self, name: str, score: float, areas: Areas) -> float:
-        anomaly_map = self.results.map(name)
-        height, width = anomaly_map.shape
-        return score_within(score, anomaly_map, areas.mask((height, width)))
+                found[name] = score if areas.is_empty else _score_within(results, name, score, areas)
+        return found
 
     def score(self, row: Row) -> float | None:
         """The score that decides on an image, in [0, 1]; None where it failed."""
-        return self._within.get(row.image)
+        return self._scores.get(row.image)
 
     def images(self) -> ImagesAnswer:
         """All images, the highest score first, failed ones last."""
-        rows = sorted(self.results.rows.values(), key=lambda row: -self._within.get(row.image, -math.inf))
+        self._follow()
+        rows = sorted(self.results.rows.values(), key=lambda row: -self._scores.get(row.image, -math.inf))
         return ImagesAnswer(
             scored=self.scored,
             threshold=self.results.threshold,
+            threshold_before=self.before.threshold if self._shown else None,
             promises=dict(self.results.promises),
             command=self.results.command,
             images=tuple(self._image(row) for row in rows),
@@ -98,6 +186,7 @@ class Bench:
             name=row.image,
             class_name=row.class_name,
             score=self.score(row),
+            before=self._scores_before.get(row.image) if self._shown else None,
             width=row.width,
             height=row.height,
             min_area_px=self.results.smallest_region(row),
@@ -108,9 +197,12 @@ class Bench:
 
     def state(self) -> StateAnswer:
         """What people have decided."""
-        revision, verdicts = self.store.revision, self.store.verdicts()
+        revision, verdicts, taught = self.store.revision, self.store.verdicts(), self._follow()
         return StateAnswer(
             revision=revision,
+            work=self.work(),
+            good=self.store.good(),
+            taught=None if taught is None else TaughtAnswer(good=len(taught.good), same_model=taught.same_model),
             scored=self.scored,
             verdicts=verdicts,
             threshold=self.threshold,
@@ -140,13 +232,14 @@ class Bench:
             for row, label in rows
             if (score := self.score(row)) is not None
         )
-        return write_reviewed(self.results.folder, images, threshold), len(rows)
+        return write_reviewed(self.folder, images, threshold), len(rows)
 
     def _suggestion(self, verdicts: dict[str, Verdict]) -> SuggestionAnswer | None:
         scores: dict[Label, list[float]] = {"ok": [], "ng": []}
+        known = set(self.store.good())  # their scores say nothing of others
         for name, label in self.labels(verdicts).items():
             score = self.score(self.results.rows[name])
-            if score is not None:
+            if score is not None and name not in known:
                 scores[label].append(score)
         found = suggest_threshold(scores["ok"], scores["ng"])
         return None if found is None else SuggestionAnswer(**vars(found))
@@ -154,3 +247,9 @@ class Bench:
 
 def _by(row: Row, verdicts: dict[str, Verdict]) -> str:
     return "review" if row.image in verdicts else "folder"
+
+
+def _score_within(results: Results, name: str, score: float, areas: Areas) -> float:
+    anomaly_map = results.map(name)
+    height, width = anomaly_map.shape
+    return score_within(score, anomaly_map, areas.mask((height, width)))

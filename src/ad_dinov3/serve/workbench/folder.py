@@ -17,12 +17,11 @@ from pydantic import TypeAdapter
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.labels import folder_labels
 from ad_dinov3.errors import ConfigError, ImageError
-from ad_dinov3.files import parse_json
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import smallest_region_px, upsample
 from ad_dinov3.infer.image_files import read_map, save_jpeg
 from ad_dinov3.predict.report import Thumbnail
-from ad_dinov3.predict.results import Row, command_again, read_rows
+from ad_dinov3.predict.results import Row, command_again, read_rows, read_run
 from ad_dinov3.report.overlay import COOL, blend
 from ad_dinov3.serve.normals import UnknownImageError
 
@@ -62,21 +61,13 @@ class Results:
         if not (self.folder / "results.jsonl").is_file():
             raise ConfigError(f"{self.folder}: no results.jsonl in it; score images first: ad-dinov3 predict")
         rows = {row.image: row for row in read_rows(self.folder)}
-        run, pictures = self._run(), _places(self.folder / _PICTURES)
+        run, pictures = read_run(self.folder), _places(self.folder / _PICTURES)
         labels = folder_labels(Path(row.path).parent for row in rows.values())
         with self._lock:
             self.rows: Mapping[str, Row] = rows
             self.run = run
             self._pictures = pictures
             self._labels = labels
-
-    def _run(self) -> Mapping[str, object]:
-        """What run.json says; empty where a run was interrupted."""
-        try:
-            found = parse_json((self.folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
 
     @property
     def threshold(self) -> float:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from typing import Literal
 from ad_dinov3.errors import DataError
 
 FILE = "workbench.sqlite"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Verdict = Literal["ok", "ng", "skip"]
 
 _TABLES = """
@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS reviews (
 );
 CREATE INDEX IF NOT EXISTS reviews_image ON reviews (image, number);
 CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+CREATE TABLE IF NOT EXISTS good_images (image TEXT PRIMARY KEY, at TEXT NOT NULL);
+"""  # what a file of an earlier version lacks is added
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Store:
 
     def add_review(self, review_id: str, image: str, verdict: Verdict) -> None:
         """Note what a person says of an image; the last word counts. One that is there already is left as it is."""
-        at = self._now().isoformat(timespec="milliseconds")
+        at = self._time()
         with self.changing():
             self._open.execute(
                 "INSERT INTO reviews (id, image, verdict, at) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
@@ -115,6 +116,25 @@ class Store:
     def verdicts(self) -> dict[str, Verdict]:
         """Image -> what was said of it last."""
         return {review.image: review.verdict for review in self.reviews()}
+
+    def good(self) -> tuple[str, ...]:
+        """Images that others are compared with, in the order in which they were chosen."""
+        with self._lock:
+            found = self._open.execute("SELECT image FROM good_images ORDER BY rowid").fetchall()
+        return tuple(image for (image,) in found)
+
+    def set_good(self, images: Iterable[str], is_good: bool) -> None:
+        """Choose images to compare others with, or no longer do."""
+        at = self._time()
+        with self.changing():
+            if is_good:
+                rows = [(image, at) for image in images]
+                self._open.executemany("INSERT INTO good_images VALUES (?, ?) ON CONFLICT DO NOTHING", rows)
+            else:
+                self._open.executemany("DELETE FROM good_images WHERE image = ?", [(image,) for image in images])
+
+    def _time(self) -> str:
+        return self._now().isoformat(timespec="milliseconds")
 
     def setting(self, name: str, default: object) -> object:
         """A value that `set` has kept."""

@@ -14,7 +14,9 @@ function decide() {
   byId("reset").textContent = `Back to ${bench.runThreshold.toFixed(3)}`;
   [...byId("histogram").children].forEach((bar, index) => bar.classList.toggle("bad", (index + 0.5) / BINS >= bench.threshold));
   byId("command").textContent = `${bench.command} --threshold ${bench.threshold.toFixed(3)}`;
-  countLabels(scored);
+  countLabels(scored.filter((image) => !isGood(image)));
+  tellGood();
+  tellCandidates();
   promise();
   for (const [name, card] of bench.cards) if (card.isConnected) label(card, bench.byName.get(name));
   decideOpen();
@@ -37,12 +39,14 @@ function countLabels(scored) {
 // what the model promises at its own threshold; elsewhere, what the OK images show
 function promise() {
   const words = Object.values(bench.promises), here = Math.abs(bench.threshold - bench.runThreshold) < 5e-4;
-  const good = bench.images.filter((image) => image.score !== null && labelOf(image) === "ok");
+  const good = bench.images.filter((image) => image.score !== null && labelOf(image) === "ok" && !isGood(image));
   const flagged = good.filter(isBad).length;
   const seen = good.length ? `${flagged} of ${good.length} OK images ${flagged === 1 ? "is" : "are"} flagged here.` : "No image is labelled OK yet.";
   byId("promise").textContent = !words.length ? `${seen} The model promises nothing: it knows no good images.`
-    : here ? `${words.join(" ")} ${seen}` : `${seen} The promise holds at ${bench.runThreshold.toFixed(3)} only.`;
+    : here ? `${words.map(sentence).join(" ")} ${seen}` : `${seen} The promise holds at ${bench.runThreshold.toFixed(3)} only.`;
 }
+
+const sentence = (words) => `${words[0].toUpperCase()}${words.slice(1)}.`;
 
 function drawHistogram() {
   const counts = new Array(BINS).fill(0);
@@ -85,28 +89,31 @@ async function open(name, focus = false) {
 function decideOpen() {
   const image = bench.byName.get(bench.open);
   if (!image) return;
-  const bad = isBad(image), said = labelOf(image), verdict = verdictOf(image);
+  const score = viewer.before ? image.before : image.score, threshold = viewer.before ? bench.thresholdBefore : bench.threshold;
+  const bad = score !== null && score >= threshold, said = labelOf(image), verdict = verdictOf(image);
   byId("viewer").classList.toggle("bad", bad);
-  byId("score").textContent = image.score === null ? "" : image.score.toFixed(3);
-  byId("decision").textContent = image.error ?? (bad ? "anomalous" : "normal");
+  byId("score").textContent = score === null ? "" : score.toFixed(3);
+  byId("decision").textContent = image.error ?? `${bad ? "anomalous" : "normal"}${viewer.before ? ", before" : ""}`;
   byId("label").textContent = verdict ? `reviewed: ${WORDS[verdict]}` : said ? `${WORDS[said]} by its folder's name` : "not labelled";
+  if (image.before !== null) byId("label").textContent += viewer.before ? ` · now ${image.score.toFixed(3)}` : ` · before ${image.before.toFixed(3)}`;
   for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
   byId("undo").disabled = undone.length === 0;
+  byId("use-good")?.setAttribute("aria-pressed", String(isGood(image)));
   const size = { width: image.width, height: image.height };
-  const regions = bad && viewer.judged ? findRegions(viewer.judged, bench.threshold, image.min_area_px, size) : [];
+  const regions = bad && viewer.judged ? findRegions(viewer.judged, threshold, image.min_area_px, size) : [];
   viewer.outline(regions);
-  listRegions(regions, size);
-  byId("canvas").setAttribute("aria-label", `${image.name}, score ${image.score?.toFixed(3) ?? "none"}, ${bad ? "anomalous" : "normal"}, ${regions.length} regions`);
+  listRegions(regions, threshold, size);
+  byId("canvas").setAttribute("aria-label", `${image.name}, score ${score?.toFixed(3) ?? "none"}, ${bad ? "anomalous" : "normal"}, ${regions.length} regions`);
 }
 
-function listRegions(regions, size) {
+function listRegions(regions, threshold, size) {
   const rows = regions.map((region, index) => {
     const row = document.createElement("tr");
-    const cells = [index + 1, kindWords(region, bench.threshold, size), positionWords(region.centroid, size), `${region.area.toLocaleString("en")} px²`, region.peak.toFixed(2)];
+    const cells = [index + 1, kindWords(region, threshold, size), positionWords(region.centroid, size), `${region.area.toLocaleString("en")} px²`, region.peak.toFixed(2)];
     row.append(...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })));
     return row;
   });
-  byId("regions-caption").textContent = regions.length ? `Regions at ${bench.threshold.toFixed(3)}` : "No regions: the image is called normal";
+  byId("regions-caption").textContent = regions.length ? `Regions at ${threshold.toFixed(3)}` : "No regions: the image is called normal";
   byId("regions").tBodies[0].replaceChildren(...rows);
 }
 
@@ -152,10 +159,11 @@ function apply(state) {
   const moved = bench.state.threshold !== state.threshold;
   if (area.drawing || saving) state.areas = bench.state.areas; // being drawn
   bench.state = state;
+  bench.good = new Set(state.good);
   if (moved && !sliding) bench.threshold = state.threshold;
   if (JSON.stringify(state.areas) !== areasShown) judgeOpen();
   decide();
-  if (state.scored !== bench.scored) readImages().then(decide, away); // this tab's own change has changed the scores
+  if (state.scored !== bench.scored) rescored().then(decide, away); // this tab's own change has changed the scores
   else if (bench.filter === "open" || bench.filter === "wrong") choose();
 }
 
@@ -169,11 +177,20 @@ function judgeOpen() {
 
 async function readImages() {
   const found = await (await ask("images")).json();
-  Object.assign(bench, { images: found.images, scored: found.scored, runThreshold: found.threshold, promises: found.promises, command: found.command });
+  Object.assign(bench, { images: found.images, scored: found.scored, runThreshold: found.threshold, thresholdBefore: found.threshold_before, promises: found.promises, command: found.command });
   bench.byName = new Map(found.images.map((image) => [image.name, image]));
   bench.cards.clear();
   drawHistogram();
   choose();
+}
+
+// another list of images, and another map of the open one
+async function rescored() {
+  await readImages();
+  const name = bench.open, image = bench.byName.get(name);
+  if (!image || image.error) return;
+  const map = await readMap(name);
+  if (bench.open === name) viewer.compare(map);
 }
 
 let isAway = false;
@@ -192,8 +209,9 @@ async function poll() {
       isAway = false;
       tell("");
     }
+    tellWork(state.work);
     if (state.verdicts) {
-      if (state.scored !== bench.scored) await readImages(state.scored);
+      if (state.scored !== bench.scored) await rescored();
       const first = bench.state.revision < 0;
       if (first) bench.threshold = state.threshold;
       apply(state);
@@ -247,6 +265,7 @@ byId("key-form").addEventListener("submit", (event) => {
 });
 
 const KEYS = {
+  g: () => byId("use-good")?.click(), b: () => byId("before")?.click(),
   o: () => review("ok"), n: () => review("ng"), s: () => review("skip"), u: undo,
   ArrowLeft: (event) => (event.shiftKey ? viewer.pan(40, 0) : step(-1)), ArrowRight: (event) => (event.shiftKey ? viewer.pan(-40, 0) : step(1)),
   ArrowUp: (event) => event.shiftKey && viewer.pan(0, 40), ArrowDown: (event) => event.shiftKey && viewer.pan(0, -40),

@@ -1,14 +1,15 @@
 // --- the list of thumbnails, the highest score first
 
 const bench = {
-  images: [], byName: new Map(), shown: [], open: null, scored: 0, runThreshold: 0.5, promises: {}, command: "",
-  state: { revision: -1, verdicts: {}, threshold: 0.5, suggestion: null, areas: { inspect: [], ignore: [] } },
-  threshold: 0.5, filter: "all", words: [], cards: new Map(),
+  images: [], byName: new Map(), shown: [], open: null, scored: 0, runThreshold: 0.5, thresholdBefore: null, promises: {}, command: "",
+  state: { revision: -1, verdicts: {}, threshold: 0.5, suggestion: null, areas: { inspect: [], ignore: [] }, good: [], taught: null },
+  threshold: 0.5, good: new Set(), filter: "all", words: [], cards: new Map(),
 };
 const AT_A_TIME = 120; // cards that are added when the end of the list comes into view
 let cardLimit = AT_A_TIME;
 
 const isBad = (image) => image.score !== null && image.score >= bench.threshold;
+const isGood = (image) => bench.good.has(image.name);
 const verdictOf = (image) => bench.state.verdicts[image.name] ?? null;
 // what people say goes before what the folder's name says; a skipped image has no label
 function labelOf(image) {
@@ -24,6 +25,7 @@ const filters = {
   good: (image) => image.score !== null && !isBad(image),
   open: (image) => verdictOf(image) === null && image.score !== null,
   wrong: isWrong,
+  ok: (image) => labelOf(image) === "ok",
 };
 
 function choose() {
@@ -75,6 +77,7 @@ function fillList() {
   byId("cards").replaceChildren(...cards);
   byId("nothing").hidden = bench.shown.length > 0;
   byId("shown").textContent = `${bench.shown.length} of ${bench.images.length}`;
+  tellCandidates();
 }
 
 function label(card, image) {
@@ -84,7 +87,7 @@ function label(card, image) {
   button.setAttribute("aria-current", String(image.name === bench.open));
   card.querySelector(".score").textContent = image.score === null ? "–" : image.score.toFixed(2);
   card.querySelector(".verdict").textContent = image.error ? "failed" : bad ? "anomalous" : "normal";
-  card.querySelector(".mark").textContent = verdict ? WORDS[verdict] : said ? `(${WORDS[said]})` : "";
+  card.querySelector(".mark").textContent = isGood(image) ? "good" : verdict ? WORDS[verdict] : said ? `(${WORDS[said]})` : "";
 }
 
 new IntersectionObserver(([{ isIntersecting }]) => {

@@ -13,7 +13,7 @@ const viewer = {
   picture: null, // the map in colours, a canvas
   regions: [],
   scale: 1, x: 0, y: 0, // the image's upper left corner on the canvas, in CSS px
-  opacity: 1, colours: "cool", showMap: true,
+  opacity: 1, colours: "cool", showMap: true, before: false,
 
   show(photo, map, size) {
     this.photo?.close?.();
@@ -22,6 +22,12 @@ const viewer = {
     this.size = size;
     this.judge();
     this.fit();
+  },
+
+  // another map of the same image
+  compare(map) {
+    this.map = map;
+    this.judge();
   },
 
   // what of the map is looked at
@@ -127,7 +133,7 @@ const viewer = {
 };
 
 async function readMap(name) {
-  const content = await (await ask(about("map", name))).arrayBuffer();
+  const content = await (await ask(about("map", name, viewer.before ? "&before=true" : ""))).arrayBuffer();
   const [height, width] = new Uint32Array(content, 0, 2);
   const levels = new Uint16Array(content, 8), values = new Float32Array(levels.length);
   for (let at = 0; at < levels.length; at++) values[at] = levels[at] / 65535;

@@ -1,0 +1,100 @@
+"""The model behind a workbench: opened when it is first needed, asked by one thread at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock, RLock
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ad_dinov3.data.pixels import ImageSource
+from ad_dinov3.infer.areas import Areas
+from ad_dinov3.infer.scorer import RawScores, Scorer
+from ad_dinov3.infer.views import View
+
+
+class Teachable(Protocol):
+    """What the workbench needs of a detector or an exported session."""
+
+    areas: Areas
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def threshold(self) -> float: ...
+
+    @property
+    def normal_classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def promises(self) -> dict[str, str]: ...
+
+    def remember(self, images: Sequence[ImageSource], class_name: str, view: View = ...) -> str | None: ...
+
+    def seen_through(self, view: View) -> Scorer: ...
+
+    def save_pretrained(self, folder: str | Path) -> None: ...
+
+
+class BenchModel:
+    """A model by its name, and what becomes of it with good images.
+
+    Args:
+        name: what the user called it.
+        opener: opens it.
+    """
+
+    def __init__(self, name: str, opener: Callable[[], Teachable]) -> None:
+        self.name = name
+        self._opener = opener
+        self._opening = Lock()
+        self._opened: Teachable | None = None
+        self._asking = RLock()
+
+    def plain(self) -> Teachable:
+        """The model as it was opened.
+
+        Raises:
+            AdDinoError: it cannot be opened.
+        """
+        with self._opening:
+            if self._opened is None:
+                self._opened = self._opener()
+            return self._opened
+
+    def taught(self, good: Mapping[str, Sequence[Path]]) -> Teachable:
+        """The same model, comparing with good images, by class; `plain` stays as it is.
+
+        Raises:
+            ConfigError: it cannot compare images.
+            ImageError: a file cannot be decoded.
+        """
+        model = copy.copy(self.plain())  # what changes in a model is replaced, never altered
+        for class_name, paths in good.items():
+            model.remember(paths, class_name)
+        return model
+
+    def in_turn(self, scorer: Scorer) -> Scorer:
+        """The scorer, asked while nobody else asks this model."""
+        return _InTurn(scorer, self._asking)
+
+
+class _InTurn:
+    def __init__(self, scorer: Scorer, asking: RLock) -> None:
+        self._scorer = scorer
+        self._asking = asking
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._scorer.prepare(image)
+
+    def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+        with self._asking:
+            return self._scorer.score(batch, class_names)

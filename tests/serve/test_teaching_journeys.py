@@ -1,0 +1,79 @@
+"""Journeys of a person who teaches: good images, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_service import TeachableToy, workbench
+from browser import PHONE, barriers, opened, picture, tab, wait_text
+
+from ad_dinov3.serve.workbench.bench import Bench
+from ad_dinov3.serve.workbench.model import BenchModel
+from ad_dinov3.serve.workbench.store import Store
+
+
+@pytest.fixture
+def toy() -> TeachableToy:
+    return TeachableToy()
+
+
+@pytest.fixture
+def address(scored: Path, toy: TeachableToy) -> Iterator[str]:
+    with workbench(Bench(scored, "parts", BenchModel("toy", lambda: toy))) as running:
+        yield running
+        toy.go_on.set()
+
+
+def compared(page: Any) -> list[list[str]]:
+    """Threshold and four counts, before and with good images."""
+    return [page.locator(f"#row-{when} td").all_text_contents() for when in ("before", "after")]
+
+
+def test_use_these_as_good_images_look_at_before_and_after_and_go_back(
+    chromium: Any, address: str, scored: Path, toy: TeachableToy
+) -> None:
+    with tab(chromium, f"{address}/#crack%2F0.png") as page:
+        opened(page, "crack/0.png")
+        assert page.is_hidden("#good")
+        before = page.text_content("#score")
+        page.click("[data-filter=ok]")
+        wait_text(page, "#use-shown", "Use these 3 as good images")
+        toy.go_on.clear()
+        page.click("#use-shown")
+        page.wait_for_selector("#scoring:not([hidden])")
+        wait_text(page, "#decision", "anomalous")  # the server answers meanwhile
+        picture(page, "good-scoring")
+        toy.go_on.set()
+        page.wait_for_selector("#compared:not([hidden])")
+        assert compared(page) == [["0.300", "3", "0", "0", "0"], ["0.500", "3", "0", "0", "0"]]
+        assert page.text_content("#promise").startswith("With your 3 good images about 1 good part in 4")
+        page.wait_for_function("(before) => document.querySelector('#score').textContent !== before", arg=before)
+        picture(page, "good-after")
+        page.focus("#canvas")
+        page.keyboard.press("b")
+        wait_text(page, "#decision", "anomalous, before")
+        wait_text(page, "#score", before)
+        wait_text(page, "#regions-caption", "Regions at 0.300")
+        picture(page, "good-before")
+        assert barriers(page) == []
+        page.reload()
+        page.wait_for_selector("#compared:not([hidden])")
+        page.click("#forget")
+        page.wait_for_selector("#good", state="hidden")
+        wait_text(page, "#score", before)
+        assert Store(scored).good() == ()
+
+
+def test_one_good_image_by_keyboard_on_a_phone(chromium: Any, address: str, scored: Path) -> None:
+    with tab(chromium, f"{address}/#good%2F0.png", PHONE) as page:
+        opened(page, "good/0.png")
+        page.focus("#canvas")
+        page.keyboard.press("g")
+        page.wait_for_selector("#compared:not([hidden])")
+        assert Store(scored).good() == ("good/0.png",)
+        picture(page, "good-phone")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert barriers(page) == []
