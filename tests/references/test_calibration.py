@@ -52,7 +52,24 @@ def test_a_calibration_puts_its_thresholds_just_below_one_half_and_keeps_the_ord
     assert maps[3] < 0.5
     assert (np.diff(scores) > 0).all()
     assert calibration().p_value(0.35) == 3 / 11
-    assert centred(np.array([0.3], np.float32), 0.3).tolist() == [0.5]
+
+
+@pytest.mark.parametrize("level", [0.0, 0.01, 0.3, 0.999, 1.0])
+def test_values_are_centred_by_their_odds(level: float) -> None:
+    values = np.linspace(0, 1, 2001, dtype=np.float32)
+    found = centred(values, level)
+    assert (found[0], found[-1]) == (0, 1)
+    steps = np.diff(found)
+    assert (steps >= 0).all()
+    assert (steps > 0).all() == (level > 0)  # a level of 1e-6 leaves no digits for what is far above it
+    inside, kept = values[1:-1].astype(np.float64), min(max(level, 1e-6), 1 - 1e-6)
+    expected = 1 / (1 + np.exp(np.log(kept / (1 - kept)) - np.log(inside / (1 - inside))))
+    np.testing.assert_allclose(found[1:-1], expected, rtol=1e-4)
+
+
+def test_a_small_distance_is_shown_by_how_many_thresholds_it_is_long() -> None:
+    shown = centred(np.array([0.01, 0.02, 0.04], np.float32), 0.01)
+    np.testing.assert_allclose(shown, [1 / 2, 2 / 3, 4 / 5], atol=0.01)
 
 
 def test_references_come_back_from_their_arrays() -> None:

@@ -62,10 +62,14 @@ class Calibration:
 
 
 def centred(values: Floats, level: float) -> Floats:
-    """Values in [0, 1], stretched below and above a level so that the level becomes 0.5."""
+    """Values in [0, 1] whose odds are divided by those of a level, which becomes 0.5; 0 and 1 stay, and so does order.
+
+    Where values are small, such as distances, the result is v / (v + level): twice the level is shown as 0.67, however
+    low the level is.
+    """
     level = min(max(level, 1e-6), 1 - 1e-6)
-    below, above = values / (2 * level), 0.5 + (values - level) / (2 * (1 - level))
-    return np.where(values < level, below, above).astype(np.float32)
+    above = np.asarray(values, np.float64) * (1 - level)  # single precision would swap neighbours
+    return (above / (above + (1 - values) * level)).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
