@@ -77,3 +77,27 @@ def test_one_good_image_by_keyboard_on_a_phone(chromium: Any, address: str, scor
         picture(page, "good-phone")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         assert barriers(page) == []
+
+
+def test_click_a_patch_and_see_what_it_is_like(chromium: Any, address: str, scored: Path) -> None:
+    store = Store(scored)
+    store.set_good(["good/0.png"], True)
+    with tab(chromium, f"{address}/#crack%2F0.png") as page:
+        opened(page, "crack/0.png")
+        page.focus("#canvas")
+        page.keyboard.press("p")  # begins where the map is highest: on the white square
+        page.wait_for_selector("#patch-nearest:not([hidden])")
+        words = page.text_content("#patch-words")
+        assert "row 11 of 16, column 11 of 16" in words
+        assert "Nearest patch of a good image: good/0.png" in words
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_function("() => document.querySelector('#patch-words').textContent.includes('column 10 of 16')")
+        page.locator("#canvas").scroll_into_view_if_needed()
+        box = page.locator("#canvas").bounding_box()
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_function("() => document.querySelector('#patch-words').textContent.includes('row 9 of 16')")
+        picture(page, "patch")
+        assert barriers(page) == []
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#patch", state="hidden")
+    store.close()

@@ -78,6 +78,24 @@ class StateAnswer(Answer):
     areas: Areas = Field(description="polygons in shares of width and height")
 
 
+class CellAnswer(Answer):
+    """A patch of a good image."""
+
+    image: str
+    place: tuple[int, int] = Field(description="row and column")
+    grid: tuple[int, int] = Field(description="of how many rows and columns")
+    cosine: float = Field(description="with the patch that was asked for")
+
+
+class PatchAnswer(Answer):
+    """What a patch is like."""
+
+    place: tuple[int, int] = Field(description="row and column")
+    grid: tuple[int, int] = Field(description="of how many rows and columns")
+    cosines: list[float] = Field(description="of each patch of the image with it, row by row")
+    nearest: CellAnswer | None = Field(description="the nearest patch of a good image, where there are some")
+
+
 class ExportAnswer(Answer):
     """Where reviewed labels have been written, and of how many images."""
 

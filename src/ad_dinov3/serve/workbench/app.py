@@ -2,6 +2,7 @@
 
     GET  /                 the page
     GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
+    GET  /bench/patch      how alike the patches of an image are to that at a point, and the nearest one of a good image
     GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
     POST /bench/review, /bench/undo, /bench/threshold, /bench/areas, /bench/export
     POST /bench/good       which images are good; all are then scored again, in the background
@@ -14,9 +15,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
@@ -31,6 +33,7 @@ from ad_dinov3.serve.workbench.answers import (
     ExportAnswer,
     GoodRequest,
     ImagesAnswer,
+    PatchAnswer,
     ReviewRequest,
     StateAnswer,
     TakeBackRequest,
@@ -41,8 +44,9 @@ from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.folder import Picture
 from ad_dinov3.serve.workbench.teaching import MOST_GOOD
 
+Share = Annotated[float, Query(ge=0, le=1)]
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "areas.js", "good.js", "bench.js")
+_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "areas.js", "good.js", "patches.js", "bench.js")
 
 
 def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -> FastAPI:
@@ -78,6 +82,7 @@ def _router(routes: _Routes) -> APIRouter:
         ("/photo", routes.photo),
         ("/thumbnail", routes.thumbnail),
         ("/map", routes.map),
+        ("/patch", routes.patch),
     ):
         router.add_api_route(path, answer)
     for path, change in (
@@ -145,6 +150,9 @@ class _Routes:
         return Response(
             np.array(values.shape, "<u4").tobytes() + levels.tobytes(), media_type="application/octet-stream"
         )
+
+    def patch(self, image: str, x: Share, y: Share) -> PatchAnswer:
+        return self._bench.patch(image, x, y)
 
     def review(self, asked: ReviewRequest) -> StateAnswer:
         self._bench.results.row(asked.image)

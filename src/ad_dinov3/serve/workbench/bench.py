@@ -9,13 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
+import numpy as np
+
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas, read_areas, score_within, write_areas
 from ad_dinov3.predict.results import Row
 from ad_dinov3.serve.workbench.answers import (
+    CellAnswer,
     ImageAnswer,
     ImagesAnswer,
     Label,
+    PatchAnswer,
     StateAnswer,
     SuggestionAnswer,
     TaughtAnswer,
@@ -24,6 +28,7 @@ from ad_dinov3.serve.workbench.answers import (
 from ad_dinov3.serve.workbench.exports import labelled, write_reviewed
 from ad_dinov3.serve.workbench.folder import Results
 from ad_dinov3.serve.workbench.model import BenchModel
+from ad_dinov3.serve.workbench.patches import Patches
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
 from ad_dinov3.serve.workbench.teaching import Lesson, Taught, Teaching, remove_taught
@@ -56,6 +61,7 @@ class Bench:
         self._lock = Lock()
         self._shown = ""
         self._scores = self._scores_before = self._judged(self.before)
+        self._patches = None if model is None else Patches(model)
         self._teaching = None if model is None else Teaching(folder, model, self._keep)
         self._follow()
         taught = self._taught()
@@ -100,6 +106,27 @@ class Bench:
             self.results.row(name)
         self.store.set_good(images, is_good)
         self._teach()
+
+    def patch(self, image: str, x: float, y: float) -> PatchAnswer:
+        """What the patch at a point, in shares of width and height, is like.
+
+        Raises:
+            UnknownImageError: there is no such image.
+            AdDinoError: its patches cannot be compared.
+        """
+        if self._patches is None:
+            raise ConfigError("the workbench was started without a model; it cannot compare patches")
+        row = self.before.row(image)
+        good = [self.before.rows[name] for name in self.store.good() if name in self.before.rows]
+        same = [one for one in good if one.class_name == row.class_name]
+        found = self._patches.similar(row, x, y, same)
+        near, cosine = found.nearest, found.cosine
+        return PatchAnswer(
+            place=found.cell.place,
+            grid=found.cell.grid,
+            cosines=np.round(found.map, 4).ravel().tolist(),
+            nearest=None if near is None or cosine is None else CellAnswer(**vars(near), cosine=cosine),
+        )
 
     def work(self) -> WorkAnswer:
         """What is being scored in the background."""

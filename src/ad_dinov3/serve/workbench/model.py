@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.infer.areas import Areas
+from ad_dinov3.infer.compared import Answer
 from ad_dinov3.infer.scorer import RawScores, Scorer
 from ad_dinov3.infer.views import View
+from ad_dinov3.references.tokens import Floats
 
 
 class Teachable(Protocol):
@@ -36,6 +38,10 @@ class Teachable(Protocol):
 
     @property
     def promises(self) -> dict[str, str]: ...
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]: ...
+
+    def answer(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> Answer: ...
 
     def remember(self, images: Sequence[ImageSource], class_name: str, view: View = ...) -> str | None: ...
 
@@ -81,6 +87,18 @@ class BenchModel:
         for class_name, paths in good.items():
             model.remember(paths, class_name)
         return model
+
+    def tokens(self, image: NDArray[np.uint8], class_name: str) -> Floats:
+        """Comparison tokens (h, w, D) of an image (H, W, 3) uint8 RGB.
+
+        Raises:
+            ConfigError: the model does not tell them.
+        """
+        model = self.plain()
+        prepared = model.prepare(image)[None]
+        with self._asking:
+            tokens: Floats = model.answer(prepared, [class_name]).tokens[0]
+        return tokens
 
     def in_turn(self, scorer: Scorer) -> Scorer:
         """The scorer, asked while nobody else asks this model."""

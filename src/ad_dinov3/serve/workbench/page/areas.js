@@ -189,6 +189,7 @@ byId("area-done").addEventListener("click", finishArea);
 byId("area-cancel").addEventListener("click", cancelArea);
 let pressed = null;
 viewer.canvas.addEventListener("pointerdown", (event) => { pressed = [event.offsetX, event.offsetY]; });
+const isClick = (event) => pressed !== null && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < 5;
 viewer.canvas.addEventListener("pointerup", (event) => {
-  if (area.drawing && pressed && Math.hypot(event.offsetX - pressed[0], event.offsetY - pressed[1]) < 5) addCorner(event.offsetX, event.offsetY);
+  if (area.drawing && isClick(event)) addCorner(event.offsetX, event.offsetY);
 });

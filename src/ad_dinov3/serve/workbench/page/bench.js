@@ -66,6 +66,7 @@ let opening = 0;
 async function open(name, focus = false) {
   const image = bench.byName.get(name), turn = ++opening;
   if (!image) return;
+  if (patches.on && name !== bench.open) comparePatches(false);
   bench.open = name;
   history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   byId("viewer").hidden = false;
@@ -265,7 +266,7 @@ byId("key-form").addEventListener("submit", (event) => {
 });
 
 const KEYS = {
-  g: () => byId("use-good")?.click(), b: () => byId("before")?.click(),
+  p: () => byId("patches")?.click(), g: () => byId("use-good")?.click(), b: () => byId("before")?.click(),
   o: () => review("ok"), n: () => review("ng"), s: () => review("skip"), u: undo,
   ArrowLeft: (event) => (event.shiftKey ? viewer.pan(40, 0) : step(-1)), ArrowRight: (event) => (event.shiftKey ? viewer.pan(-40, 0) : step(1)),
   ArrowUp: (event) => event.shiftKey && viewer.pan(0, 40), ArrowDown: (event) => event.shiftKey && viewer.pan(0, -40),
@@ -275,6 +276,7 @@ const KEYS = {
 // single keys work only while the list or the image has the focus, so that no other tool is disturbed
 byId("work").addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select, textarea")) return;
+  if (!event.shiftKey && movePatch(event.key)) return event.preventDefault();
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (!act || (event.key.startsWith("Arrow") && (event.key === "ArrowUp" || event.key === "ArrowDown") && !event.shiftKey)) return;
   event.preventDefault();

@@ -11,17 +11,27 @@ const viewer = {
   judged: null, // the same, below every threshold where it is not looked at
   map: null, // { width, height, values } with values in [0, 1]
   picture: null, // the map in colours, a canvas
+  similar: null, picked: null, // a map to show in its place, and the patch (row, column) that it is of
   regions: [],
   scale: 1, x: 0, y: 0, // the image's upper left corner on the canvas, in CSS px
   opacity: 1, colours: "cool", showMap: true, before: false,
 
   show(photo, map, size) {
+    this.similar = null;
     this.photo?.close?.();
     this.photo = photo;
     this.map = map;
     this.size = size;
     this.judge();
     this.fit();
+  },
+
+  // how alike patches are to one of them, in the place of the map; null: the map again
+  liken(similar, picked = null) {
+    this.similar = similar;
+    this.picked = picked;
+    this.colour();
+    this.draw();
   },
 
   // another map of the same image
@@ -42,7 +52,7 @@ const viewer = {
       this.picture = null;
       return;
     }
-    const { width, height, values } = this.judged, table = colourTables[this.colours];
+    const { width, height, values } = this.similar ?? this.judged, table = colourTables[this.colours];
     this.picture = new OffscreenCanvas(width, height);
     const context = this.picture.getContext("2d"), image = context.createImageData(width, height);
     for (let at = 0, to = 0; at < values.length; at++, to += 4) {
@@ -112,9 +122,16 @@ const viewer = {
       context.globalAlpha = this.opacity;
       context.drawImage(this.picture, 0, 0, size.width, size.height);
       context.globalAlpha = 1;
-      this.paintOutlines(context);
+      if (this.similar) this.paintPicked(context);
+      else this.paintOutlines(context);
     }
     paintAreas(context);
+  },
+
+  paintPicked(context) {
+    const across = this.size.width / this.similar.width, down = this.size.height / this.similar.height, [row, column] = this.picked, path = new Path2D();
+    path.rect(column * across, row * down, across, down);
+    this.line(context, path);
   },
 
   paintOutlines(context) {
@@ -123,6 +140,10 @@ const viewer = {
       outline.forEach(([x, y], index) => (index ? path.lineTo(x * across, y * down) : path.moveTo(x * across, y * down)));
       path.closePath();
     }
+    this.line(context, path);
+  },
+
+  line(context, path) {
     for (const [colour, width] of [["black", 4.5], ["white", 2]]) { // a dark rim keeps the line visible on white parts
       context.strokeStyle = colour;
       context.lineWidth = width / this.scale;
