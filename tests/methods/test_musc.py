@@ -76,14 +76,13 @@ def test_rescoring_equals_a_loop_over_images() -> None:
     draw = torch.Generator().manual_seed(0)
     scores, embeddings = torch.rand(6, generator=draw), torch.randn(6, 4, generator=draw)
     found = rescored(scores, embeddings, (1, 2, 9))
-    spread = [(float(one) - float(scores.min())) / (float(scores.max()) - float(scores.min())) for one in scores]
     for image in range(6):
         likeness = [max(0.0, float(F.cosine_similarity(embeddings[image], other, dim=0))) for other in embeddings]
         results = []
         for window in (1, 2, 9):
             nearest = sorted(range(6), key=lambda other: -likeness[other])[:window]
             chosen = sum(likeness[other] for other in nearest)
-            results.append(sum(likeness[other] * spread[other] for other in nearest) / chosen)
+            results.append(sum(likeness[other] * float(scores[other]) for other in nearest) / chosen)
         assert float(found[image]) == pytest.approx(sum(results) / 3, abs=1e-5)
 
 

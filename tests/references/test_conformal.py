@@ -16,6 +16,7 @@ from ad_dinov3.references.conformal import (
     p_values,
     percent,
     promise_for,
+    robust_level,
     robust_threshold,
     strictest_promise,
     threshold,
@@ -112,10 +113,18 @@ def test_near_duplicates_count_once_with_their_largest_score() -> None:
     assert sorted(grouped([1, 5, 2, 3], ["a", "b", "a", "b"])) == [2.0, 5.0]
 
 
-def test_a_robust_threshold_ignores_defects_and_flags_few_good_images() -> None:
+@pytest.mark.parametrize("defects", [0, 20, 100])
+def test_a_robust_threshold_flags_few_good_images_and_finds_defects_though_a_third_are(defects: int) -> None:
     draw = np.random.default_rng(0)
-    good, bad = draw.lognormal(0, 0.2, 200), draw.lognormal(2, 0.2, 60)
-    clean, mixed = robust_threshold(good), robust_threshold(np.concatenate([good, bad]))
-    assert (good > mixed).mean() < 0.01
-    assert (bad > mixed).mean() > 0.99
-    assert mixed == pytest.approx(clean, rel=0.5)
+    good, bad = draw.lognormal(0, 0.2, 200), draw.lognormal(1.2, 0.2, defects)
+    level = robust_threshold(np.concatenate([good, bad]))
+    assert (good > level).mean() < 0.01
+    assert np.count_nonzero(bad > level) > 0.9 * defects - 1
+
+
+def test_a_robust_level_moves_with_the_values_and_takes_any_number_of_them() -> None:
+    values = np.random.default_rng(1).normal(size=40)
+    assert robust_level(5 + 2 * values) == pytest.approx(5 + 2 * robust_level(values))
+    assert robust_level([0.3]) == pytest.approx(0.3 + 3.5e-3)
+    assert robust_level([0.3, 0.3, 0.3]) == pytest.approx(0.3 + 3.5e-3)
+    assert robust_level(np.float32([0.3, 0.5])) == pytest.approx(0.4 + 3.5 * 1.4826 * 0.1, abs=1e-6)

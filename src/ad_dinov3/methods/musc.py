@@ -2,7 +2,8 @@
 
 Facts from the authors' code, xrli-U/MuSc. Deviations: encoders are those of this package; of N images the nearest
 ceil(0.3 (N - 1)) count, as the authors advise where their floor is 0; CLS tokens are normalised for every encoder, and
-unlike images count 0 for each other's score; distances, in [0, 2], are halved; one list of windows for all data.
+unlike images count 0 for each other's score; image scores stay distances, which are not spread over [0, 1] before they
+are averaged (no ranking changes); distances, in [0, 2], are halved; one list of windows for all data.
 """
 
 from __future__ import annotations
@@ -111,15 +112,14 @@ def rescored(scores: Tensor, embeddings: Tensor, windows: Sequence[int]) -> Tens
         windows: how many images, itself among them, count; the results are averaged.
 
     Returns:
-        (N,) in [0, 1]: the scores are brought to that range first.
+        (N,), on the scale of the scores.
     """
-    spread = (scores - scores.min()) / (scores.max() - scores.min()).clamp_min(1e-12)
     unit = F.normalize(embeddings, dim=-1)
     alike = (unit @ unit.T).clamp_min(0)
     results = []
     for window in windows:
         weights, places = alike.topk(min(window, len(scores)), dim=1)
-        results.append((weights * spread[places]).sum(1) / weights.sum(1).clamp_min(1e-12))
+        results.append((weights * scores[places]).sum(1) / weights.sum(1).clamp_min(1e-12))
     return torch.stack(results).mean(0)
 
 

@@ -27,7 +27,7 @@ from ad_dinov3.infer.drift_watch import DriftWatch
 from ad_dinov3.infer.scorer import RawScore, RawScores
 from ad_dinov3.predict.memory import MEMORY_MB
 from ad_dinov3.references.calibration import Calibration, centred
-from ad_dinov3.references.conformal import robust_threshold, strictest_promise
+from ad_dinov3.references.conformal import robust_level, robust_threshold, strictest_promise
 from ad_dinov3.references.mutual import LARGEST_RATIO, LEAST_IMAGES, compare_folder
 from ad_dinov3.references.normals import Scale, log_odds, squashed
 from ad_dinov3.references.stream import Beginning, Stream
@@ -303,7 +303,7 @@ def _compared_by(rule: FolderRule, name: str, group: _Group) -> _Found:
             f"{name}: {len(group.inputs)} images are too few to be compared with each other, and the method scores no "
             f"image by itself; give at least {LEAST_IMAGES}"
         )
-    return _judged(name, group, rule(group.inputs), _guess_by_distance)
+    return _judged(name, group, rule(group.inputs), robust_level)
 
 
 def _judged(name: str, group: _Group, raw: RawScores, guess: Callable[[Floats], float]) -> _Found:
@@ -330,13 +330,6 @@ def _guess_by_odds(values: Floats) -> float:
     """A robust threshold of squashed values, which hide how far defects stick out, by their odds."""
     odds = robust_threshold(values / np.maximum(1 - values, 1e-6))
     return odds / (1 + odds)
-
-
-def _guess_by_distance(values: Floats) -> float:
-    """A robust threshold of values that grow with the distance: the median and 3.5 deviations of the lower half."""
-    middle = float(np.median(values))
-    below = middle - values[values <= middle]
-    return min(middle + 3.5 * max(1.4826 * float(np.median(below)), 1e-3), 1.0)
 
 
 def _joined(far: Floats, zero_shot: Floats) -> Floats:

@@ -148,13 +148,23 @@ def grouped(scores: ArrayLike, groups: ArrayLike) -> NDArray[np.float64]:
     return largest
 
 
-def robust_threshold(scores: ArrayLike, deviations: float = 3.5) -> float:
-    """A threshold from unlabelled scores > 0, most of them of good images: it promises nothing.
+def robust_threshold(scores: ArrayLike) -> float:
+    """A threshold from unlabelled scores > 0 that multiply, such as odds: `robust_level` of their logarithms."""
+    return float(np.exp(robust_level(np.log(np.maximum(np.asarray(scores, np.float64), 1e-12)))))
 
-    Median plus 3.5 robust deviations of the logarithm, the deviation being that of the lower half (1.4826 times its
-    median distance from the median), which defects do not widen.
+
+def robust_level(values: ArrayLike, deviations: float = 3.5) -> float:
+    """A threshold from unlabelled values, most of them of good images: it promises nothing.
+
+    The middle of the good ones is that of the shortest interval that holds most of all values, where the median would
+    move up with every defect; their deviation is 1.4826 times the median distance of the values below from it.
+
+    Args:
+        values: (n,), at least one.
+        deviations: from the middle to the threshold.
     """
-    logs = np.log(np.maximum(np.asarray(scores, np.float64), 1e-12))
-    middle = float(np.median(logs))
-    below = middle - logs[logs <= middle]
-    return float(np.exp(middle + deviations * max(1.4826 * float(np.median(below)), 1e-3)))
+    known = np.sort(np.asarray(values, np.float64))
+    half = known.size // 2 + 1
+    start = int(np.argmin(known[half - 1 :] - known[: known.size - half + 1]))
+    middle = float(np.median(known[start : start + half]))
+    return middle + deviations * max(1.4826 * float(np.median(middle - known[known <= middle])), 1e-3)
