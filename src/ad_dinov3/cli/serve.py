@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -46,8 +46,10 @@ from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.errors import AdDinoError, ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
+    from ad_dinov3.infer.opening import ModelSpec
     from ad_dinov3.infer.views import View
     from ad_dinov3.serve.models import Models, OpenedModel
+    from ad_dinov3.serve.workbench.bench import Bench
 
 app = command_app()
 
@@ -107,6 +109,16 @@ def serve(
         ),
     ] = 1000,
     allowed_host: AllowedHosts = [],  # noqa: B006
+    workbench: Annotated[
+        Path | None,
+        typer.Option(
+            parser=path_here,
+            help="A folder for people to look through at /workbench/, as the command workbench shows it: of images, or "
+            "one that predict has written its results to.",
+            metavar="FOLDER",
+            rich_help_panel=SERVICE,
+        ),
+    ] = None,
     device: AnyDevice = "cpu",
     tile: Tile = None,
     overlap: Overlap = 0.25,
@@ -119,7 +131,7 @@ def serve(
 
     The address itself shows a page to drop images on, and /docs what programs can ask. SIGHUP opens the models anew.
     """
-    from ad_dinov3.infer.opening import check_method
+    from ad_dinov3.infer.opening import ModelSpec, check_method
     from ad_dinov3.infer.views import View
 
     console = Console()
@@ -134,9 +146,8 @@ def serve(
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
     named, folder = name_models(model), _on_disk(normals)
-    opening = _Opening(
-        method, weights, folder, class_name, threshold, device, View(tile, overlap, keep_aspect), offline, drift
-    )
+    view = View(tile, overlap, keep_aspect)
+    opening = _Opening(method, weights, folder, class_name, threshold, device, view, offline, drift)
     allowed = read_keys(keys, os.environ.get(VARIABLE, ""))
     log_line = _access_log(access_log) if access_log else None
     listening = listen(host, port)
@@ -155,7 +166,20 @@ def serve(
         print_promises(console, models.model(name).promises)
     hosts = names_of(host, allowed_host)
     options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, folder, memory_mb, hosts)
+    if workbench is not None:
+        spec = ModelSpec(next(iter(named.values())), method, weights, device, offline, view)
+        options = replace(options, workbench=_bench(console, workbench, class_name, spec))
+        console.print(f"workbench at http://{address}:{port}/workbench/", highlight=False)
     answer_requests(create_app(models, options, metrics), listening)
+
+
+def _bench(console: Console, folder: Path, class_name: str, spec: ModelSpec) -> Bench:
+    """The workbench on a folder; its images are scored first where they are not."""
+    from ad_dinov3.cli.workbench import results_of
+    from ad_dinov3.serve.workbench.bench import Bench
+
+    results, model = results_of(console, folder, None, class_name, spec)
+    return Bench(results, folder.absolute().name, model)
 
 
 def _on_disk(normals: str | None) -> Path | None:

@@ -102,7 +102,7 @@ def workbench(
     listening = listen(host, port)
     check_address(listening.getsockname()[0], allowed, no_auth)
     spec = ModelSpec(model or "", device=device, offline=offline)
-    results, opened = _results(console, folder, out, class_name, spec)
+    results, opened = results_of(console, folder, out, class_name, spec)
     bench = Bench(results, folder.absolute().name, opened)
     address, port = listening.getsockname()[:2]
     count = len(bench.results.rows)
@@ -110,7 +110,7 @@ def workbench(
     answer_requests(create_workbench(bench, Limits(upload_mb, hosts=names_of(host, allowed_host)), allowed), listening)
 
 
-def _results(
+def results_of(
     console: Console, folder: Path, out: Path | None, class_name: str, spec: ModelSpec
 ) -> tuple[Path, BenchModel]:
     """The folder with the results: ``folder`` itself, or where its images have been scored now; and the model.
@@ -127,11 +127,11 @@ def _results(
         if out is not None:
             raise ConfigError(f"{folder} holds results, which are shown where they are; omit --out")
         spec = replace(spec, model=spec.model or str(read_run(folder).get("model", EMBEDDED)))
-        return folder, BenchModel(spec.model, spec.open)
+        return folder, BenchModel(spec.model, spec.open, spec.view)
     target = out or folder.absolute().with_name(f"{folder.absolute().name}-workbench")
     spec = replace(spec, model=spec.model or EMBEDDED)
     detector = _score(console, folder, target, spec, class_name)
-    return target, BenchModel(spec.model, lambda: detector)
+    return target, BenchModel(spec.model, lambda: detector, spec.view)
 
 
 def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> Detector | Session:

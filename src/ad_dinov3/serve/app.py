@@ -1,6 +1,7 @@
 """The detector's HTTP interface: images come in; decisions, overlays, maps or masks go out.
 
     GET  /               a page to drop images on
+    GET  /workbench/     the workbench on a folder, where there is one
     GET  /docs           all of this, to try out
     GET  /health         what is being served
     POST /predict        the decision and the regions of one image, as JSON
@@ -46,7 +47,7 @@ from ad_dinov3.serve.answers import (
     PredictionAnswer,
 )
 from ad_dinov3.serve.judge import Failed, Judge, Judged, Places, Wish
-from ad_dinov3.serve.keys import Locked
+from ad_dinov3.serve.keys import WORKBENCH, Locked
 from ad_dinov3.serve.limits import Limited, Limits
 from ad_dinov3.serve.metrics import Metrics
 from ad_dinov3.serve.models import Models
@@ -56,6 +57,8 @@ from ad_dinov3.serve.observed import Observed
 from ad_dinov3.serve.refusals import REFUSALS, described, tell_refusals
 from ad_dinov3.serve.uploads import Upload, body_schema, one_upload, several_uploads
 from ad_dinov3.serve.v2 import v2_router
+from ad_dinov3.serve.workbench.app import unguarded_workbench
+from ad_dinov3.serve.workbench.bench import Bench
 
 _PAGE = Path(__file__).parent / "page"
 
@@ -75,6 +78,7 @@ class ServeOptions:
             much again; an image that takes more alone is refused with 422, one for which there is no room with 503.
         hosts: names by which the service may be called, beside localhost and addresses; others are refused with 400.
         body_s: within how many seconds a body must have come; slower ones are refused with 408.
+        workbench: the folder that people look through beside the service, if there is one.
     """
 
     class_name: str = "object"
@@ -86,6 +90,7 @@ class ServeOptions:
     memory_mb: int = 1000
     hosts: tuple[str, ...] = ()
     body_s: float = 30.0
+    workbench: Bench | None = None
 
     @property
     def limits(self) -> Limits:
@@ -131,6 +136,8 @@ def create_app(models: Models, options: ServeOptions, metrics: Metrics) -> FastA
         normals = NormalImages(options.normals, options.class_name, models)
         app.include_router(normals_router(normals, may_change=bool(options.keys)))
     app.include_router(v2_router(service.judge, options.upload_mb * 2**20))
+    if options.workbench is not None:
+        app.mount(WORKBENCH, unguarded_workbench(options.workbench, asks_for_key=bool(options.keys)))
     tell_refusals(app)
     app.add_middleware(Limited, limits=options.limits)
     if options.keys:
@@ -153,6 +160,8 @@ class _Service:
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         yield
         self._models.close()
+        if self._options.workbench is not None:
+            self._options.workbench.close()
 
     async def page(self) -> str:
         """The page for people."""

@@ -17,10 +17,13 @@ from ad_dinov3.serve.refusals import Refusal, refused
 
 VARIABLE = "AD_DINOV3_KEYS"
 _KEY = re.compile(r"[!-~]{16,512}")
+WORKBENCH = "/workbench"
+"""Where a service has the workbench."""
 OPEN = frozenset(
     {"/", "/docs", "/openapi.json", "/healthz", "/readyz", "/v2/health/live", "/v2/health/ready", "/metrics"}
+    | {WORKBENCH, f"{WORKBENCH}/"}
 )
-"""What is answered without a key: probes, figures, the page and the documentation, none of which shows an image."""
+"""What is answered without a key: probes, figures, pages and the documentation, none of which shows an image."""
 _OPEN_FOLDER = "/static-offline-docs/"
 
 

@@ -58,19 +58,31 @@ def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -
         keys: of those who may ask; empty: everyone may.
     """
 
+    app = unguarded_workbench(bench, asks_for_key=bool(keys))
+    app.add_middleware(Limited, limits=limits)
+    if keys:
+        app.add_middleware(Locked, keys=keys)
+    return app
+
+
+def unguarded_workbench(bench: Bench, *, asks_for_key: bool) -> FastAPI:
+    """The same without limits and keys, for an application that has its own and holds this one below a path.
+
+    Args:
+        bench: what is shown; whoever runs the lifespan of this application closes it.
+        asks_for_key: the page asks people for a key.
+    """
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         bench.close()
 
     app = FastAPI(title="AD-DINOv3 workbench", openapi_url=None, lifespan=lifespan)
-    routes = _Routes(bench, asks_for_key=bool(keys))
+    routes = _Routes(bench, asks_for_key=asks_for_key)
     app.add_api_route("/", routes.page, response_class=HTMLResponse)
     app.include_router(_router(routes))
     tell_refusals(app)
-    app.add_middleware(Limited, limits=limits)
-    if keys:
-        app.add_middleware(Locked, keys=keys)
     return app
 
 

@@ -15,7 +15,7 @@ from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.compared import Answer
 from ad_dinov3.infer.scorer import RawScores, Scorer
-from ad_dinov3.infer.views import View
+from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.references.tokens import Floats
 
 
@@ -56,10 +56,12 @@ class BenchModel:
     Args:
         name: what the user called it.
         opener: opens it.
+        view: how it looks at images.
     """
 
-    def __init__(self, name: str, opener: Callable[[], Teachable]) -> None:
+    def __init__(self, name: str, opener: Callable[[], Teachable], view: View = WHOLE) -> None:
         self.name = name
+        self.view = view
         self._opener = opener
         self._opening = Lock()
         self._opened: Teachable | None = None
@@ -85,7 +87,7 @@ class BenchModel:
         """
         model = copy.copy(self.plain())  # what changes in a model is replaced, never altered
         for class_name, paths in good.items():
-            model.remember(paths, class_name)
+            model.remember(paths, class_name, self.view)
         return model
 
     def tokens(self, image: NDArray[np.uint8], class_name: str) -> Floats:
@@ -100,9 +102,13 @@ class BenchModel:
             tokens: Floats = model.answer(prepared, [class_name]).tokens[0]
         return tokens
 
-    def in_turn(self, scorer: Scorer) -> Scorer:
-        """The scorer, asked while nobody else asks this model."""
-        return _InTurn(scorer, self._asking)
+    def scorer_of(self, model: Teachable) -> Scorer:
+        """What scores images with `plain` or one that is `taught`, while nobody else asks it."""
+        return _InTurn(model.seen_through(self.view), self._asking)
+
+    def fingerprint_of(self, model: Teachable) -> str:
+        """Equal fingerprints give equal maps."""
+        return f"{model.fingerprint} {self.view.words}".rstrip()
 
 
 class _InTurn:

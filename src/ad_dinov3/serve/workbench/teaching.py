@@ -17,7 +17,6 @@ from ad_dinov3.errors import AdDinoError, ConfigError
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.opening import method_title
-from ad_dinov3.infer.views import WHOLE
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.outputs import Outputs
@@ -164,7 +163,7 @@ class Teaching:
         run = FolderRun(
             folder=unfinished,
             model_name=str(model_folder),
-            model_fingerprint=taught.fingerprint,
+            model_fingerprint=self._model.fingerprint_of(taught),
             options=DriveOptions(rule=DecisionRule(taught.threshold, areas=lesson.areas)),
             outputs=_OUTPUTS,
             method=method_title(taught),
@@ -178,13 +177,12 @@ class Teaching:
             done += 1
             self._tell(stopped, Progress("Scoring again", done, len(items)))
 
-        scorer = self._model.in_turn(taught.seen_through(WHOLE))
-        summary = score_into_folder(items, scorer, run, count, stopped.is_set)
+        summary = score_into_folder(items, self._model.scorer_of(taught), run, count, stopped.is_set)
         if summary.run.interrupted or stopped.is_set():
             return
         taught.save_pretrained(unfinished / model_folder.name)
         unfinished.rename(folder)
-        self._on_taught(Taught(folder.name, lesson.good, plain.fingerprint == lesson.before))
+        self._on_taught(Taught(folder.name, lesson.good, self._model.fingerprint_of(plain) == lesson.before))
 
     def _tell(self, stopped: Event, progress: Progress) -> None:
         with self._lock:
