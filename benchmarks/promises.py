@@ -11,20 +11,18 @@ minima, subspaces and joins. The first draw is compared with `infer.compared`'s 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ad_dinov3.infer.decide import smooth, upsample
-from ad_dinov3.references.conformal import Promise, promise_for, threshold
+from ad_dinov3.references.conformal import promise_for, threshold
 from ad_dinov3.references.memory import MOST_TOKENS, Moments, nearest
 from ad_dinov3.references.normals import Known, KnownNormals, Scale, log_odds, squashed
 from ad_dinov3.references.tokens import Floats
-from references import Encoded, cached
+from references import Encoded, command_line, each_set, within
 
 COUNTS = {10: (0.1,), 20: (0.1, 0.05), 59: (0.1, 0.05)}
 """Good images -> rates to promise."""
@@ -96,13 +94,6 @@ def as_users_get_it(
     return left_out, [peak(both.known(), one) for one in tested]
 
 
-def within(promise: Promise, tested: int) -> float:
-    """What 95 % of draws stay below when the rate is counted on ``tested`` images (beta-binomial)."""
-    draw = np.random.default_rng(0)
-    true = draw.beta(promise.rank, promise.images + 1 - promise.rank, 20_000)
-    return float(np.quantile(draw.binomial(tested, true) / tested, 0.95, method="higher"))
-
-
 def simulate(encoded: Encoded, count: int, draws: int, grouped: bool) -> list[str]:
     """One line for each promised rate."""
     images = [encoded.of(index) for index in np.flatnonzero(~encoded.is_bad)]
@@ -136,18 +127,11 @@ def simulate(encoded: Encoded, count: int, draws: int, grouped: bool) -> list[st
 
 def main() -> None:
     """Reads the command line and prints a few lines for each set."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", required=True)
-    parser.add_argument("--model", nargs="*", default=[], metavar="SET=MODEL", help="default: embedded")
+    parser = command_line(__doc__)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--ungrouped", action="store_true", help="near-duplicates are drawn as if they were strangers")
     arguments = parser.parse_args()
-    models = dict(word.split("=", 1) for word in arguments.model)
-    for name in arguments.sets:
-        model = models.get(name, "embedded")
-        encoded = cached(arguments.data, name, arguments.cache, model, (MOST_NORMAL, 40))
+    for name, encoded in each_set(arguments, (MOST_NORMAL, 40)):
         print(f"{name}: {np.sum(~encoded.is_bad)} normal images", flush=True)
         for count in COUNTS:
             for line in simulate(encoded, count, arguments.draws, not arguments.ungrouped):

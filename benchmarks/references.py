@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,11 +184,11 @@ def promises(encoded: Encoded, count: int, rate: float, draws: int = 200) -> tup
         level = threshold(ones[:count], promise)
         rates.append(float(np.mean(np.array(ones[count:]) > level)))
     left = len(np.unique(encoded.groups[good])) - count
-    return float(np.mean(rates)), float(np.mean(np.array(rates) <= _within(promise, left))), promise.rate
+    return float(np.mean(rates)), float(np.mean(np.array(rates) <= within(promise, left))), promise.rate
 
 
-def _within(promise: Promise, left: int) -> float:
-    """What 95 % of draws stay below when the rate is counted on ``left`` images only (beta-binomial)."""
+def within(promise: Promise, left: int) -> float:
+    """What 95 % of draws stay below when the rate is counted on ``left`` images (beta-binomial)."""
     draw = np.random.default_rng(0)
     true = draw.beta(promise.rank, promise.images + 1 - promise.rank, 20_000)
     return float(np.quantile(draw.binomial(left, true) / left, 0.95, method="higher"))
@@ -231,6 +231,23 @@ def cached(data: Path, name: str, cache: Path, model: str, most: tuple[int, int]
         return Encoded(**dict(arrays))
 
 
+def command_line(text: str) -> argparse.ArgumentParser:
+    """A parser of what all measurements of references take, described by a docstring's first line."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--sets", nargs="+", required=True)
+    parser.add_argument("--model", nargs="*", default=[], metavar="SET=MODEL", help="default: embedded")
+    return parser
+
+
+def each_set(arguments: argparse.Namespace, most: tuple[int, int] = (200, 80)) -> Iterator[tuple[str, Encoded]]:
+    """Names of the sets, and their images."""
+    models = dict(word.split("=", 1) for word in arguments.model)
+    for name in arguments.sets:
+        yield name, cached(arguments.data, name, arguments.cache, models.get(name, "embedded"), most)
+
+
 def _row(label: str, draws: Sequence[Metrics]) -> str:
     values = np.array(draws)
     mean, spread = values.mean(axis=0), values.std(axis=0)
@@ -239,18 +256,12 @@ def _row(label: str, draws: Sequence[Metrics]) -> str:
 
 def main() -> None:
     """Reads the command line and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--sets", nargs="+", required=True)
-    parser.add_argument("--model", nargs="*", default=[], metavar="SET=MODEL", help="default: embedded")
+    parser = command_line(__doc__)
     parser.add_argument("--parts", nargs="+", default=["few", "folder", "promises", "cost"])
     parser.add_argument("--counts", nargs="+", type=int, default=[1, 4, 8, 16])
     arguments = parser.parse_args()
-    models = dict(word.split("=", 1) for word in arguments.model)
     gathered: dict[str, list[Metrics]] = {}
-    for name in arguments.sets:
-        encoded = cached(arguments.data, name, arguments.cache, models.get(name, "embedded"))
+    for name, encoded in each_set(arguments):
         print(f"\n{name}: {np.sum(~encoded.is_bad)} normal, {np.sum(encoded.is_bad)} anomalous, grid {encoded.grid}")
         for title, draws in tables(encoded, arguments.parts, arguments.counts).items():
             gathered.setdefault(title, []).append((float(np.mean(draws, 0)[0]), float(np.mean(draws, 0)[1])))

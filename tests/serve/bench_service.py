@@ -23,7 +23,6 @@ from ad_dinov3.data.streams import find_images
 from ad_dinov3.infer.compared import (
     CALIBRATED_THRESHOLD,
     Answer,
-    promises,
     remembered,
     save_references,
     scorer_of,
@@ -90,7 +89,7 @@ class TeachableToy(ToyDetector):
 
     @property
     def promises(self) -> dict[str, str]:  # type: ignore[override]
-        return promises(self.references)
+        return self.references.promises
 
     def zero_shot(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
         return ToyDetector.score(self, batch, class_names)

@@ -242,15 +242,23 @@ def remembered(
 
 
 def calibrated(
-    scorer: Scorer, images: Iterable[NDArray[np.uint8]], class_name: str, false_alarms: float
-) -> Calibration:
-    """Thresholds from good images that the model has not seen.
+    model: Comparable,
+    references: References,
+    images: Iterable[NDArray[np.uint8]],
+    class_name: str,
+    false_alarms: float,
+    view: View = WHOLE,
+) -> References:
+    """What is known, with thresholds of one class from good images that the model has not seen.
 
     Raises:
         ConfigError: so few images cannot promise the rate.
     """
+    plain = replace(references, calibrations={}, view=view.words)
+    scorer = scorer_of(model, plain, view)
     raws = [scorer.score(scorer.prepare(image)[None], [class_name]) for image in images]
-    return calibration(raws, promise_for(false_alarms, len(raws)))
+    own = calibration(raws, promise_for(false_alarms, len(raws)))
+    return replace(plain, calibrations={**references.calibrations, class_name: own})
 
 
 def with_class(references: References, more: References) -> References:
@@ -302,13 +310,8 @@ def load_references(folder: Path) -> References:
 def card_of(references: References) -> str:
     """What a model card says of good images, as Markdown; empty if none are known."""
     lines = [f"- remembers normal images of: {', '.join(references.known)}"] if references.known else []
-    lines += [f"- {name}: {words}" for name, words in promises(references).items()]
+    lines += [f"- {name}: {words}" for name, words in references.promises.items()]
     return "\n".join(["", "## Good images", "", *lines, "", VOID, ""]) if lines else ""
-
-
-def promises(references: References) -> dict[str, str]:
-    """The sentence that a person reads, for each class with a calibration."""
-    return {name: one.promise.sentence() for name, one in references.calibrations.items()}
 
 
 def calibration(raws: Sequence[RawScores], promise: Promise) -> Calibration:

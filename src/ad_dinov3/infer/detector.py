@@ -25,7 +25,6 @@ from ad_dinov3.infer.compared import (
     calibration,
     card_of,
     load_references,
-    promises,
     remembered,
     save_references,
     scorer_of,
@@ -107,12 +106,12 @@ class Detector:
         """
         if METHODS[self.method].remembers:
             self._remember_in_head(images, class_name)
-            return promises(self.references).get(class_name)
+            return self.references.promises.get(class_name)
         self._hold(with_prompts(self.model, [class_name], offline=self.offline))
         found = remembered(self, distinct(images), class_name, view)
         self.references = with_class(self.references, found)
         self._note(images)
-        return promises(found).get(class_name)
+        return found.promises.get(class_name)
 
     def calibrate(
         self, images: Sequence[ImageSource], false_alarms: float, class_name: str = DEFAULT_CLASS, view: View = WHOLE
@@ -133,11 +132,9 @@ class Detector:
         """
         check_unseen(images, self.model.seen_images)
         self._hold(with_prompts(self.model, [class_name], offline=self.offline))
-        plain = replace(self.references, calibrations={}, view=view.words)
-        found = calibrated(scorer_of(self, plain, view), distinct(images), class_name, false_alarms)
-        self.references = replace(plain, calibrations={**self.references.calibrations, class_name: found})
+        self.references = calibrated(self, self.references, distinct(images), class_name, false_alarms, view)
         self._note(images)
-        return found.promise.sentence()
+        return self.references.promises[class_name]
 
     def _remember_in_head(self, images: Sequence[ImageSource], class_name: str) -> None:
         plain = self.model
@@ -194,7 +191,7 @@ class Detector:
     @property
     def promises(self) -> dict[str, str]:
         """What is promised of false alarms, in words, for each class that is calibrated."""
-        return promises(self.references)
+        return self.references.promises
 
     @property
     def own_threshold(self) -> float:

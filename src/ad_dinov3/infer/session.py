@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,6 @@ from ad_dinov3.infer.compared import (
     FolderRule,
     calibrated,
     load_references,
-    promises,
     remembered,
     save_references,
     scorer_of,
@@ -106,7 +104,7 @@ class Session:
     @property
     def promises(self) -> dict[str, str]:
         """What is promised of false alarms, in words, for each class that is calibrated."""
-        return promises(self.references)
+        return self.references.promises
 
     @property
     def own_threshold(self) -> float:
@@ -216,7 +214,7 @@ class Session:
         found = remembered(self, distinct(images), class_name, view)
         self.references = with_class(self.references, found)
         self._noted |= file_hashes(images)
-        return promises(found).get(class_name)
+        return found.promises.get(class_name)
 
     def calibrate(
         self, images: Sequence[ImageSource], false_alarms: float, class_name: str = "object", view: View = WHOLE
@@ -227,11 +225,9 @@ class Session:
             ConfigError: so few images cannot promise the share, or the model has seen one of them.
         """
         check_unseen(images, self.seen_images)
-        plain = replace(self.references, calibrations={}, view=view.words)
-        found = calibrated(scorer_of(self, plain, view), distinct(images), class_name, false_alarms)
-        self.references = replace(plain, calibrations={**self.references.calibrations, class_name: found})
+        self.references = calibrated(self, self.references, distinct(images), class_name, false_alarms, view)
         self._noted |= file_hashes(images)
-        return found.promise.sentence()
+        return self.references.promises[class_name]
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Copy the exported folder, with what it knows of good images."""

@@ -92,6 +92,11 @@ class References:
         return not self.known and not self.calibrations
 
     @property
+    def promises(self) -> dict[str, str]:
+        """The sentence that a person reads, for each class with a calibration."""
+        return {name: one.promise.sentence() for name, one in self.calibrations.items()}
+
+    @property
     def fingerprint(self) -> str:
         """Digest of everything; empty if there is nothing."""
         if self.is_empty:
