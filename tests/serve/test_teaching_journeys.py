@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from bench_service import TeachableToy, workbench
 from browser import PHONE, barriers, opened, picture, tab, wait_text
+from toy_detector import draw_part
 
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.model import BenchModel
@@ -101,3 +103,26 @@ def test_click_a_patch_and_see_what_it_is_like(chromium: Any, address: str, scor
         page.keyboard.press("Escape")
         page.wait_for_selector("#patch", state="hidden")
     store.close()
+
+
+def test_drop_an_image_and_it_is_scored_and_opened(chromium: Any, address: str, scored: Path, tmp_path: Path) -> None:
+    new = draw_part(tmp_path / "more" / "new part.png", (120, 80), blemish=True)
+    with tab(chromium, f"{address}/#good%2F0.png") as page:
+        opened(page, "good/0.png")
+        page.evaluate(
+            """async ([content, words]) => {
+              const given = new DataTransfer(), bytes = Uint8Array.from(atob(content), (sign) => sign.charCodeAt(0));
+              given.items.add(new File([bytes], "new part.png", { type: "image/png" }));
+              given.items.add(new File([words], "words.png", { type: "image/png" }));
+              const how = { dataTransfer: given, bubbles: true, cancelable: true };
+              for (const kind of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(kind, how));
+            }""",
+            [b64encode(new.read_bytes()).decode(), "no image"],
+        )
+        opened(page, "dropped/new part.png")
+        wait_text(page, "#decision", "anomalous")
+        assert page.text_content("#trouble").startswith("words.png: ")
+        assert page.locator("#cards .card").count() == 7
+        picture(page, "dropped")
+        assert barriers(page) == []
+    assert (scored / "dropped" / "new part.png").read_bytes() == new.read_bytes()

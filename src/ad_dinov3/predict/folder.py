@@ -26,6 +26,9 @@ from ad_dinov3.predict.tables import TABLES, TableSink
 from ad_dinov3.predict.types import Outcome, Sink, StoredScore
 from ad_dinov3.references.conformal import VOID
 
+DROPPED = "dropped"
+"""Below an output folder: images that people have added in the workbench, which are no outputs."""
+
 
 @dataclass(frozen=True)
 class FolderRun:
@@ -131,7 +134,8 @@ def score_into_folder(
 
     An image that an earlier run has scored with the same model is not scored again: with another threshold, another
     smallest region or other files, its score and its map are read from the folder and the decision is made anew. Items
-    whose files lie inside the output folder are omitted: the outputs of the last run are not this run's input.
+    whose files lie inside the output folder are omitted: the outputs of the last run are not this run's input. Images
+    that were dropped onto the workbench lie there and are none.
 
     Raises:
         ConfigError: another run is writing into the folder.
@@ -201,6 +205,8 @@ class RunFolder:
             home = self.run.remote.uri if is_whole else self.run.remote.uri.rpartition("/")[0]
             return item.uri is not None and item.uri.startswith(f"{home}/")
         folder = self.run.folder.absolute()
+        if folder / DROPPED in item.path.absolute().parents:
+            return False
         return item.uri is None and (folder if is_whole else folder.parent) in item.path.absolute().parents
 
     def finish(self, summary: RunSummary, missing: tuple[str, ...] = (), trouble: str = "") -> FolderSummary:

@@ -101,6 +101,10 @@ class NormalImages:
         return own if own.is_dir() else self.folder
 
 
+def suffix_of(content: bytes) -> str:
+    """What the name of an image file of this content ends in."""
+    return next((suffix for start, suffix in _SUFFIXES if content.startswith(start)), ".tif")
+
+
 def _name(content: bytes) -> str:
-    suffix = next((suffix for start, suffix in _SUFFIXES if content.startswith(start)), ".tif")
-    return f"{sha256(content).hexdigest()[:16]}{suffix}"
+    return f"{sha256(content).hexdigest()[:16]}{suffix_of(content)}"

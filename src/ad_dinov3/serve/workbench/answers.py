@@ -96,6 +96,12 @@ class PatchAnswer(Answer):
     nearest: CellAnswer | None = Field(description="the nearest patch of a good image, where there are some")
 
 
+class DropAnswer(Answer):
+    """What dropped images are called among the results; they are scored in the background."""
+
+    images: list[str]
+
+
 class ExportAnswer(Answer):
     """Where reviewed labels have been written, and of how many images."""
 

@@ -5,6 +5,7 @@
     GET  /bench/patch      how alike the patches of an image are to that at a point, and the nearest one of a good image
     GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
     POST /bench/review, /bench/undo, /bench/threshold, /bench/areas, /bench/export
+    POST /bench/drop       images to keep with the folder, and to score
     POST /bench/good       which images are good; all are then scored again, in the background
 
 The limits, keys and headers are those of the service.
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
@@ -28,8 +30,10 @@ from ad_dinov3.report.page import render
 from ad_dinov3.serve.keys import Locked
 from ad_dinov3.serve.limits import Limited, Limits
 from ad_dinov3.serve.refusals import tell_refusals
+from ad_dinov3.serve.uploads import Upload, several_uploads
 from ad_dinov3.serve.workbench.answers import (
     AreasRequest,
+    DropAnswer,
     ExportAnswer,
     GoodRequest,
     ImagesAnswer,
@@ -46,7 +50,7 @@ from ad_dinov3.serve.workbench.teaching import MOST_GOOD
 
 Share = Annotated[float, Query(ge=0, le=1)]
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("server.js", "regions.js", "viewer.js", "list.js", "areas.js", "good.js", "patches.js", "bench.js")
+_PARTS = ("server", "regions", "viewer", "list", "areas", "good", "patches", "drop", "bench")
 
 
 def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -> FastAPI:
@@ -104,6 +108,7 @@ def _router(routes: _Routes) -> APIRouter:
         ("/areas", routes.areas),
         ("/export", routes.export),
         ("/good", routes.good),
+        ("/drop", routes.drop),
     ):
         router.add_api_route(path, change, methods=["POST"])
     return router
@@ -128,7 +133,7 @@ class _Routes:
         self._asks_for_key = asks_for_key
 
     def page(self) -> str:
-        scripts = "\n".join((_PAGE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+        scripts = "\n".join((_PAGE / f"{name}.js").read_text(encoding="utf-8") for name in _PARTS)
         values = {
             "teaches": self._bench.model is not None,
             "most_good": MOST_GOOD,
@@ -186,6 +191,10 @@ class _Routes:
     def good(self, asked: GoodRequest) -> StateAnswer:
         self._bench.use_as_good(asked.images, asked.is_good)
         return self._bench.state()
+
+    async def drop(self, images: Annotated[list[Upload], Depends(several_uploads)]) -> DropAnswer:
+        files = [(image.name, image.content) for image in images if isinstance(image.content, bytes)]
+        return DropAnswer(images=await run_sync(self._bench.add, files))
 
     def export(self) -> ExportAnswer:
         folder, images = self._bench.export()

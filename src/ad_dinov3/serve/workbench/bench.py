@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
@@ -25,13 +26,15 @@ from ad_dinov3.serve.workbench.answers import (
     TaughtAnswer,
     WorkAnswer,
 )
+from ad_dinov3.serve.workbench.drops import has_dropped, keep, score_dropped
 from ad_dinov3.serve.workbench.exports import labelled, write_reviewed
 from ad_dinov3.serve.workbench.folder import Results
 from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.patches import Patches
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
-from ad_dinov3.serve.workbench.teaching import Lesson, Taught, Teaching, remove_taught
+from ad_dinov3.serve.workbench.teaching import Lesson, Taught, remove_taught, teach
+from ad_dinov3.serve.workbench.work import Hand, Work
 
 
 class Bench:
@@ -59,20 +62,21 @@ class Bench:
         self.model = model
         self.scored = time.time_ns() // 1_000_000  # another one after each start, too
         self._lock = Lock()
-        self._shown = ""
+        self._shown, self._made = "", self.store.setting("results", None)
         self._scores = self._scores_before = self._judged(self.before)
         self._patches = None if model is None else Patches(model)
-        self._teaching = None if model is None else Teaching(folder, model, self._keep)
+        self._work = None if model is None else Work(partial(self._score, model))
+        self._keeping = Lock()
         self._follow()
         taught = self._taught()
         remove_taught(folder, but="" if taught is None else taught.folder)
-        if set(self.store.good()) != set(() if taught is None else taught.good):
-            self._teach()  # where a server that was killed has not come to
+        if self._lacks_scores():
+            self._begin()  # where a server that was killed has not come to
 
     def close(self) -> None:
         """Stop scoring, and let go of the reviews' file."""
-        if self._teaching is not None:
-            self._teaching.stop(wait=True)
+        if self._work is not None:
+            self._work.stop(wait=True)
         self.store.close()
 
     @property
@@ -100,12 +104,28 @@ class Bench:
             UnknownImageError: there is no such image.
             ConfigError: there is no model to do so.
         """
-        if self._teaching is None:
+        if self._work is None:
             raise ConfigError("the workbench was started without a model; it cannot score images again")
         for name in images:
             self.results.row(name)
         self.store.set_good(images, is_good)
-        self._teach()
+        if not self.store.good():
+            self._show(None)
+        self._begin()
+
+    def add(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
+        """Keep images with the folder, and score them in the background; what they are called.
+
+        Raises:
+            ImageError: one is no image; then none is kept.
+            ConfigError: there is no model.
+        """
+        if self._work is None:
+            raise ConfigError("the workbench was started without a model; it cannot score new images")
+        with self._keeping:
+            names = keep(self.folder, files)
+        self._begin()
+        return names
 
     def patch(self, image: str, x: float, y: float) -> PatchAnswer:
         """What the patch at a point, in shares of width and height, is like.
@@ -130,27 +150,34 @@ class Bench:
 
     def work(self) -> WorkAnswer:
         """What is being scored in the background."""
-        teaching = self._teaching
-        if teaching is None or teaching.progress is None:
-            return WorkAnswer(words="", done=0, total=0, trouble="" if teaching is None else teaching.trouble)
-        return WorkAnswer(**vars(teaching.progress), trouble="")
+        progress = None if self._work is None else self._work.progress
+        if self._work is None or progress is None:
+            return WorkAnswer(words="", done=0, total=0, trouble="" if self._work is None else self._work.trouble)
+        return WorkAnswer(**vars(progress), trouble="")
 
-    def _teach(self) -> None:
-        """Score with the good images that are chosen now; without any, all is as before."""
-        if self._teaching is None:
-            return
-        good = self.store.good()
-        if good:
-            fingerprint = str(self.before.run.get("model_fingerprint", ""))
-            self._teaching.begin(Lesson(self.before.rows, good, self.areas, fingerprint))
-            return
-        self._teaching.stop()
-        self._show(None)
+    def _lacks_scores(self) -> bool:
+        """Whether an image has none yet, or other good images are chosen than those that it is compared with."""
+        taught = self._taught()
+        return set(self.store.good()) != set(() if taught is None else taught.good) or has_dropped(
+            self.folder, self.results
+        )
 
-    def _keep(self, taught: Taught) -> None:
-        """Show results that are whole, unless other good images have been chosen meanwhile."""
-        if self.store.good() == taught.good:
-            self._show(taught)
+    def _begin(self) -> None:
+        if self._work is not None:
+            self._work.begin()
+
+    def _score(self, model: BenchModel, hand: Hand) -> None:
+        """Add what was dropped to the results, and compare all with the good images that are chosen now."""
+        if score_dropped(self.before, model, self.areas, hand):
+            self.store.set("results", time.time_ns())  # all servers of the folder read them anew
+            self._follow()
+        good, taught = self.store.good(), self._taught()
+        if not good or hand.is_stopped() or not self._lacks_scores():
+            return
+        start = self.folder / taught.folder if taught is not None and taught.good == good else None
+        found = teach(self.folder, model, Lesson(self.before, good, self.areas, start), hand)
+        if found is not None and found.good == self.store.good():
+            self._show(found)
 
     def _show(self, taught: Taught | None) -> None:
         with self.store.changing():
@@ -167,12 +194,14 @@ class Bench:
 
     def _follow(self) -> Taught | None:
         """Turn to the results that any server of this folder has come to."""
-        taught = self._taught()
+        taught, made = self._taught(), self.store.setting("results", None)
         name = "" if taught is None else taught.folder
         with self._lock:
-            if name != self._shown:
+            if made != self._made:
+                self.before.read()
+            if (name, made) != (self._shown, self._made):
                 self.results = Results(self.folder / name) if name else self.before
-                self._shown = name
+                self._shown, self._made = name, made
                 self._judge()
         return taught
 

@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.labels import folder_labels
@@ -164,13 +164,28 @@ class Results:
 
     def _kept(self, name: str) -> Thumbnail:
         self.row(name)
+        found = self._picture(name)
+        if found is None:  # a run has rewritten the file since it was read
+            places = _places(self.folder / _PICTURES)
+            with self._lock:
+                self._pictures = places
+            found = self._picture(name)
+        if found is None:
+            raise ImageError(Path(name), "the run kept no picture of it")
+        return found
+
+    def _picture(self, name: str) -> Thumbnail | None:
         with self._lock:
             place = self._pictures.get(name)
         if place is None:
-            raise ImageError(Path(name), "the run kept no picture of it")
+            return None
         with (self.folder / _PICTURES).open("rb") as lines:
             lines.seek(place)
-            return _THUMBNAIL.validate_json(lines.readline())
+            try:
+                found = _THUMBNAIL.validate_json(lines.readline())
+            except ValidationError:
+                return None
+        return found if found.image == name else None
 
 
 def _places(path: Path) -> dict[str, int]:

@@ -7,13 +7,12 @@ goes on there if it was killed, and the folder takes its name when all images ar
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock, Thread
 
 from ad_dinov3.data.streams import ImageFile
-from ad_dinov3.errors import AdDinoError, ConfigError
+from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.opening import method_title
@@ -21,13 +20,15 @@ from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.results import Row
-from ad_dinov3.predict.types import Outcome
+from ad_dinov3.serve.workbench.folder import Results
 from ad_dinov3.serve.workbench.model import BenchModel
+from ad_dinov3.serve.workbench.work import Hand, Progress
 
 MOST_GOOD = 200
 """Good images that a folder may be compared with: each is first scored by a memory of all others."""
 _PREFIX = "taught-"
 _UNFINISHED = ".taught.unfinished"
+_MODEL = "model"
 _OUTPUTS = Outputs(overlays=False, masks=False, maps="png16")
 
 
@@ -36,16 +37,21 @@ class Lesson:
     """What is to be learnt, and where it is shown.
 
     Attributes:
-        rows: of all images.
-        good: names of those that are good.
+        before: the results, as they are without good images.
+        good: names of the good images among them.
         areas: where images are looked at.
-        before: fingerprint of the model that made the rows.
+        start: results of the same good images, which need not be scored again; None: there are none.
     """
 
-    rows: Mapping[str, Row]
+    before: Results
     good: tuple[str, ...]
     areas: Areas
-    before: str
+    start: Path | None = None
+
+    @property
+    def rows(self) -> Mapping[str, Row]:
+        """Of all images."""
+        return self.before.rows
 
     def paths(self) -> dict[str, list[Path]]:
         """Files of the good images, by class.
@@ -89,109 +95,53 @@ class Taught:
     same_model: bool
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is: what it does in words, and how many images of how many are done."""
-
-    words: str
-    done: int = 0
-    total: int = 0
-
-
-class Teaching:
-    """Runs in a thread of its own; a new one stops the one before.
+def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught | None:
+    """Score all images, compared with the good ones, into a folder of their own.
 
     Args:
         home: the folder of the results before.
         model: what scores.
-        on_taught: told of results that are whole.
+        lesson: what is to be learnt.
+        work: takes the progress, and says when to stop.
 
-    Attributes:
-        progress: of the run; None: there is none.
-        trouble: why the last one came to no end; empty: it did, or was stopped.
+    Returns:
+        The results when they are whole; None: it was told to stop.
+
+    Raises:
+        AdDinoError: the good images cannot be compared with.
     """
+    plain = model.plain()
+    work.tell(Progress("Looking at the good images"))
+    taught = model.taught(lesson.paths())
+    folder, unfinished = _next(home), home / _UNFINISHED
+    if lesson.start is not None:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.copytree(lesson.start, unfinished)
+    run = FolderRun(
+        folder=unfinished,
+        model_name=str(folder / _MODEL),
+        model_fingerprint=model.fingerprint_of(taught),
+        options=DriveOptions(rule=DecisionRule(taught.threshold, areas=lesson.areas)),
+        outputs=_OUTPUTS,
+        method=method_title(taught),
+        title=home.absolute().name,
+        promises=taught.promises,
+    )
+    items = lesson.items()
+    scorer, count = model.scorer_of(taught), work.counter("Scoring again", len(items))
+    summary = score_into_folder(items, scorer, run, count, work.is_stopped)
+    if summary.run.interrupted or work.is_stopped():
+        return None
+    if not (unfinished / _MODEL).is_dir():
+        taught.save_pretrained(unfinished / _MODEL)
+    unfinished.rename(folder)
+    same_model = model.fingerprint_of(plain) == lesson.before.run.get("model_fingerprint")
+    return Taught(folder.name, lesson.good, same_model)
 
-    def __init__(self, home: Path, model: BenchModel, on_taught: Callable[[Taught], None]) -> None:
-        self.progress: Progress | None = None
-        self.trouble = ""
-        self._home = home
-        self._model = model
-        self._on_taught = on_taught
-        self._lock = Lock()
-        self._stopped = Event()
-        self._thread: Thread | None = None
 
-    def begin(self, lesson: Lesson) -> None:
-        """Score all images, compared with the good ones; what a run before was doing is dropped."""
-        with self._lock:
-            before, stopped = self._thread, Event()
-            self._stopped.set()
-            self._stopped = stopped
-            self.trouble, self.progress = "", Progress("Opening the model")
-            self._thread = Thread(target=self._run, args=(lesson, stopped, before), daemon=True)
-            self._thread.start()
-
-    def stop(self, wait: bool = False) -> None:
-        """Drop what is being done; ``wait`` until nothing is."""
-        with self._lock:
-            self._stopped.set()
-            self.trouble, self.progress, thread = "", None, self._thread
-        if wait and thread is not None:
-            thread.join()
-
-    def _run(self, lesson: Lesson, stopped: Event, before: Thread | None) -> None:
-        if before is not None:
-            before.join()
-        trouble = ""
-        try:
-            if not stopped.is_set():
-                self._teach(lesson, stopped)
-        except AdDinoError as error:
-            trouble = str(error)
-        except (ImportError, OSError) as error:
-            trouble = f"the images cannot be scored again: {error}"
-        with self._lock:
-            if not stopped.is_set():
-                self.trouble, self.progress = trouble, None
-
-    def _teach(self, lesson: Lesson, stopped: Event) -> None:
-        folder, unfinished = self._next(), self._home / _UNFINISHED
-        plain = self._model.plain()
-        self._tell(stopped, Progress("Looking at the good images"))
-        taught = self._model.taught(lesson.paths())
-        model_folder = folder / "model"
-        run = FolderRun(
-            folder=unfinished,
-            model_name=str(model_folder),
-            model_fingerprint=self._model.fingerprint_of(taught),
-            options=DriveOptions(rule=DecisionRule(taught.threshold, areas=lesson.areas)),
-            outputs=_OUTPUTS,
-            method=method_title(taught),
-            title=self._home.absolute().name,
-            promises=taught.promises,
-        )
-        items, done = lesson.items(), 0
-
-        def count(outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
-            self._tell(stopped, Progress("Scoring again", done, len(items)))
-
-        summary = score_into_folder(items, self._model.scorer_of(taught), run, count, stopped.is_set)
-        if summary.run.interrupted or stopped.is_set():
-            return
-        taught.save_pretrained(unfinished / model_folder.name)
-        unfinished.rename(folder)
-        self._on_taught(Taught(folder.name, lesson.good, self._model.fingerprint_of(plain) == lesson.before))
-
-    def _tell(self, stopped: Event, progress: Progress) -> None:
-        with self._lock:
-            if not stopped.is_set():
-                self.progress = progress
-
-    def _next(self) -> Path:
-        numbers = [int(path.name.removeprefix(_PREFIX)) for path in _taught(self._home)]
-        return self._home / f"{_PREFIX}{max(numbers, default=0) + 1}"
+def _next(home: Path) -> Path:
+    numbers = [int(path.name.removeprefix(_PREFIX)) for path in _taught(home)]
+    return home / f"{_PREFIX}{max(numbers, default=0) + 1}"
 
 
 def remove_taught(home: Path, but: str = "") -> None:

@@ -189,9 +189,10 @@ async function readImages() {
 async function rescored() {
   await readImages();
   const name = bench.open, image = bench.byName.get(name);
-  if (!image || image.error) return;
+  if (!image || image.error) return openDropped();
   const map = await readMap(name);
   if (bench.open === name) viewer.compare(map);
+  openDropped();
 }
 
 let isAway = false;
