@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
 import os
 import signal
@@ -223,6 +224,7 @@ def predict(
         also=near_copy_sinks(output.console, found),
         remote=place.remote,
     )
+    gc.freeze()  # what is loaded stays: collecting garbage need not walk through all of it
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)
     summary = _score(output.console, images, run, opened.viewed.scorer, away)
     raise typer.Exit(_tell(output, summary, run, sources, profile))

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ad_dinov3.errors import ShapeError
 
 _STRONGEST = 0.75  # opacity of the map's value 1; the image shows through everywhere
+_OPACITY = bytes(round(_STRONGEST * level) for level in range(256))
 _MIN_SIDE_PX = 360  # smaller images are enlarged, else neither caption nor outline can be read
 _MAX_SIDE_PX, _MAX_PX = 60_000, 40_000_000  # a JPEG side is 65,500 px at most, the strip of the caption included
 _FOOTER = (22, 24, 29)
@@ -83,8 +84,9 @@ def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], hues: Hues
     """
     if image.shape != (*anomaly_map.shape, 3):
         raise ShapeError(f"expected an image and a map of one size, got {image.shape} and {anomaly_map.shape}")
-    levels = Image.fromarray((anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8))
-    opacity = levels.point([round(_STRONGEST * level) for level in range(256)])
+    values = (anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    levels = Image.fromarray(values)
+    opacity = Image.frombytes("L", levels.size, values.tobytes().translate(_OPACITY))
     levels.putpalette(colour_table(hues).tobytes())
     picture = Image.fromarray(image)
     picture.paste(levels.convert("RGB"), mask=opacity)
