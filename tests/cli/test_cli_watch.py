@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from toy_detector import draw_part
 
 from ad_dinov3.cli import watch
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.predict.results import read_rows
 
 _WATCH = """
 import sys
@@ -82,6 +85,28 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
     assert json.loads(said) == {"out": str(out), "anomalous": 1, "normal": 1}  # what the second start decided
     assert (out / "report.html").is_file()
     assert (tmp_path / "told 1").read_text().count("is nearly a normal one (day 1/good.png is like") == 1
+
+
+def test_a_stream_is_compared_with_its_past_as_predict_does(tmp_path: Path) -> None:
+    inbox, chance = tmp_path / "inbox", np.random.default_rng(0)
+    inbox.mkdir()
+    for number in range(13):
+        picture = np.full((64, 64, 3), 120.0) + chance.normal(0, 5, (64, 64, 3))
+        if number == 12:
+            picture[20:40, 20:40] = chance.uniform(0, 255, (20, 20, 3))
+        Image.fromarray(picture.astype(np.uint8)).save(inbox / f"{number:02d}.png")
+    command = [sys.executable, "-m", "ad_dinov3"]
+    chosen = ["--compare", "stream", "--offline", "-o"]
+    subprocess.run([*command, "predict", str(inbox), *chosen, str(tmp_path / "all")], check=True, capture_output=True)
+    live = [*command, "watch", str(inbox), *chosen, str(tmp_path / "live"), "--every", "0.1"]
+    with subprocess.Popen(live, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        wait_for(tmp_path / "live", 13)
+        run.send_signal(signal.SIGTERM)
+        assert "each image is compared with those before it" in " ".join(run.stdout.read().split())
+    found = [{row.image: row.score for row in read_rows(tmp_path / name)} for name in ("all", "live")]
+    assert found[0] == found[1]
+    assert found[0]["12.png"] == max(score or 0 for name, score in found[0].items() if name > "09.png")
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:

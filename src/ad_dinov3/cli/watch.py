@@ -11,15 +11,16 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.opened import near_copy_sinks, watched
+from ad_dinov3.cli.opened import Asked, near_copy_sinks, open_scorer
 from ad_dinov3.cli.options import (
     IMAGES,
+    MODEL,
     OUTPUT,
     AnyDevice,
     AnyModel,
@@ -37,7 +38,6 @@ from ad_dinov3.cli.options import (
     command_app,
     path_here,
 )
-from ad_dinov3.cli.promises import print_promises
 from ad_dinov3.cli.sources import camera_is_away
 from ad_dinov3.errors import ConfigError
 
@@ -76,6 +76,14 @@ def watch(
     method: Method = None,
     weights: Weights = None,
     normals: Normals = None,
+    compare: Annotated[
+        Literal["stream"] | None,
+        typer.Option(
+            help="Each image is compared with those before it, once ten have been seen since the start.",
+            metavar="stream",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     class_name: ClassName = "object",
     threshold: Threshold = None,
     drift: Drift = False,
@@ -113,9 +121,12 @@ def watch(
     """
     from ad_dinov3.data.cameras import is_camera
     from ad_dinov3.data.normals import find_normals
-    from ad_dinov3.infer.opening import check_method, load, look_through, method_title, remember_all
+    from ad_dinov3.infer.opening import ModelSpec, check_method, method_title
     from ad_dinov3.infer.views import View
+    from ad_dinov3.predict.drive import DriveOptions
+    from ad_dinov3.predict.folder import FolderRun, score_into_folder
     from ad_dinov3.predict.publish import sender, shown
+    from ad_dinov3.predict.shards import ALL
 
     output, decisions = Output(as_json), Counter[str]()
     console = output.console
@@ -124,30 +135,25 @@ def watch(
         raise ConfigError(f"{source}: no such folder to watch, and no camera")
     found = find_normals(normals, [class_name]) if normals else {}
     senders = {shown(address): sender(address) for address in publish}
-    with console.status("loading the model"):
-        from ad_dinov3.infer.areas import read_areas
-        from ad_dinov3.infer.decide import DecisionRule
-        from ad_dinov3.predict.drive import DriveOptions
-        from ad_dinov3.predict.folder import FolderRun, score_into_folder
-
-        detector = load(model, method=method, weights=weights, device=device, offline=offline)
-        view = View(tile, overlap, keep_aspect)
-        remember_all(detector, found, view)
-        viewed = look_through(detector, view)
-    print_promises(console, detector.promises)
-    scorer = watched(console, viewed.scorer, detector) if drift else viewed.scorer
-    areas = read_areas(out) or detector.areas
-    rule = DecisionRule(detector.threshold if threshold is None else threshold, areas=areas)
-    options = DriveOptions(class_name, rule, batch_size)
-    run = FolderRun(out, model, viewed.fingerprint, options, method=method_title(detector), promises=detector.promises)
-    run = replace(run, also=near_copy_sinks(console, found))
+    spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
+    options = DriveOptions(class_name, batch_size=batch_size)
+    opened = open_scorer(console, spec, Asked(compare, drift, "here", ALL, None), (), found, options, out)
+    run = FolderRun(
+        out,
+        model,
+        opened.viewed.fingerprint,
+        replace(options, rule=opened.rule(out, threshold, None, False)),
+        method=method_title(opened.detector),
+        promises=opened.promises,
+        also=near_copy_sinks(console, found),
+    )
 
     console.print(f"watching {shown(source) if is_camera(source) else source}; Ctrl-C stops")
     with _arriving(source, every, console) as arrivals, _published(console, senders, run) as run, _until_told() as stop:
         while not stop.wait(every):
             items = arrivals.settled()
             if items:
-                score_into_folder(items, scorer, run, partial(_tell, console, decisions), stop.is_set)
+                score_into_folder(items, opened.viewed.scorer, run, partial(_tell, console, decisions), stop.is_set)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
     output.result({"out": out, **decisions})
 
