@@ -29,6 +29,7 @@ OTHER_TEXTS = {
     ("--size", "benchmark"): "it may be repeated",
     ("--normals", "evaluate"): "it may also be a number of images to draw",
     ("--compare", "evaluate"): "a labelled set is no stream",
+    ("--compare", "watch"): "what arrives is a stream and no folder with an end",
 }
 EACH_ITS_OWN = {"--out"}  # every command writes something else
 NARROWEST_TEXT = 30  # columns that are left for the explanation of an option
