@@ -3,7 +3,7 @@
     GET  /                 the page
     GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
     GET  /bench/patch      how alike the patches of an image are to that at a point, and the nearest one of a good image
-    GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION
+    GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION&scored=SCORING
     POST /bench/review, /bench/undo, /bench/threshold, /bench/areas, /bench/export
     POST /bench/drop       images to keep with the folder, and to score
     POST /bench/good       which images are good; all are then scored again, in the background
@@ -21,7 +21,7 @@ from typing import Annotated
 import numpy as np
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
@@ -148,8 +148,8 @@ class _Routes:
     def images(self) -> ImagesAnswer:
         return self._bench.images()
 
-    def state(self, since: int | None = None) -> StateAnswer | UnchangedAnswer:
-        if since is not None and since == self._bench.store.revision:
+    def state(self, since: int | None = None, scored: int | None = None) -> StateAnswer | UnchangedAnswer:
+        if since is not None and (since, scored) == (self._bench.store.revision, self._bench.scored):
             return UnchangedAnswer(revision=since, work=self._bench.work())
         return self._bench.state()
 
@@ -202,4 +202,7 @@ class _Routes:
 
 
 def _response(picture: Picture) -> Response:
-    return Response(picture.content, media_type=picture.kind, headers={"Cache-Control": "private, max-age=60"})
+    headers = {"Cache-Control": "private, max-age=60"}
+    if isinstance(picture.content, Path):
+        return FileResponse(picture.content, media_type=picture.kind, headers=headers)
+    return Response(picture.content, media_type=picture.kind, headers=headers)

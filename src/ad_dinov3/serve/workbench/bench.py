@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from ad_dinov3.errors import ConfigError
-from ad_dinov3.infer.areas import Areas, read_areas, score_within, write_areas
+from ad_dinov3.infer.areas import Areas, read_areas, write_areas
 from ad_dinov3.predict.results import Row
 from ad_dinov3.serve.workbench.answers import (
     CellAnswer,
@@ -34,6 +33,7 @@ from ad_dinov3.serve.workbench.patches import Patches
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
 from ad_dinov3.serve.workbench.teaching import Lesson, Taught, remove_taught, teach
+from ad_dinov3.serve.workbench.within import Scores, as_made, at_once, by_maps
 from ad_dinov3.serve.workbench.work import Hand, Work
 
 
@@ -63,20 +63,19 @@ class Bench:
         self.scored = time.time_ns() // 1_000_000  # another one after each start, too
         self._lock = Lock()
         self._shown, self._made = "", self.store.setting("results", None)
-        self._scores = self._scores_before = self._judged(self.before)
+        self._scores = self._scores_before = as_made(self.before)
+        self._judged: Areas | None = None  # for which areas these are
         self._patches = None if model is None else Patches(model)
-        self._work = None if model is None else Work(partial(self._score, model))
+        self._work = Work(self._act)
         self._keeping = Lock()
-        self._follow()
-        taught = self._taught()
+        taught = self._follow()
         remove_taught(folder, but="" if taught is None else taught.folder)
-        if self._lacks_scores():
-            self._begin()  # where a server that was killed has not come to
+        if model is not None and self._lacks_scores():
+            self._work.begin()  # where a server that was killed has not come to
 
     def close(self) -> None:
         """Stop scoring, and let go of the reviews' file."""
-        if self._work is not None:
-            self._work.stop(wait=True)
+        self._work.stop(wait=True)
         self.store.close()
 
     @property
@@ -93,9 +92,10 @@ class Bench:
     def set_areas(self, areas: Areas) -> None:
         """Look at images elsewhere: in areas.json for every later run, and in a copy among the settings."""
         write_areas(self.folder, areas, keep_empty=True)
-        with self._lock:
-            self._judge()
         self.store.set("areas", asdict(areas))
+        self._follow()
+        if self._judged != areas:
+            self._work.begin()
 
     def use_as_good(self, images: Sequence[str], is_good: bool) -> None:
         """Compare all images with these from now on, too, or no longer with these.
@@ -104,14 +104,14 @@ class Bench:
             UnknownImageError: there is no such image.
             ConfigError: there is no model to do so.
         """
-        if self._work is None:
+        if self.model is None:
             raise ConfigError("the workbench was started without a model; it cannot score images again")
         for name in images:
             self.results.row(name)
         self.store.set_good(images, is_good)
         if not self.store.good():
             self._show(None)
-        self._begin()
+        self._work.begin()
 
     def add(self, files: Sequence[tuple[str, bytes]]) -> list[str]:
         """Keep images with the folder, and score them in the background; what they are called.
@@ -120,11 +120,11 @@ class Bench:
             ImageError: one is no image; then none is kept.
             ConfigError: there is no model.
         """
-        if self._work is None:
+        if self.model is None:
             raise ConfigError("the workbench was started without a model; it cannot score new images")
         with self._keeping:
             names = keep(self.folder, files)
-        self._begin()
+        self._work.begin()
         return names
 
     def patch(self, image: str, x: float, y: float) -> PatchAnswer:
@@ -150,9 +150,9 @@ class Bench:
 
     def work(self) -> WorkAnswer:
         """What is being scored in the background."""
-        progress = None if self._work is None else self._work.progress
-        if self._work is None or progress is None:
-            return WorkAnswer(words="", done=0, total=0, trouble="" if self._work is None else self._work.trouble)
+        progress = self._work.progress
+        if progress is None:
+            return WorkAnswer(words="", done=0, total=0, trouble=self._work.trouble)
         return WorkAnswer(**vars(progress), trouble="")
 
     def _lacks_scores(self) -> bool:
@@ -162,9 +162,12 @@ class Bench:
             self.folder, self.results
         )
 
-    def _begin(self) -> None:
-        if self._work is not None:
-            self._work.begin()
+    def _act(self, hand: Hand) -> None:
+        """What is done in the background, as far as it is still to do."""
+        self._judge(hand)
+        if self.model is not None and not hand.is_stopped():
+            self._score(self.model, hand)
+            self._judge(hand)
 
     def _score(self, model: BenchModel, hand: Hand) -> None:
         """Add what was dropped to the results, and compare all with the good images that are chosen now."""
@@ -192,8 +195,14 @@ class Bench:
             return None
         return Taught(str(found["folder"]), tuple(found["good"]), bool(found["same_model"]))
 
+    def _turn(self) -> Taught | None:
+        """Turn to what any server of this folder has come to; where maps have to be read for it, in the background."""
+        taught = self._follow()
+        if self._judged != self.areas and self._work.progress is None and not self._work.trouble:
+            self._work.begin()
+        return taught
+
     def _follow(self) -> Taught | None:
-        """Turn to the results that any server of this folder has come to."""
         taught, made = self._taught(), self.store.setting("results", None)
         name = "" if taught is None else taught.folder
         with self._lock:
@@ -201,23 +210,29 @@ class Bench:
                 self.before.read()
             if (name, made) != (self._shown, self._made):
                 self.results = Results(self.folder / name) if name else self.before
-                self._shown, self._made = name, made
-                self._judge()
+                self._shown, self._made, self._judged = name, made, None
+                self._take(as_made(self.before), as_made(self.results), None)
+            areas = self.areas
+            if self._judged != areas:
+                before, shown = at_once(self.before, areas), at_once(self.results, areas)
+                if before is not None and shown is not None:
+                    self._take(before, shown, areas)
         return taught
 
-    def _judge(self) -> None:
-        """The scores of all images within the areas."""
-        self._scores_before = self._judged(self.before)
-        self._scores = self._judged(self.results) if self._shown else self._scores_before
-        self.scored += 1
+    def _judge(self, hand: Hand) -> None:
+        """Find the scores within the areas."""
+        areas, results = self.areas, self.results
+        if self._judged == areas:
+            return
+        before = by_maps(self.before, areas, hand)
+        shown = before if results is self.before else by_maps(results, areas, hand)
+        with self._lock:
+            if before is not None and shown is not None and results is self.results:
+                self._take(before, shown, areas)
 
-    def _judged(self, results: Results) -> dict[str, float]:
-        areas, found = self.areas, {}
-        for name, row in results.rows.items():
-            if row.score is not None:
-                score = row.score if row.model_score is None else row.model_score
-                found[name] = score if areas.is_empty else _score_within(results, name, score, areas)
-        return found
+    def _take(self, before: Scores, shown: Scores, areas: Areas | None) -> None:
+        self._scores_before, self._scores, self._judged = before, shown, areas
+        self.scored += 1
 
     def score(self, row: Row) -> float | None:
         """The score that decides on an image, in [0, 1]; None where it failed."""
@@ -225,7 +240,7 @@ class Bench:
 
     def images(self) -> ImagesAnswer:
         """All images, the highest score first, failed ones last."""
-        self._follow()
+        self._turn()
         rows = sorted(self.results.rows.values(), key=lambda row: -self._scores.get(row.image, -math.inf))
         return ImagesAnswer(
             scored=self.scored,
@@ -253,7 +268,7 @@ class Bench:
 
     def state(self) -> StateAnswer:
         """What people have decided."""
-        revision, verdicts, taught = self.store.revision, self.store.verdicts(), self._follow()
+        revision, verdicts, taught = self.store.revision, self.store.verdicts(), self._turn()
         return StateAnswer(
             revision=revision,
             work=self.work(),
@@ -303,9 +318,3 @@ class Bench:
 
 def _by(row: Row, verdicts: dict[str, Verdict]) -> str:
     return "review" if row.image in verdicts else "folder"
-
-
-def _score_within(results: Results, name: str, score: float, areas: Areas) -> float:
-    anomaly_map = results.map(name)
-    height, width = anomaly_map.shape
-    return score_within(score, anomaly_map, areas.mask((height, width)))

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from ad_dinov3.data.decode import decode_image
+from ad_dinov3.data.decode import decode_within
 from ad_dinov3.data.labels import folder_labels
 from ad_dinov3.errors import ConfigError, ImageError
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import smallest_region_px, upsample
 from ad_dinov3.infer.image_files import read_map, save_jpeg
+from ad_dinov3.predict.memory import MEMORY_MB
 from ad_dinov3.predict.report import Thumbnail
 from ad_dinov3.predict.results import Row, command_again, read_rows, read_run
 from ad_dinov3.report.overlay import COOL, blend
@@ -34,9 +35,9 @@ _SHOWN_AS_THEY_ARE = {("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"), ("PNG", "L
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """A file as a browser takes it."""
+    """A file as a browser takes it: its content, or where it is."""
 
-    content: bytes
+    content: bytes | Path
     kind: str
 
 
@@ -53,7 +54,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock = Lock()
+        self._lock, self._decoding = Lock(), Lock()
         self.read()
 
     def read(self) -> None:
@@ -128,10 +129,11 @@ class Results:
             with Image.open(path) as found:
                 kind, mode, frames = found.format, found.mode, getattr(found, "n_frames", 1)
             if (kind, mode) in _SHOWN_AS_THEY_ARE and frames == 1:
-                return Picture(path.read_bytes(), f"image/{str(kind).lower()}")
+                return Picture(path, f"image/{str(kind).lower()}")
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             pass  # the decoder says what is wrong
-        return _jpeg(Image.fromarray(decode_image(path)))
+        with self._decoding:  # one at a time, so that many who ask cannot take all memory
+            return _jpeg(Image.fromarray(decode_within(path, MEMORY_MB * 2**20).pixels))
 
     def thumbnail(self, name: str, with_map: bool) -> Picture:
         """A small picture of an image, under its map or without it.

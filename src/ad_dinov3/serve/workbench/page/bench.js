@@ -206,7 +206,7 @@ const EVERY_MS = 1500;
 async function poll() {
   try {
     if (waiting.list.length) await waiting.send(apply);
-    const state = await (await ask(`state?since=${bench.state.revision}`)).json();
+    const state = await (await ask(`state?since=${bench.state.revision}&scored=${bench.scored}`)).json();
     if (isAway && !waiting.list.length) {
       isAway = false;
       tell("");

@@ -196,7 +196,7 @@ new ResizeObserver(() => (Math.abs(viewer.scale - viewer.fitted) < 1e-9 ? viewer
 byId("zoom-in").addEventListener("click", () => viewer.zoom(1.5));
 byId("zoom-out").addEventListener("click", () => viewer.zoom(1 / 1.5));
 byId("fit").addEventListener("click", () => viewer.fit());
-byId("actual").addEventListener("click", () => viewer.zoom(1 / viewer.scale));
+byId("actual").addEventListener("click", () => viewer.zoom(Math.max(1, (viewer.photo?.width ?? 1) / viewer.size.width) / viewer.scale)); // of the file's pixels, not of a reduced image's;
 byId("opacity").addEventListener("input", (event) => { viewer.opacity = Number(event.target.value); viewer.draw(); });
 byId("colours").addEventListener("change", (event) => { viewer.colours = event.target.value; viewer.colour(); viewer.draw(); rampColours(); });
 
