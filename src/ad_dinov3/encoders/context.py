@@ -44,12 +44,12 @@ class FilterBank(nn.Module):
         grey = colour.mean(1, keepdim=True)
         means, peaks = [], []
         for i, (shrink, sigma) in enumerate(_SIGMAS):
-            responses = _responses(F.avg_pool2d(grey, shrink) if shrink > 1 else grey, _gaussian(sigma))
-            means.append(F.avg_pool2d(responses, self.cell_px // shrink))
+            responses = _responses(_mean_in_cells(grey, shrink) if shrink > 1 else grey, _gaussian(sigma))
+            means.append(_mean_in_cells(responses, self.cell_px // shrink))
             if i < _PEAKS:
-                peaks.append(F.max_pool2d(responses[:, 1:3].abs(), self.cell_px // shrink))
+                peaks.append(_peak_in_cells(responses[:, 1:3].abs(), self.cell_px // shrink))
         opponent = torch.cat([colour[:, :1] - colour[:, 1:2], colour[:, 2:] - colour[:, :2].mean(1, keepdim=True)], 1)
-        chroma = F.softshrink(F.avg_pool2d(opponent, self.cell_px), _LEVEL)
+        chroma = F.softshrink(_mean_in_cells(opponent, self.cell_px), _LEVEL)
         return torch.cat([*means, *peaks, chroma], 1).permute(0, 2, 3, 1)
 
 
@@ -94,27 +94,40 @@ def _enlarged(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def _responses(level: Tensor, kernel: tuple[float, ...]) -> Tensor:
     """(B, 1, h, w) to (B, 4, h, w): mean, gradient magnitude, Laplacian, deviation."""
-    both = torch.cat([level, level.square()], 1).flatten(0, 1)[:, None]  # (2B, 1, h, w)
-    blurred = _blurred(_blurred(both, kernel, 2), kernel, 3)
-    smooth, square = blurred.reshape(-1, 2, *level.shape[2:]).chunk(2, 1)
+    height, width = level.shape[2:]
+    average = level.mean((2, 3), keepdim=True)
+    around_it = level - average  # products round at random: where all is one grey, that must not look like texture
+    both = torch.cat([around_it, around_it.square()], 1)
+    down_columns, along_rows = _blur(height, kernel, level), _blur(width, kernel, level)
+    smooth, square = (down_columns.mT @ (both @ along_rows)).chunk(2, 1)
     around = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
     up, down = around[:, :, :-2, 1:-1], around[:, :, 2:, 1:-1]
     left, right = around[..., 1:-1, :-2], around[..., 1:-1, 2:]
     gradient = ((down - up).square() + (right - left).square() + 1e-10).sqrt() / 2
     laplacian = up + down + left + right - 4 * smooth
     deviation = (square - smooth.square()).clamp(min=1e-8).sqrt()
-    return torch.cat([smooth, gradient, laplacian, deviation], 1)
+    return torch.cat([smooth + average, gradient, laplacian, deviation], 1)
 
 
-def _blurred(planes: Tensor, kernel: tuple[float, ...], axis: int) -> Tensor:
-    """Planes (B, 1, h, w) under a kernel along one axis; sums of shifted copies, several times faster than conv2d."""
+def _blur(length: int, kernel: tuple[float, ...], like: Tensor) -> Tensor:
+    """A kernel along an axis with repeated ends as a matrix (from, to): runtimes multiply faster than they shift."""
     radius = len(kernel) // 2
-    beyond = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-    padded, length = F.pad(planes, beyond, mode="replicate"), planes.shape[axis]
-    out = padded.narrow(axis, 0, length) * kernel[0]
+    same = torch.diag_embed(torch.ones(length, dtype=like.dtype, device=like.device))  # OpenVINO converts no torch.eye
+    padded = F.pad(same[None], (radius, radius), mode="replicate")[0]
+    matrix = padded.narrow(1, 0, length) * kernel[0]
     for offset, weight in enumerate(kernel[1:], start=1):
-        out.add_(padded.narrow(axis, offset, length), alpha=weight)
-    return out
+        matrix.add_(padded.narrow(1, offset, length), alpha=weight)
+    return matrix
+
+
+def _mean_in_cells(planes: Tensor, cell_px: int) -> Tensor:
+    """(B, C, H, W) to (B, C, h, w), rows first; in OpenVINO several times faster than average pooling."""
+    return planes.unflatten(2, (-1, cell_px)).mean(3).unflatten(3, (-1, cell_px)).mean(4)
+
+
+def _peak_in_cells(planes: Tensor, cell_px: int) -> Tensor:
+    """(B, C, H, W) to (B, C, h, w), rows first."""
+    return planes.unflatten(2, (-1, cell_px)).amax(3).unflatten(3, (-1, cell_px)).amax(4)
 
 
 def _gaussian(sigma: float) -> tuple[float, ...]:

@@ -290,13 +290,19 @@ def _quantized(graph: ScoreGraph, calibration: Sequence[NDArray[np.uint8]]) -> o
     encode, judge = (openvino.convert_model(half) for half in trace_halves(graph))
     encode.reshape([1, 3, *graph.size])
     taken = _taken(graph.backbone)
-    kept = [op.get_friendly_name() for op in encode.get_ops() if taken and op.get_type_name() not in taken]
+    kept = [op.get_friendly_name() for op in encode.get_ops() if taken and not _is_taken(op, taken)]
     small = quantize(encode, [pixels[None] for pixels in calibration], kept)
     tokens = len(small.results)
     for result, parameter in zip(small.results, judge.parameters[:tokens], strict=True):
         for reader in parameter.output(0).get_target_inputs():
             reader.replace_source_output(result.input_value(0))
     return openvino.Model(judge.results, [*small.parameters, *judge.parameters[tokens:]], "scores")
+
+
+def _is_taken(operation: openvino.Node, taken: Sequence[str]) -> bool:
+    """Whether 8 bits take an operation; products that are no layer are the filter bank's, which stays in float."""
+    kind = operation.get_type_name()
+    return kind in taken and (kind != "MatMul" or "linear" in operation.get_friendly_name())
 
 
 def _taken(backbone: nn.Module) -> tuple[str, ...]:
