@@ -122,12 +122,14 @@ def _blur(length: int, kernel: tuple[float, ...], like: Tensor) -> Tensor:
 
 def _mean_in_cells(planes: Tensor, cell_px: int) -> Tensor:
     """(B, C, H, W) to (B, C, h, w), rows first; in OpenVINO several times faster than average pooling."""
-    return planes.unflatten(2, (-1, cell_px)).mean(3).unflatten(3, (-1, cell_px)).mean(4)
+    rows = planes.reshape(*planes.shape[:2], -1, cell_px, planes.shape[3]).mean(3)
+    return rows.reshape(*rows.shape[:3], -1, cell_px).mean(4)
 
 
 def _peak_in_cells(planes: Tensor, cell_px: int) -> Tensor:
     """(B, C, H, W) to (B, C, h, w), rows first."""
-    return planes.unflatten(2, (-1, cell_px)).amax(3).unflatten(3, (-1, cell_px)).amax(4)
+    rows = planes.reshape(*planes.shape[:2], -1, cell_px, planes.shape[3]).amax(3)
+    return rows.reshape(*rows.shape[:3], -1, cell_px).amax(4)
 
 
 def _gaussian(sigma: float) -> tuple[float, ...]:
