@@ -197,9 +197,9 @@ def our_auroc(folder: Path, count: int) -> float:
 
 def our_aupro(folder: Path, count: int) -> float:
     """Exact AUPRO, false positive rate up to 0.3."""
-    from ad_dinov3.metrics import aupro
+    from ad_dinov3.metrics import aupro, count_regions
 
-    return _our_metric(lambda maps, masks: aupro(maps, masks))
+    return _our_metric(lambda maps, masks: aupro(count_regions(maps, masks)))
 
 
 def _our_metric(call: Callable[..., float | None]) -> float:
