@@ -31,7 +31,7 @@ def address(scored: Path, toy: TeachableToy) -> Iterator[str]:
 
 def compared(page: Any) -> list[list[str]]:
     """Threshold and four counts, before and with good images."""
-    return [page.locator(f"#row-{when} td").all_text_contents() for when in ("before", "after")]
+    return [page.locator(f"#compared td.{when}").all_text_contents() for when in ("before", "after")]
 
 
 def test_use_these_as_good_images_look_at_before_and_after_and_go_back(

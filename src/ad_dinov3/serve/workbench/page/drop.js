@@ -13,7 +13,7 @@ async function keepFiles(files) {
       dropped ??= name;
     } catch (error) {
       if (!(error instanceof Refused)) return away();
-      refused.push(`${file.name}: ${error.message}`);
+      refused.push(error.message);
     }
   }
   byId("dropping").textContent = "";

@@ -51,7 +51,7 @@ function tellGood() {
 function compare(when, images, decides, threshold) {
   const count = (label, bad) => images.filter((image) => (!label || labelOf(image) === label) && decides(image) === bad).length;
   const cells = [threshold.toFixed(3), count(null, true), count(null, false), count("ng", false), count("ok", true)];
-  [...byId(`row-${when}`).querySelectorAll("td")].forEach((cell, index) => { cell.textContent = cells[index]; });
+  byId("compared").querySelectorAll(`td.${when}`).forEach((cell, index) => { cell.textContent = cells[index]; });
 }
 
 // the open image as it was judged before
