@@ -112,7 +112,8 @@ def _responses(level: Tensor, kernel: tuple[float, ...]) -> Tensor:
 def _blur(length: int, kernel: tuple[float, ...], like: Tensor) -> Tensor:
     """A kernel along an axis with repeated ends as a matrix (from, to): runtimes multiply faster than they shift."""
     radius = len(kernel) // 2
-    same = torch.diag_embed(torch.ones(length, dtype=like.dtype, device=like.device))  # OpenVINO converts no torch.eye
+    steps = torch.arange(length, device=like.device)
+    same = (steps[:, None] == steps).to(like.dtype)  # OpenVINO converts no torch.eye
     padded = F.pad(same[None], (radius, radius), mode="replicate")[0]
     matrix = padded.narrow(1, 0, length) * kernel[0]
     for offset, weight in enumerate(kernel[1:], start=1):
