@@ -55,6 +55,7 @@ def test_defects_of_the_samples_rank_above_their_surroundings(detector: Detector
     assert value > 0.7
 
 
+@pytest.mark.slow
 def test_traced_graph_takes_any_batch(detector: Detector) -> None:
     graph = score_graph(detector.model, (64, 64))
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

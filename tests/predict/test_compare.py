@@ -106,6 +106,7 @@ def pixels(seed: int, defect: bool = False, product: int = 0) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_a_stream_learns_finds_a_defect_and_follows_a_new_product(model: Detector) -> None:
     scorer = StreamScorer(model)
 

@@ -155,6 +155,7 @@ def save(path: Path, pixels: np.ndarray) -> None:
     Image.fromarray(pixels).save(path)
 
 
+@pytest.mark.slow
 def test_the_one_command_makes_models_thresholds_and_rows_and_goes_on_where_it_was(tmp_path: Path) -> None:
     small_sets(tmp_path / "data")
     places = (tmp_path / "data", tmp_path / "runs", tmp_path / "results")
