@@ -21,11 +21,11 @@ from toy_detector import GRID, SIDE, ToyDetector, draw_part
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.streams import find_images
 from ad_dinov3.infer.compared import (
-    CALIBRATED_THRESHOLD,
     Answer,
     remembered,
     save_references,
     scorer_of,
+    threshold_of,
     with_class,
 )
 from ad_dinov3.infer.decide import DecisionRule
@@ -77,7 +77,7 @@ class TeachableToy(ToyDetector):
 
     @property
     def threshold(self) -> float:
-        return self.own_threshold if self.references.is_empty else CALIBRATED_THRESHOLD
+        return threshold_of(self, self.references)
 
     @property
     def fingerprint(self) -> str:

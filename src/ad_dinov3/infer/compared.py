@@ -199,6 +199,11 @@ def scorer_of(model: Comparable, references: References, view: View = WHOLE) -> 
     return Calibrated(inner, references.calibrations, level) if references.calibrations else inner
 
 
+def threshold_of(model: Comparable, references: References) -> float:
+    """Where the decision on what `scorer_of` answers lies: at the model's own threshold until it knows good images."""
+    return model.own_threshold if references.is_empty else CALIBRATED_THRESHOLD
+
+
 def _seen(scorer: Scorer, model: Comparable, view: View) -> Scorer:
     return view.of(scorer, model.input.size, model.input.interpolation)
 

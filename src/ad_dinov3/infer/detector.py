@@ -18,7 +18,6 @@ from ad_dinov3.data.transforms import resize_image
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import ALL_OF_IT, read_areas, write_areas
 from ad_dinov3.infer.compared import (
-    CALIBRATED_THRESHOLD,
     Answer,
     FolderRule,
     calibrated,
@@ -28,6 +27,7 @@ from ad_dinov3.infer.compared import (
     remembered,
     save_references,
     scorer_of,
+    threshold_of,
     with_class,
 )
 from ad_dinov3.infer.decide import DecisionRule, smooth
@@ -201,7 +201,7 @@ class Detector:
     @property
     def threshold(self) -> float:
         """Where the decision lies: 0.5 once the model knows good images."""
-        return self.own_threshold if self.references.is_empty else CALIBRATED_THRESHOLD
+        return threshold_of(self, self.references)
 
     @property
     def input(self) -> InputConfig:

@@ -16,7 +16,6 @@ from ad_dinov3.errors import AdDinoError, ConfigError, ShapeError, WeightsError
 from ad_dinov3.files import read_seen_images, write_seen_images
 from ad_dinov3.infer.areas import ALL_OF_IT, read_areas, write_areas
 from ad_dinov3.infer.compared import (
-    CALIBRATED_THRESHOLD,
     Answer,
     FolderRule,
     calibrated,
@@ -24,6 +23,7 @@ from ad_dinov3.infer.compared import (
     remembered,
     save_references,
     scorer_of,
+    threshold_of,
     with_class,
 )
 from ad_dinov3.infer.decide import DecisionRule, smooth
@@ -114,7 +114,7 @@ class Session:
     @property
     def threshold(self) -> float:
         """Where the decision lies: 0.5 once the model knows good images."""
-        return self.own_threshold if self.references.is_empty else CALIBRATED_THRESHOLD
+        return threshold_of(self, self.references)
 
     @property
     def input(self) -> SessionInput:
