@@ -1,4 +1,4 @@
-"""Promises about false alarms, held against simulations, the Beta distribution and nonconform's numbers."""
+"""Promises about false alarms, held against simulations, the Beta distribution and crepes's p-values."""
 
 from __future__ import annotations
 
@@ -29,6 +29,20 @@ def test_p_values_equal_a_count_and_ties_count_against_an_alarm() -> None:
     assert counted == [1.0, 0.8, 0.4, 0.2]
     np.testing.assert_allclose(p_values(known, tests), counted)
     np.testing.assert_allclose([p_value(known, test) for test in tests], counted)
+
+
+def test_p_values_of_groups_and_the_alarms_by_their_thresholds_are_those_of_crepes() -> None:
+    crepes = pytest.importorskip("crepes", reason="crepes is not installed")
+    draw = np.random.default_rng(0)
+    known, tests = draw.normal(size=90).round(1), draw.normal(0.5, 1, size=300).round(1)  # rounded: many ties
+    known_groups, groups = np.repeat([0, 1, 2], [10, 21, 59]), draw.integers(0, 3, size=300)
+    witness = crepes.ConformalClassifier().fit(known, bins=known_groups)
+    expected = witness.predict_p(tests[:, None], bins=groups, smoothing=False)[:, 0]
+    for group in range(3):
+        own, shown = known[known_groups == group], groups == group
+        np.testing.assert_array_equal(p_values(own, tests[shown]), expected[shown])
+        promise = strictest_promise(len(own), 0.1)
+        np.testing.assert_array_equal(tests[shown] > threshold(own, promise), expected[shown] <= promise.rate)
 
 
 def test_a_jackknife_p_value_compares_each_good_image_with_the_score_that_it_did_not_help() -> None:
