@@ -7,6 +7,10 @@ share of other normal images above the threshold is the false-alarm rate. Images
 a file's name tells) are drawn once, or with --ungrouped as if they were strangers. At most 100 normal images of a set
 are encoded, once, and each one's distances to each other's remembered tokens are found once, so that a draw costs
 minima, subspaces and joins. The first draw is compared with `infer.compared`'s own memory: both must agree.
+
+With --few-places, good images of few groups calibrate instead, as if a whole film of one place were given: 1,000 times,
+the zero-shot score's threshold is set by n images of as few groups as hold them, and tried on one of each other group.
+This needs more images, and takes the cache of benchmarks/references.py.
 """
 
 from __future__ import annotations
@@ -125,12 +129,38 @@ def simulate(encoded: Encoded, count: int, draws: int, grouped: bool) -> list[st
     return lines
 
 
+def few_places(encoded: Encoded, count: int, rate: float = 0.1, draws: int = 1000) -> str:
+    """One line: false alarms of other groups where good images of few groups calibrate the zero-shot score."""
+    draw = np.random.default_rng(count)
+    good = np.flatnonzero(~encoded.is_bad)
+    members = [good[encoded.groups[good] == group] for group in np.unique(encoded.groups[good])]
+    promise = promise_for(rate, count)
+    rates, used = [], []
+    for _ in range(draws):
+        order = [members[index] for index in draw.permutation(len(members))]
+        enough = int(np.searchsorted(np.cumsum([len(one) for one in order]), count)) + 1
+        if len(order) - enough < 4:
+            continue
+        level = threshold(encoded.scores[draw.permutation(np.concatenate(order[:enough]))[:count]], promise)
+        rates.append(np.mean([encoded.scores[draw.choice(group)] > level for group in order[enough:]]))
+        used.append(enough)
+    return (
+        f"n = {count} of {np.mean(used):.1f} groups of {len(members)}, promised {promise.rate:.1%}: "
+        f"{np.mean(rates):.1%} of other groups' images flagged in {len(rates)} draws"
+    )
+
+
 def main() -> None:
     """Reads the command line and prints a few lines for each set."""
     parser = command_line(__doc__)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--ungrouped", action="store_true", help="near-duplicates are drawn as if they were strangers")
+    parser.add_argument("--few-places", action="store_true", help="good images of few groups calibrate")
     arguments = parser.parse_args()
+    if arguments.few_places:
+        for name, encoded in each_set(arguments):
+            print(name, *(few_places(encoded, count) for count in (10, 20)), sep="\n  ", flush=True)
+        return
     for name, encoded in each_set(arguments, (MOST_NORMAL, 40)):
         print(f"{name}: {np.sum(~encoded.is_bad)} normal images", flush=True)
         for count in COUNTS:
