@@ -23,28 +23,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ad_dinov3.assets import EMBEDDED, EMBEDDED_MODEL
-from ad_dinov3.config import PRESETS, ModelConfig, model_config
+from ad_dinov3.assets import EMBEDDED
+from ad_dinov3.config import PRESETS, ModelConfig, States
 from ad_dinov3.data.copies import here
 from ad_dinov3.data.remote import is_uri
 from ad_dinov3.encoders.filling import checked_state
+from ad_dinov3.encoders.prompts import PromptSet
 from ad_dinov3.errors import ConfigError, WeightsError
-from ad_dinov3.files import parse_json, read_seen_images, write_seen_images, write_text
+from ad_dinov3.files import read_seen_images, write_seen_images, write_text
 from ad_dinov3.methods.head import Head
 from ad_dinov3.methods.references import Memory, References
 from ad_dinov3.methods.table import METHODS, borrowing, method_row, names_of, parts_of
 from ad_dinov3.types import DEFAULT_CLASS, ImageEncoder, Scores, class_words
 from ad_dinov3.weights import read_tensors
+from ad_dinov3.weights.saved import CONFIG, HEAD, read_config, saved_folder
 from ad_dinov3.weights.tensors import check_finite, write_tensors
 
 _ENCODE_BATCH = 8
-_CONFIG, _HEAD, _MEMORY, _CARD, _NOTICE = (
-    "config.json",
-    "head.safetensors",
-    "memory.safetensors",
-    "README.md",
-    "NOTICE.md",
-)
+_MEMORY, _CARD, _NOTICE = "memory.safetensors", "README.md", "NOTICE.md"
 
 
 @dataclass(frozen=True)
@@ -154,6 +150,42 @@ def with_prompts(model: Model, class_names: Sequence[str], *, offline: bool = Fa
     return replace(model, head=head, config=model.config.model_copy(update={"class_names": head.class_names}))
 
 
+def states_of(model: Model) -> States | None:
+    """The states that a model's prompts name; None: its prompts are no sentences, or it has none.
+
+    Raises:
+        ConfigError: the file of its ensemble is gone.
+    """
+    prompts = _ensemble(model.config)
+    return None if prompts is None else States(normal=prompts.normal, abnormal=prompts.abnormal)
+
+
+def with_states(model: Model, states: States, *, offline: bool = False) -> Model:
+    """The same model with prompts that name other states, in its method's own templates; loads the text encoder.
+
+    All classes are baked anew, as their names say; `save_model` keeps the states.
+
+    Raises:
+        ConfigError: the model's prompts are no sentences, or a state has not exactly one ``{}``.
+        WeightsError: the text encoder's weights are missing.
+    """
+    config, parts = model.config, parts_of(model.config.method.kind)
+    changed = config.model_copy(update={"method": config.method.model_copy(update={"states": states})})
+    if parts.settle is None or parts.add_prompts is None or _ensemble(changed) is None:
+        able = names_of(lambda row: row.says_states(PRESETS[row.preset]))
+        raise ConfigError(f"the prompts of this model of {config.method.kind} name no states; those of {able} do")
+    head = copy.deepcopy(model.head)
+    parts.settle(head, changed.method)
+    words = {name: class_words(name) for name in head.class_names}
+    parts.add_prompts(head, _encoder_here(changed), words, offline)
+    return replace(model, head=head, config=changed)
+
+
+def _ensemble(config: ModelConfig) -> PromptSet | None:
+    ensemble = parts_of(config.method.kind).ensemble
+    return None if ensemble is None else ensemble(config.method)
+
+
 def with_normals(model: Model, class_name: str, images: Tensor, hashes: Sequence[str] = ()) -> Model:
     """The same model, but comparing images of one class with normal ones, in its method's own way.
 
@@ -212,7 +244,7 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
     withdraw_model(folder)
     write_seen_images(folder, model.training_images)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.head.state_dict().items()}
-    write_tensors(folder / _HEAD, state)
+    write_tensors(folder / HEAD, state)
     memory = _memory(model)
     if memory:
         write_tensors(folder / _MEMORY, memory)
@@ -220,12 +252,12 @@ def save_model(model: Model, folder: Path, card: str = "") -> None:
         (folder / _MEMORY).unlink(missing_ok=True)
     write_text(folder / _CARD, _model_card(model, card))
     write_text(folder / _NOTICE, _notice(model))
-    write_text(folder / _CONFIG, model.config.model_dump_json(indent=2))
+    write_text(folder / CONFIG, model.config.model_dump_json(indent=2))
 
 
 def withdraw_model(folder: Path) -> None:
     """Make a folder that does not load until `save_model` has written all of it, whatever it holds."""
-    (folder / _CONFIG).unlink(missing_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
 
 
 def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bool = False) -> Model:
@@ -242,11 +274,11 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     """
     folder = saved_folder(where, offline=offline)
     config = read_config(folder)
-    file = folder / _HEAD
+    file = folder / HEAD
     try:
         state = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
+        raise WeightsError(f"{folder}: not a saved model ({error}); expected {CONFIG} and {HEAD}") from None
     check_finite(state, file)
     built = parts_of(config.method.kind).shell(config.method, _encoder_here(config), state, offline)
     built.head.load_state_dict(checked_state(str(file), state, built.head.state_dict()))
@@ -254,21 +286,6 @@ def load_model(where: str | Path = EMBEDDED, *, device: str = "cpu", offline: bo
     if (folder / _MEMORY).is_file():
         _restore_memory(model, folder / _MEMORY)
     return model.to(device)
-
-
-def read_config(folder: Path) -> ModelConfig:
-    """The settings of a saved model, whatever version of the layout they are in.
-
-    Raises:
-        WeightsError: the folder holds no model.
-        ConfigError: config.json holds settings that this version does not know.
-    """
-    file = folder / _CONFIG
-    try:
-        tree = parse_json(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder}: not a saved model ({error}); expected {_CONFIG} and {_HEAD}") from None
-    return model_config(tree, str(file))
 
 
 def _encoder_here(config: ModelConfig) -> ModelConfig:
@@ -327,28 +344,6 @@ def _restore_memory(model: Model, file: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{file}: cannot be read ({error}); remember the normal images again") from None
     references.restore(tensors, str(file))
-
-
-def saved_folder(where: str | Path, *, offline: bool = False) -> Path:
-    """The folder of a model: the embedded one, one here, or one of the Hugging Face hub.
-
-    Raises:
-        WeightsError: there is no such model.
-    """
-    if str(where) == EMBEDDED:
-        return EMBEDDED_MODEL
-    if Path(where).is_dir():
-        return Path(where)
-    from huggingface_hub import snapshot_download  # slow to import
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(str(where), local_files_only=offline))
-    except (HFValidationError, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"{where}: no such model: not a folder here, not {EMBEDDED!r}, and not on the Hugging Face hub ({reason})"
-        ) from None
 
 
 def _model_card(model: Model, more: str) -> str:

@@ -66,6 +66,13 @@ def test_an_exported_folder_remembers_as_the_model_does(exported: Path, tmp_path
     assert again.fingerprint == session.fingerprint != load(exported).fingerprint
 
 
+def test_an_exported_folder_takes_no_other_states(exported: Path) -> None:
+    session = load(exported)
+    assert session.states is None
+    with pytest.raises(ConfigError, match="export, whose prompts are baked"):
+        session.with_states(["clean {}"], ["bent {}"])
+
+
 def test_files_that_a_session_remembers_are_seen(exported: Path, tmp_path: Path) -> None:
     session = load(exported)
     assert isinstance(session, Session)

@@ -35,7 +35,7 @@ def both(path: Path, config: AdaClipConfig = CONFIG) -> tuple[ClipImageEncoder, 
     text = load_clip_text(str(path), activation=config.activation)
     torch.manual_seed(0)
     head = AdaClip(config, loaded.vision, ClipTextTower(text.module), STAGES)
-    prompts = adaclip_prompts({"bottle": "bottle", "damaged": "damaged"})
+    prompts = adaclip_prompts(AdaClipConfig(), {"bottle": "bottle", "damaged": "damaged"})
     said = {name: prompts.sentences(name) for name in ("bottle", "damaged")}
     few = {name: (lines.normal[:3], lines.abnormal[::9]) for name, lines in said.items()}
     head.set_sentences({name: Sentences(*(text.tokenize(side) for side in sides)) for name, sides in few.items()})
@@ -264,7 +264,7 @@ def test_class_without_sentences_is_refused_by_name(clip: tuple[Path, plain.Stat
 
 
 def test_hyphens_in_class_words_become_spaces_and_underscores_stay() -> None:
-    prompts = adaclip_prompts({"metal_nut": "metal_nut", "pipe-fryum": "pipe-fryum"})
+    prompts = adaclip_prompts(AdaClipConfig(), {"metal_nut": "metal_nut", "pipe-fryum": "pipe-fryum"})
     assert "a bad photo of a damaged metal_nut." in prompts.sentences("metal_nut").abnormal
     assert "a bad photo of a damaged pipe fryum." in prompts.sentences("pipe-fryum").abnormal
     assert len(prompts.sentences("metal_nut").normal) + len(prompts.sentences("metal_nut").abnormal) == 48

@@ -24,6 +24,8 @@ def test_row_says_what_the_file_of_its_name_holds(name: str) -> None:
     assert row.compares_folders == (parts.compare is not None)
     assert (row.authors_preset is not None) == (parts.read_authors is not None) == (parts.write_authors is not None)
     assert row.settings().model_dump()["kind"] == name
+    ensemble = parts.ensemble and parts.ensemble(PRESETS[row.preset].method)
+    assert row.says_states(PRESETS[row.preset]) == (ensemble is not None) == (parts.settle is not None)
     for preset in (row.preset, row.authors_preset or row.preset):
         assert PRESETS[preset].method.kind == name
     assert (name in GRAPHS) != (row.no_graph is not None)

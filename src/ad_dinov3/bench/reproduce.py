@@ -17,9 +17,10 @@ from ad_dinov3.config import ModelConfig
 from ad_dinov3.data.listing import spread
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.model import load_model, new_model, read_config
+from ad_dinov3.model import load_model, new_model
 from ad_dinov3.training.loop import Progress, RunOptions, train
 from ad_dinov3.types import Sample
+from ad_dinov3.weights.saved import read_config
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from ad_dinov3.config.methods import AdDinoV3Config as AdDinoV3Config
 from ad_dinov3.config.methods import LossConfig as LossConfig
 from ad_dinov3.config.methods import MethodConfig as MethodConfig
 from ad_dinov3.config.methods import PromptConfig as PromptConfig
+from ad_dinov3.config.methods import States as States
 from ad_dinov3.config.model import InputConfig as InputConfig
 from ad_dinov3.config.model import ModelConfig as ModelConfig
 from ad_dinov3.config.model import TrainConfig as TrainConfig

@@ -17,7 +17,31 @@ PositionResize = Literal["bilinear", "bicubic", "bicubic_antialias"]
 ClassWords = Literal["folder", "words"]
 LossResolution = Literal["grid", "mid", "full"]
 _CLASS_WORDS = "folder: metal_nut as it is, as published; words: metal nut, or what the data set's catalog says"
+_MOST_STATES, _LONGEST_STATE = 100, 200
 _LOSS_RESOLUTION = "where maps meet masks: patch grid, four times the grid, or the input's size"
+
+
+State = Annotated[str, Field(min_length=1, max_length=_LONGEST_STATE)]
+
+
+class States(Settings):
+    """How prompts describe a normal and an abnormal part: states such as ``{} with a scratch``.
+
+    Each has one ``{}``, for what the images show.
+    """
+
+    normal: tuple[State, ...] = Field(min_length=1, max_length=_MOST_STATES)
+    abnormal: tuple[State, ...] = Field(min_length=1, max_length=_MOST_STATES)
+
+
+# Left out where it is None, so that the fingerprints of models that are as published stay what they were.
+OwnStates = Annotated[
+    States | None,
+    Field(
+        exclude_if=lambda states: states is None,
+        description="states in place of the ensemble's, in the method's own templates; None: the ensemble's",
+    ),
+]
 
 
 class PromptConfig(Settings):
@@ -53,6 +77,7 @@ class AdDinoV3Config(Settings):
 
     kind: Literal["ad_dinov3"] = "ad_dinov3"
     prompts: PromptConfig = PromptConfig()
+    states: OwnStates = None
     loss: LossConfig = LossConfig()
     width: int = Field(
         768, ge=1, le=16384, description="common space of patches, CLS tokens and text, after the adapters"
@@ -140,6 +165,7 @@ class WinClipConfig(Settings):
         description="paper: 22 templates; released: the list of both public rebuilds, where 'a cropped photo of a' is "
         "missing and 'a jpeg corrupted photo of the' stands twice in place of '... of a'",
     )
+    states: OwnStates = None
     class_words: ClassWords = Field("folder", description=_CLASS_WORDS)
     normalise_sentences: bool = Field(False, description="L2-normalise each sentence's embedding before their mean")
     temperature: float = Field(0.07, gt=0, description="divides the cosine before the softmax")
@@ -154,6 +180,7 @@ class AprilGanConfig(Settings):
     kind: Literal["april_gan"] = "april_gan"
     activation: Activation = Field("gelu", description="an accident on OpenAI's weights that the checkpoints need")
     position_resize: PositionResize = Field("bicubic_antialias", description="24x24 positions to 37x37")
+    states: OwnStates = None
     class_words: ClassWords = Field("folder", description=_CLASS_WORDS)
     gain: float = Field(100.0, gt=0, description="factor on the cosine before the softmax")
     upsample: Literal["logits", "probabilities"] = Field("logits", description="what is interpolated")
@@ -192,6 +219,7 @@ class AdaClipConfig(Settings):
     kind: Literal["adaclip"] = "adaclip"
     activation: Activation = Field("gelu", description="an accident on OpenAI's weights that the checkpoints need")
     position_resize: PositionResize = Field("bicubic", description="24x24 positions to 37x37, without antialiasing")
+    states: OwnStates = None
     class_words: ClassWords = Field("folder", description=_CLASS_WORDS + "; hyphens become spaces in both")
     prompt_length: int = Field(5, ge=1, le=1000, description="learned tokens per prompted block")
     prompt_depth: int = Field(4, ge=1, le=1000, description="prompted blocks of both towers")

@@ -10,7 +10,7 @@ import json
 import logging
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ad_dinov3.config import States
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import replacing, user_cache
 from ad_dinov3.types import TextEncoder, class_words
@@ -88,6 +89,10 @@ class PromptSet:
             for entry in entries:
                 if entry.count("{}") != 1 or entry.count("{") != 1 or entry.count("}") != 1:
                     raise ConfigError(f"expected exactly one {{}} in each entry of {what}, got {entry!r}")
+
+    def saying(self, states: States | None) -> PromptSet:
+        """The same templates around other states; None: around the same ones."""
+        return self if states is None else replace(self, normal=states.normal, abnormal=states.abnormal)
 
     def words(self, class_name: str) -> str:
         """What the class is called in a sentence."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ad_dinov3.assets import EMBEDDED
-from ad_dinov3.config import ModelConfig
+from ad_dinov3.config import ModelConfig, States, validated
 from ad_dinov3.config.model import InputConfig
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.transforms import resize_image
@@ -43,14 +44,16 @@ from ad_dinov3.model import (
     memory_of,
     normal_classes,
     save_model,
-    saved_folder,
+    states_of,
     with_memories,
     with_prompts,
+    with_states,
 )
 from ad_dinov3.references.calibration import References
 from ad_dinov3.references.conformal import strictest_promise
 from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
 from ad_dinov3.types import DEFAULT_CLASS, Features
+from ad_dinov3.weights.saved import saved_folder
 
 
 class Detector:
@@ -112,6 +115,35 @@ class Detector:
         self.references = with_class(self.references, found)
         self._note(images)
         return found.promises.get(class_name)
+
+    @property
+    def states(self) -> States | None:
+        """The states that the model's prompts name, each with one ``{}``; None where prompts are no sentences."""
+        return states_of(self.model)
+
+    def with_states(self, normal: Sequence[str], abnormal: Sequence[str]) -> Detector:
+        """A detector whose prompts name other states, in the method's own templates; this one stays as it is.
+
+        `save_pretrained` of the new one keeps the states.
+
+        Args:
+            normal: such as ``flawless {}``; ``{}`` stands for what an image shows.
+            abnormal: such as ``{} with a scratch``.
+
+        Raises:
+            ConfigError: the model's prompts are no sentences, a state has not exactly one ``{}``, or the model is
+                calibrated with its present states.
+            WeightsError: the text encoder's weights are not found; the message says how to get them.
+        """
+        if not self.references.is_empty:
+            raise ConfigError(
+                "the model was calibrated by good images under its present states; choose the states of the model "
+                "without good images, and let the new one remember them"
+            )
+        states = validated(States, {"normal": tuple(normal), "abnormal": tuple(abnormal)}, "states")
+        made = copy(self)
+        made._hold(with_states(self.model, states, offline=self.offline))
+        return made
 
     def calibrate(
         self, images: Sequence[ImageSource], false_alarms: float, class_name: str = DEFAULT_CLASS, view: View = WHOLE

@@ -104,7 +104,8 @@ def _opened(name: str, method: str | None, weights: str | None, device: str, off
             raise ConfigError(f"{name} is an export and holds its weights; omit --weights")
         return Session(name, device=device)
     from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.model import open_method, read_config, saved_folder
+    from ad_dinov3.model import open_method
+    from ad_dinov3.weights.saved import read_config, saved_folder
 
     detector = Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
     if weights is None and not Path(name).is_file():

@@ -229,6 +229,22 @@ class Session:
         self._noted |= file_hashes(images)
         return self.references.promises[class_name]
 
+    @property
+    def states(self) -> None:
+        """None: the prompts of a graph are baked."""
+        return None
+
+    def with_states(self, normal: Sequence[str], abnormal: Sequence[str]) -> Session:
+        """Refuse other states: the prompts of a graph are baked.
+
+        Raises:
+            ConfigError: always; it says what to do instead.
+        """
+        raise ConfigError(
+            f"{self.folder} is an export, whose prompts are baked; choose the states of the model that it was made "
+            "from, and export that again"
+        )
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Copy the exported folder, with what it knows of good images."""
         target = Path(folder)

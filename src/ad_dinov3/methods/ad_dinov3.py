@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ad_dinov3.config import AdDinoV3Config, LossConfig, ModelConfig
 from ad_dinov3.encoders.backbone import load_backbone
-from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes, read_prompt_file
+from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, PromptSet, encode_classes, read_prompt_file
 from ad_dinov3.errors import ConfigError, ShapeError
 from ad_dinov3.methods.head import Built, Parts, TrainableHead
 from ad_dinov3.methods.losses import focal_dice, loss_size
@@ -366,15 +366,28 @@ def _encoded(settings: AdDinoV3Config, words: Mapping[str, str], offline: bool) 
     from ad_dinov3.encoders.clip_text import load_clip_text  # takes a second, and known prompts do not need it
 
     chosen = settings.prompts
-    prompts = read_prompt_file(Path(chosen.file)) if chosen.file else DEFAULT_PROMPTS
+    prompts = _sentences(settings)
     said = prompts.class_names if chosen.raw_class_names else {**words, **prompts.class_names}
     prompts = replace(prompts, class_names=said, raw_class_names=chosen.raw_class_names)
     encoder = load_clip_text(chosen.text_encoder, activation=chosen.activation, offline=offline)
     return encode_classes(encoder, prompts, tuple(words))
 
 
+def _sentences(settings: AdDinoV3Config) -> PromptSet:
+    file = settings.prompts.file
+    return (read_prompt_file(Path(file)) if file else DEFAULT_PROMPTS).saying(settings.states)
+
+
+def _ensemble(settings: AdDinoV3Config) -> PromptSet | None:
+    return None if settings.prompts.source == "learned" else _sentences(settings)
+
+
+def _settle(head: AdDinoV3, settings: AdDinoV3Config) -> None:
+    head.config = settings
+
+
 def _written(head: AdDinoV3) -> dict[str, object]:
     return dict(to_released(head))
 
 
-PARTS = Parts(_new, _shell, _add_prompts, load_released, _written)
+PARTS = Parts(_new, _shell, _add_prompts, load_released, _written, ensemble=_ensemble, settle=_settle)

@@ -256,9 +256,9 @@ class AdaClip(TrainableHead):
         return prompts.half().float() if self.config.half_prompts else prompts
 
 
-def adaclip_prompts(words: Mapping[str, str]) -> PromptSet:
+def adaclip_prompts(config: AdaClipConfig, words: Mapping[str, str]) -> PromptSet:
     """The ensemble of 7 + 5 states in 4 templates, around the words of each class; hyphens become spaces."""
-    return replace(ADACLIP_PROMPTS, class_names={name: said.replace("-", " ") for name, said in words.items()})
+    return replace(_ensemble(config), class_names={name: said.replace("-", " ") for name, said in words.items()})
 
 
 def from_authors(head: AdaClip, state: Mapping[str, Tensor], origin: str = "checkpoint") -> None:
@@ -318,7 +318,7 @@ def _add_prompts(head: AdaClip, config: ModelConfig, words: Mapping[str, str], o
 
 
 def _tokenize(head: AdaClip, text: ClipTextEncoder, words: Mapping[str, str]) -> None:
-    prompts = adaclip_prompts(spoken(words, head.config.class_words))
+    prompts = adaclip_prompts(head.config, spoken(words, head.config.class_words))
     new = {name: Sentences(*(text.tokenize(side) for side in prompts.sentences(name))) for name in words}
     head.set_sentences(head.sentences | new)
 
@@ -327,4 +327,12 @@ def _written(head: AdaClip) -> dict[str, object]:
     return dict(to_authors(head))
 
 
-PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written)
+def _ensemble(settings: AdaClipConfig) -> PromptSet:
+    return ADACLIP_PROMPTS.saying(settings.states)
+
+
+def _settle(head: AdaClip, settings: AdaClipConfig) -> None:
+    head.config = settings
+
+
+PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written, ensemble=_ensemble, settle=_settle)

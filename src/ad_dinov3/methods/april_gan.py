@@ -21,7 +21,7 @@ from ad_dinov3.encoders.backbone import quarters
 from ad_dinov3.encoders.clip_image import ClipTaps, build_clip_vision
 from ad_dinov3.encoders.clip_text import build_clip_text
 from ad_dinov3.encoders.filling import checked_state
-from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, encode_classes
+from ad_dinov3.encoders.prompts import DEFAULT_PROMPTS, PromptSet, encode_classes
 from ad_dinov3.errors import ShapeError
 from ad_dinov3.methods.clip_common import BakedPrompts, gaussian, read_both_towers, read_text_tower, spoken
 from ad_dinov3.methods.head import Built, Parts, TrainableHead
@@ -184,7 +184,7 @@ def _add_prompts(head: AprilGan, config: ModelConfig, words: Mapping[str, str], 
 
 def _bake(head: AprilGan, text: TextEncoder, words: Mapping[str, str]) -> None:
     known = dict(zip(head.class_names, head.prompts.rows.detach().cpu(), strict=True))
-    prompts = replace(DEFAULT_PROMPTS, class_names=spoken(words, head.config.class_words))
+    prompts = replace(_ensemble(head.config), class_names=spoken(words, head.config.class_words))
     head.set_prompts(known | encode_classes(text, prompts, tuple(words)))
 
 
@@ -197,4 +197,23 @@ def _references(head: AprilGan) -> References:
     return head.references
 
 
-PARTS = Parts(_new, _shell, _add_prompts, from_authors, _written, AprilGan.memory, AprilGan.remember, _references)
+def _ensemble(settings: AprilGanConfig) -> PromptSet:
+    return DEFAULT_PROMPTS.saying(settings.states)
+
+
+def _settle(head: AprilGan, settings: AprilGanConfig) -> None:
+    head.config = settings
+
+
+PARTS = Parts(
+    _new,
+    _shell,
+    _add_prompts,
+    from_authors,
+    _written,
+    AprilGan.memory,
+    AprilGan.remember,
+    _references,
+    ensemble=_ensemble,
+    settle=_settle,
+)

@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 from torch import Tensor, nn
 
 from ad_dinov3.config import ModelConfig, Settings
+from ad_dinov3.encoders.prompts import PromptSet
 from ad_dinov3.methods.references import Memory, References
 from ad_dinov3.types import Features, ImageEncoder, Scores
 
@@ -72,6 +73,8 @@ class Parts(Generic[C, H]):
         references: what a head remembers.
         shown: (head, normal images (B, 3, H, W) uint8) -> what the encoder is shown of them, such as turned copies;
             None: the images as they are.
+        ensemble: (settings) -> what prompts are made of; None: not of sentences, such as learned ones.
+        settle: (head, settings) lets a head bake prompts by other settings from now on.
         compare: (head, features of one image of a class after the other) -> scores of all of them, by each other.
     """
 
@@ -84,4 +87,6 @@ class Parts(Generic[C, H]):
     remember: Callable[[H, str, Sequence[Memory]], None] | None = None
     references: Callable[[H], References] | None = None
     shown: Callable[[H, Tensor], Tensor] | None = None
+    ensemble: Callable[[C], PromptSet | None] | None = None
+    settle: Callable[[H, C], None] | None = None
     compare: Callable[[H, Iterable[Features]], Scores] | None = None

@@ -47,6 +47,7 @@ class Row:
         borrows_encoder: it has no encoder of its own, and runs on that of any model.
         no_graph: why it cannot be exported; None: `ad_dinov3.export` has its graph.
         weights: names of all weights that a model of it needs.
+        says_states: the prompts of a model with these settings are sentences that name normal and abnormal states.
     """
 
     title: str
@@ -61,13 +62,22 @@ class Row:
     borrows_encoder: bool = False
     no_graph: str | None = None
     weights: Callable[[ModelConfig], tuple[str, ...]] = lambda config: (config.encoder,)
+    says_states: Callable[[ModelConfig], bool] = lambda config: False
 
 
 def _ad_dinov3_weights(config: ModelConfig) -> tuple[str, ...]:
     settings = config.method
-    if isinstance(settings, AdDinoV3Config) and settings.prompts.source == "clip":
+    if isinstance(settings, AdDinoV3Config) and _reads_clip(config):
         return config.encoder, settings.prompts.text_encoder
     return (config.encoder,)
+
+
+def _reads_clip(config: ModelConfig) -> bool:
+    return isinstance(config.method, AdDinoV3Config) and config.method.prompts.source == "clip"
+
+
+def _always(config: ModelConfig) -> bool:
+    return True
 
 
 METHODS: dict[str, Row] = {
@@ -77,6 +87,7 @@ METHODS: dict[str, Row] = {
         "default",
         authors_preset="released",
         weights=_ad_dinov3_weights,
+        says_states=_reads_clip,
     ),
     "dinov3_plain": Row(
         "DINOv3 tokens, untrained",
@@ -85,8 +96,15 @@ METHODS: dict[str, Row] = {
         is_trained=False,
         borrows_encoder=True,
     ),
-    "winclip": Row("WinCLIP", WinClipConfig, "winclip", is_trained=False, remembers=True),
-    "april_gan": Row("APRIL-GAN", AprilGanConfig, "april_gan", authors_preset="april_gan", remembers=True),
+    "winclip": Row("WinCLIP", WinClipConfig, "winclip", is_trained=False, remembers=True, says_states=_always),
+    "april_gan": Row(
+        "APRIL-GAN",
+        AprilGanConfig,
+        "april_gan",
+        authors_preset="april_gan",
+        remembers=True,
+        says_states=_always,
+    ),
     "anomalyclip": Row("AnomalyCLIP", AnomalyClipConfig, "anomalyclip", authors_preset="anomalyclip"),
     "adaclip": Row(
         "AdaCLIP",
@@ -96,6 +114,7 @@ METHODS: dict[str, Row] = {
         tells_tokens=False,  # its prompts enter the backbone itself: its features are what the first block takes
         no_graph="its sentences pass through the text tower with every image, and its image score rests on a k-means "
         "that goes on until it settles; run it with torch",
+        says_states=_always,
     ),
     "anomalydino": Row(
         "AnomalyDINO",

@@ -224,7 +224,7 @@ def finite(values: Tensor) -> Tensor:
 
 def winclip_prompts(config: WinClipConfig, words: Mapping[str, str]) -> PromptSet:
     """The ensemble of 7 normal and 4 abnormal states in 22 templates, or in the 21 lines of the public rebuilds."""
-    prompts = replace(WINCLIP_PROMPTS, class_names=words)
+    prompts = replace(WINCLIP_PROMPTS.saying(config.states), class_names=words)
     if config.templates == "paper":
         return prompts
     # Kept as both rebuilds have it, slips included, so that figures can be compared.
@@ -276,4 +276,21 @@ def _references(head: WinClip) -> References:
     return head.references
 
 
-PARTS = Parts(_new, _shell, _add_prompts, memory=WinClip.memory, remember=WinClip.remember, references=_references)
+def _ensemble(settings: WinClipConfig) -> PromptSet:
+    return winclip_prompts(settings, {})
+
+
+def _settle(head: WinClip, settings: WinClipConfig) -> None:
+    head.config = settings
+
+
+PARTS = Parts(
+    _new,
+    _shell,
+    _add_prompts,
+    memory=WinClip.memory,
+    remember=WinClip.remember,
+    references=_references,
+    ensemble=_ensemble,
+    settle=_settle,
+)

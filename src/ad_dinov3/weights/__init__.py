@@ -3,6 +3,7 @@
 table      the public models and all their names
 resolve    a name or a path -> a folder or a file on this machine, or one download (hub)
 files      a file -> tensors, never running what is in it; hashes: what is known of its bytes
+saved      a saved model's folder and settings
 load, clip -> tensors in the Hugging Face layout (vit, convnext: the names of Meta and timm), with a configuration
 
 What opens files needs torch, and is loaded when it is first used.
