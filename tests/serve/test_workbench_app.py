@@ -59,7 +59,7 @@ def test_images_come_worst_first_with_what_their_folders_say(address: str, score
     }
     assert answer["threshold"] == THRESHOLD
     assert answer["command"].startswith("ad-dinov3 predict ")
-    assert answer["command"].endswith(f"-o {scored} --model toy")
+    assert answer["command"].endswith(f"-o {scored} --model toy --class-name part")
 
 
 def test_the_map_is_the_one_that_the_run_wrote(address: str, scored: Path) -> None:
@@ -69,6 +69,23 @@ def test_the_map_is_the_one_that_the_run_wrote(address: str, scored: Path) -> No
     height, width = np.frombuffer(content, "<u4", 2)
     levels = np.frombuffer(content, "<u2", offset=8).reshape(height, width)
     np.testing.assert_allclose(levels / 65535, read_map(scored / row.map), atol=1e-5)
+
+
+def test_a_folder_of_an_older_version_opens_and_decides_as_its_run_did(scored: Path) -> None:
+    rule = {"threshold": THRESHOLD, "min_area_px": 7, "regions_on_normal": False}
+    older = {"format_version": 1, "model": "line", "options": {"class_name": "part", "rule": rule}}
+    (scored / "run.json").write_text(json.dumps(older))
+    bench = Bench(scored, "parts")
+    told = bench.images()
+    assert {image.min_area_px for image in told.images} == {7}
+    assert (told.threshold, bench.areas, told.promises) == (THRESHOLD, Areas(), {})
+    assert told.command.endswith("--model line --class-name part")
+    bench.close()
+    (scored / "run.json").unlink()  # the run was interrupted
+    bench = Bench(scored, "parts")
+    assert bench.images().threshold == THRESHOLD
+    assert bench.before.options.rule.threshold == THRESHOLD
+    bench.close()
 
 
 def test_without_map_files_the_report_s_small_map_stands_in(parts_folder: Path, tmp_path: Path) -> None:

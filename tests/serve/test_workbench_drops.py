@@ -22,6 +22,7 @@ from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.results import read_rows
+from ad_dinov3.predict.run_facts import read_run
 from ad_dinov3.serve.limits import Limits
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.drops import keep
@@ -52,7 +53,7 @@ def rested(bench: Bench, happens: Callable[[], bool] = lambda: True) -> None:
 
 
 def test_a_dropped_image_joins_the_results_as_predict_would_score_it(bench: Bench, part: bytes, scored: Path) -> None:
-    before = bench.images()
+    before, run = bench.images(), read_run(scored)
     assert bench.add([("new.png", part)]) == ["dropped/new.png"]
     rested(bench)
     after = bench.images()
@@ -67,6 +68,7 @@ def test_a_dropped_image_joins_the_results_as_predict_would_score_it(bench: Benc
     assert (scored / row.map).is_file()
     assert "dropped/new.png" in (scored / "results.csv").read_text()
     assert Path(row.path).read_bytes() == part
+    assert read_run(scored) == run  # the next one finds the same model
     assert bench.results.thumbnail("crack/0.png", True).kind == "image/jpeg"  # whose place in the file has moved
 
 

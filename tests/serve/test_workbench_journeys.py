@@ -343,6 +343,6 @@ def test_the_static_report_offers_the_command_of_its_slider(chromium: Any, score
         page.locator("#threshold").fill("0.45")
         page.wait_for_selector("#again:not([hidden])")
         parts = scored.parent / "parts"
-        command = f"ad-dinov3 predict {parts} -o {scored} --model toy --threshold 0.450"
+        command = f"ad-dinov3 predict {parts} -o {scored} --model toy --class-name part --threshold 0.450"
         assert page.text_content("#again code") == command
         picture(page, "report")

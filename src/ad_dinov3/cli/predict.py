@@ -197,6 +197,7 @@ def predict(
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.predict.folder import FolderRun
     from ad_dinov3.predict.outputs import Outputs
+    from ad_dinov3.predict.run_facts import MadeBy
     from ad_dinov3.predict.shards import read_shard
 
     output = Output(as_json)
@@ -223,6 +224,7 @@ def predict(
         promises=opened.promises,
         also=near_copy_sinks(output.console, found),
         remote=place.remote,
+        made_by=MadeBy(spec, normals, compare),
     )
     gc.freeze()  # what is loaded stays: collecting garbage need not walk through all of it
     away = None if engine == "here" else away_from_here(opened.detector if found else None, spec, address, actors, gpus)

@@ -126,6 +126,7 @@ def watch(
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.predict.folder import FolderRun, score_into_folder
     from ad_dinov3.predict.publish import sender, shown
+    from ad_dinov3.predict.run_facts import MadeBy
     from ad_dinov3.predict.shards import ALL
 
     output, decisions = Output(as_json), Counter[str]()
@@ -146,6 +147,7 @@ def watch(
         method=method_title(opened.detector),
         promises=opened.promises,
         also=near_copy_sinks(console, found),
+        made_by=MadeBy(spec, normals, compare),
     )
 
     console.print(f"watching {shown(source) if is_camera(source) else source}; Ctrl-C stops")

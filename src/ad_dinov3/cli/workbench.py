@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.infer.opening import ModelSpec
     from ad_dinov3.infer.session import Session
+    from ad_dinov3.predict.run_facts import RunFacts
     from ad_dinov3.serve.workbench.model import BenchModel
 
 app = command_app()
@@ -118,7 +119,7 @@ def results_of(
     Raises:
         ConfigError: there is no such folder, or no image in it.
     """
-    from ad_dinov3.predict.results import read_run
+    from ad_dinov3.predict.run_facts import read_run
     from ad_dinov3.serve.workbench.model import BenchModel
 
     if not folder.is_dir():
@@ -126,12 +127,30 @@ def results_of(
     if (folder / "results.jsonl").is_file():
         if out is not None:
             raise ConfigError(f"{folder} holds results, which are shown where they are; omit --out")
-        spec = replace(spec, model=spec.model or str(read_run(folder).get("model", EMBEDDED)))
-        return folder, BenchModel(spec.model, spec.open, spec.view)
+        return folder, _model_of(read_run(folder), spec)
     target = out or folder.absolute().with_name(f"{folder.absolute().name}-workbench")
     spec = replace(spec, model=spec.model or EMBEDDED)
     detector = _score(console, folder, target, spec, class_name)
     return target, BenchModel(spec.model, lambda: detector, spec.view)
+
+
+def _model_of(run: RunFacts, spec: ModelSpec) -> BenchModel:
+    """The model that is asked for, or else the very one that made the results."""
+    from ad_dinov3.infer.opening import remember_all
+    from ad_dinov3.predict.drive import DriveOptions
+    from ad_dinov3.serve.workbench.model import BenchModel
+
+    if spec.model:
+        return BenchModel(spec.model, spec.open, spec.view)
+    maker = run.maker
+    again = replace(maker.spec, device=spec.device, offline=spec.offline)
+
+    def open_again() -> Detector | Session:
+        detector = again.open()
+        remember_all(detector, maker.wanted_normals(run.options or DriveOptions()), again.view)
+        return detector
+
+    return BenchModel(again.model, open_again, again.view)
 
 
 def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> Detector | Session:
@@ -140,6 +159,7 @@ def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_nam
     from ad_dinov3.infer.opening import method_title
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.predict.folder import FolderRun, score_into_folder
+    from ad_dinov3.predict.run_facts import MadeBy
 
     items = list(find_images([str(folder)]))
     if not items:
@@ -152,6 +172,7 @@ def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_nam
         options=DriveOptions(class_name, opened.rule(out, None, None, False)),
         method=method_title(opened.detector),
         promises=opened.promises,
+        made_by=MadeBy(spec),
     )
     stopped = Event()
     with score_progress(console, len(items)) as on_outcome, stop_on_interrupt(console, stopped):

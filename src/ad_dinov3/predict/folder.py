@@ -15,11 +15,13 @@ from ad_dinov3.data.remote import redacted
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import held, write_text
+from ad_dinov3.infer.opening import ModelSpec
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
 from ad_dinov3.predict.results import ResultsSink, Row, RunKey, command_again, run_key
+from ad_dinov3.predict.run_facts import MadeBy
 from ad_dinov3.predict.shards import ALL, Shard
 from ad_dinov3.predict.store import JOURNALS, FolderStore, Parts, Store, Tenure, UriStore
 from ad_dinov3.predict.tables import TABLES, TableSink
@@ -48,6 +50,7 @@ class FolderRun:
         shard: which part of the images this is.
         promises: class name -> what is promised of false alarms there, in words.
         also: further sinks, told when all others have taken a result.
+        made_by: how the model is opened again; None: by its name.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
     """
 
@@ -63,6 +66,7 @@ class FolderRun:
     shard: Shard = ALL
     promises: Mapping[str, str] = field(default_factory=dict)
     also: tuple[Sink, ...] = ()
+    made_by: MadeBy | None = None
     truth: Callable[[Row], str | None] | None = None
     remote: UriStore | None = None
 
@@ -88,7 +92,8 @@ class FolderRun:
         facts.append(("Model", redacted(self.model_name)))
         facts += [(f"Promise for {name}", f"{words}. {VOID}") for name, words in self.promises.items()]
         title = self.title or self.folder.absolute().name
-        again = partial(command_again, out=self.place, model=redacted(self.model_name))
+        maker = self.made_by or MadeBy(ModelSpec(self.model_name))
+        again = partial(command_again, out=self.place, chosen=maker.words(self.options))
         return ReportText(title, self.options.rule.threshold, facts, self.truth, again)
 
 
@@ -227,6 +232,7 @@ def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, o
         "method": run.method,
         "model": redacted(run.model_name),
         "model_fingerprint": run.model_fingerprint,
+        "made_by": (run.made_by or MadeBy(ModelSpec(run.model_name))).tree(),
         "promises": dict(run.promises),
         "options": asdict(run.options),
         "outputs": asdict(run.outputs),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,6 @@ from pydantic import Field, TypeAdapter
 from ad_dinov3.data.labels import Confusion, confusion
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ImageError
-from ad_dinov3.files import parse_json
 from ad_dinov3.infer.decide import describe_region
 from ad_dinov3.infer.record import ImageRecord, Reduction
 from ad_dinov3.predict.drive import DriveOptions
@@ -58,15 +57,6 @@ def read_rows(folder: Path) -> Iterator[Row]:
         yield from map(row.validate_json, lines)
 
 
-def read_run(folder: Path) -> Mapping[str, object]:
-    """What run.json says of the run that made a folder's results; empty where it was interrupted."""
-    try:
-        found = parse_json((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def by_folder_names(rows: Iterable[Row]) -> Confusion | None:
     """The rows' decisions held against the names of the images' folders; None if these say nothing."""
     return confusion((Path(row.path).parent, row.decision == "anomalous") for row in rows if row.decision != "failed")
@@ -80,17 +70,16 @@ def describe_findings(row: Row) -> str:
     return found + (f", and {len(row.regions) - 1} more" if len(row.regions) > 1 else "")
 
 
-def command_again(rows: Iterable[Row], out: str, model: str) -> str:
+def command_again(rows: Iterable[Row], out: str, chosen: Sequence[str]) -> str:
     """The command that goes through the same images once more, but for the threshold.
 
     Args:
         rows: of the images.
         out: where the results are.
-        model: as the user named it.
+        chosen: the options that say which model scores them, and how.
     """
     sources = list(dict.fromkeys(row.path.removesuffix(row.image).rstrip("/") or "." for row in rows))
     images = sources if len(sources) <= _SOURCES_SHOWN else ["IMAGES"]
-    chosen = [] if model == "embedded" else ["--model", model]
     return shlex.join(["ad-dinov3", "predict", *images, "-o", out, *chosen])
 
 

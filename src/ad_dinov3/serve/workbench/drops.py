@@ -9,17 +9,12 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from ad_dinov3.data.decode import IMAGE_SUFFIXES, image_header
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import DataError
 from ad_dinov3.files import replacing
 from ad_dinov3.infer.areas import Areas
-from ad_dinov3.infer.decide import DecisionRule
-from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import DROPPED, FolderRun, score_into_folder
-from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.tables import TABLES
 from ad_dinov3.serve.normals import suffix_of
 from ad_dinov3.serve.workbench.folder import Results
@@ -78,7 +73,7 @@ def _not_scored(home: Path, results: Results) -> list[ImageFile]:
     if not (home / DROPPED).is_dir():
         return []
     classes = Counter(row.class_name for row in results.rows.values() if row.class_name)
-    shown = classes.most_common(1)[0][0] if _options(results).class_from_folder and classes else None
+    shown = classes.most_common(1)[0][0] if results.options.class_from_folder and classes else None
     found = (
         replace(item, name=f"{DROPPED}/{item.name}", class_name=shown) for item in find_images([str(home / DROPPED)])
     )
@@ -87,24 +82,18 @@ def _not_scored(home: Path, results: Results) -> list[ImageFile]:
 
 def _run_like(results: Results, model_name: str, fingerprint: str, areas: Areas) -> FolderRun:
     """A run that adds to results in the way in which they were made, but for the areas."""
-    options, written = _options(results), results.run.get("outputs")
+    options, said = results.options, results.run
     return FolderRun(
         folder=results.folder,
         model_name=model_name,
         model_fingerprint=fingerprint,
         options=replace(options, rule=replace(options.rule, areas=areas)),
-        outputs=Outputs() if written is None else TypeAdapter(Outputs).validate_python(written),
+        outputs=said.outputs,
         tables=tuple(table for table, (name, _) in TABLES.items() if (results.folder / name).is_file()),
-        method=str(results.run.get("method", "")),
-        promises=results.promises,
+        method=said.method,
+        promises=said.promises,
+        made_by=said.made_by,
     )
-
-
-def _options(results: Results) -> DriveOptions:
-    found = results.run.get("options")
-    if found is None:  # the run was interrupted
-        return DriveOptions(rule=DecisionRule(results.threshold))
-    return TypeAdapter(DriveOptions).validate_python(found)
 
 
 def _safe(name: str, content: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 
@@ -18,11 +18,13 @@ from ad_dinov3.data.decode import decode_within
 from ad_dinov3.data.labels import folder_labels
 from ad_dinov3.errors import ConfigError, ImageError
 from ad_dinov3.infer.areas import Areas
-from ad_dinov3.infer.decide import smallest_region_px, upsample
+from ad_dinov3.infer.decide import upsample
 from ad_dinov3.infer.image_files import read_map, save_jpeg
+from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.memory import MEMORY_MB
 from ad_dinov3.predict.report import Thumbnail
-from ad_dinov3.predict.results import Row, command_again, read_rows, read_run
+from ad_dinov3.predict.results import Row, command_again, read_rows
+from ad_dinov3.predict.run_facts import read_run
 from ad_dinov3.report.overlay import COOL, blend
 from ad_dinov3.serve.normals import UnknownImageError
 
@@ -78,21 +80,23 @@ class Results:
     @property
     def promises(self) -> Mapping[str, str]:
         """What the run's model promises of false alarms, in words, by class."""
-        found = self.run.get("promises")
-        return {str(name): str(words) for name, words in found.items()} if isinstance(found, dict) else {}
+        return self.run.promises
+
+    @property
+    def options(self) -> DriveOptions:
+        """How the run decided; what it does not say is as by default."""
+        options = self.run.options or DriveOptions()
+        return replace(options, rule=replace(options.rule, threshold=self.threshold))
 
     @property
     def areas(self) -> Areas:
         """Where the run looked at images."""
-        options = self.run.get("options")
-        rule = options.get("rule") if isinstance(options, dict) else None
-        found = rule.get("areas") if isinstance(rule, dict) else None
-        return TypeAdapter(Areas).validate_python(found or {})
+        return self.options.rule.areas
 
     @property
     def command(self) -> str:
         """What scores these images in the same way once more, but for the threshold."""
-        return command_again(self.rows.values(), str(self.folder), str(self.run.get("model", "embedded")))
+        return command_again(self.rows.values(), str(self.folder), self.run.maker.words(self.options))
 
     def row(self, name: str) -> Row:
         """The row of an image.
@@ -110,12 +114,10 @@ class Results:
 
     def smallest_region(self, row: Row) -> int:
         """The fewest px of the image that a region has."""
-        options = self.run.get("options")
-        rule = options.get("rule") if isinstance(options, dict) else None
-        wanted = rule.get("min_area_px") if isinstance(rule, dict) else None
-        if isinstance(wanted, int):
-            return wanted
-        return smallest_region_px(row.grid, (row.height, row.width)) if all(row.grid) else 1
+        rule = self.options.rule
+        if rule.min_area_px is None and not all(row.grid):  # a row of an image that failed
+            return 1
+        return rule.area_of(row.grid, (row.height, row.width))
 
     def photo(self, name: str) -> Picture:
         """An image for a browser: its file where that can show it, else as JPEG.

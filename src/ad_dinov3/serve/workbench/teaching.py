@@ -15,11 +15,12 @@ from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.decide import DecisionRule
-from ad_dinov3.infer.opening import method_title
+from ad_dinov3.infer.opening import ModelSpec, method_title
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.results import Row
+from ad_dinov3.predict.run_facts import MadeBy
 from ad_dinov3.serve.workbench.folder import Results
 from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.work import Hand, Progress
@@ -126,6 +127,7 @@ def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught |
         method=method_title(taught),
         title=home.absolute().name,
         promises=taught.promises,
+        made_by=MadeBy(ModelSpec(str((folder / _MODEL).absolute()), view=model.view)),
     )
     items = lesson.items()
     scorer, count = model.scorer_of(taught), work.counter("Scoring again", len(items))
@@ -135,7 +137,7 @@ def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught |
     if not (unfinished / _MODEL).is_dir():
         taught.save_pretrained(unfinished / _MODEL)
     unfinished.rename(folder)
-    same_model = model.fingerprint_of(plain) == lesson.before.run.get("model_fingerprint")
+    same_model = model.fingerprint_of(plain) == lesson.before.run.model_fingerprint
     return Taught(folder.name, lesson.good, same_model)
 
 
