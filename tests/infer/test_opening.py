@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +11,15 @@ import pytest
 from PIL import Image
 
 import ad_dinov3
+from ad_dinov3.config import PRESETS
 from ad_dinov3.errors import ConfigError, ShapeError, WeightsError
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.infer.opening import load, look_through
+from ad_dinov3.infer.opening import Abilities, ModelSpec, abilities_of, load, look_through
 from ad_dinov3.infer.session import Session
 from ad_dinov3.infer.tiles import Fitted, Tiled
 from ad_dinov3.infer.views import View
+from ad_dinov3.model import new_model
 
 ROUNDING = 1e-5
 
@@ -35,6 +39,31 @@ def test_a_model_and_its_export_open_by_one_door_and_agree(exported: Path) -> No
         one, other = model.predict(kind), session.predict(kind)
         np.testing.assert_allclose(other.anomaly_map, one.anomaly_map, atol=ROUNDING)
         assert other.score == pytest.approx(one.score, abs=ROUNDING)
+
+
+def test_what_a_model_can_do_is_told_by_its_files_without_opening_it(exported: Path, tmp_path: Path) -> None:
+    assert abilities_of(ModelSpec()) == Abilities()
+    plain = abilities_of(ModelSpec(str(exported)))
+    assert "--with-tokens" in plain.no_tokens
+    session = load(exported)
+    inputs = session.prepare(np.zeros((40, 40, 3), np.uint8))[None]
+    with pytest.raises(ConfigError) as refused:
+        session.answer(inputs, ["object"])
+    assert str(refused.value) == plain.no_tokens
+    told = tmp_path / "told"
+    shutil.copytree(exported, told)
+    parity = json.loads((told / "parity.json").read_text())
+    (told / "parity.json").write_text(json.dumps(parity | {"largest_token_distance": 1e-6}))
+    assert abilities_of(ModelSpec(str(told))) == Abilities()
+
+
+def test_abilities_are_those_of_the_method(tmp_path: Path, clip: str) -> None:
+    assert "Mahalanobis" in abilities_of(ModelSpec(method="mahalanobis")).no_tokens
+    assert abilities_of(ModelSpec(method="winclip")) == Abilities(has_states=True)
+    assert abilities_of(ModelSpec(method="adaclip")).has_states
+    assert abilities_of(ModelSpec("owner/nowhere", offline=True)) == Abilities()
+    Detector(new_model(PRESETS["april_gan"].with_settings({"encoder": clip}))).save_pretrained(tmp_path / "line")
+    assert abilities_of(ModelSpec(str(tmp_path / "line"))) == Abilities(has_states=True)
 
 
 def test_an_export_refuses_what_is_no_image_in_words(exported: Path) -> None:

@@ -12,6 +12,7 @@ from bench_service import TeachableToy, workbench
 from browser import PHONE, barriers, opened, picture, tab, wait_text
 from toy_detector import draw_part
 
+from ad_dinov3.infer.opening import Abilities
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.store import Store
@@ -103,6 +104,26 @@ def test_click_a_patch_and_see_what_it_is_like(chromium: Any, address: str, scor
         page.keyboard.press("Escape")
         page.wait_for_selector("#patch", state="hidden")
     store.close()
+
+
+def test_what_a_model_without_tokens_cannot_do_is_not_offered_and_the_page_says_why(
+    chromium: Any, scored: Path, tmp_path: Path
+) -> None:
+    reason = "line was exported without the tokens that images are compared by"
+    model = BenchModel("toy", TeachableToy, abilities=Abilities(reason))
+    with workbench(Bench(scored, "parts", model)) as address, tab(chromium, f"{address}/#good%2F0.png", PHONE) as page:
+        opened(page, "good/0.png")
+        for button in ("#use-good", "#use-shown", "#patches"):
+            assert page.locator(button).count() == 0
+        assert page.text_content("#no-tokens") == f"No good images and no patches: {reason}."
+        page.focus("#canvas")
+        for key in "gp":
+            page.keyboard.press(key)
+        assert page.is_hidden("#trouble")
+        page.set_input_files("#files", draw_part(tmp_path / "more" / "new.png", (120, 80), blemish=True))
+        opened(page, "dropped/new.png")
+        picture(page, "no-tokens-phone")
+        assert barriers(page) == []
 
 
 def test_drop_an_image_and_it_is_scored_and_opened(chromium: Any, address: str, scored: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from bench_service import TeachableToy
 
 from ad_dinov3.data.decode import decode_image
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.opening import Abilities
 from ad_dinov3.predict.results import read_rows
 from ad_dinov3.serve.normals import UnknownImageError
 from ad_dinov3.serve.workbench.bench import Bench
@@ -164,6 +165,14 @@ def test_what_cannot_be_is_refused(bench: Bench, scored: Path) -> None:
     with pytest.raises(ConfigError, match="without a model"):
         plain.use_as_good(GOOD, True)
     plain.close()
+
+
+def test_a_model_without_tokens_takes_no_good_images(scored: Path) -> None:
+    bench = Bench(scored, "parts", BenchModel("toy", TeachableToy, abilities=Abilities("toy has no tokens")))
+    with pytest.raises(ConfigError, match="toy has no tokens"):
+        bench.use_as_good(GOOD, True)
+    assert bench.state().good == ()
+    bench.close()
 
 
 def test_a_good_image_whose_file_is_gone_is_named(bench: Bench, parts_folder: Path) -> None:

@@ -119,6 +119,7 @@ def results_of(
     Raises:
         ConfigError: there is no such folder, or no image in it.
     """
+    from ad_dinov3.infer.opening import abilities_of
     from ad_dinov3.predict.run_facts import read_run
     from ad_dinov3.serve.workbench.model import BenchModel
 
@@ -131,17 +132,17 @@ def results_of(
     target = out or folder.absolute().with_name(f"{folder.absolute().name}-workbench")
     spec = replace(spec, model=spec.model or EMBEDDED)
     detector = _score(console, folder, target, spec, class_name)
-    return target, BenchModel(spec.model, lambda: detector, spec.view)
+    return target, BenchModel(spec.model, lambda: detector, spec.view, abilities_of(spec))
 
 
 def _model_of(run: RunFacts, spec: ModelSpec) -> BenchModel:
     """The model that is asked for, or else the very one that made the results."""
-    from ad_dinov3.infer.opening import remember_all
+    from ad_dinov3.infer.opening import abilities_of, remember_all
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.serve.workbench.model import BenchModel
 
     if spec.model:
-        return BenchModel(spec.model, spec.open, spec.view)
+        return BenchModel(spec.model, spec.open, spec.view, abilities_of(spec))
     maker = run.maker
     again = replace(maker.spec, device=spec.device, offline=spec.offline)
 
@@ -150,7 +151,7 @@ def _model_of(run: RunFacts, spec: ModelSpec) -> BenchModel:
         remember_all(detector, maker.wanted_normals(run.options or DriveOptions()), again.view)
         return detector
 
-    return BenchModel(again.model, open_again, again.view)
+    return BenchModel(again.model, open_again, again.view, abilities_of(again))
 
 
 def _score(console: Console, folder: Path, out: Path, spec: ModelSpec, class_name: str) -> Detector | Session:

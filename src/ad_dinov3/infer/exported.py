@@ -25,6 +25,7 @@ Runtime = Literal["onnx", "openvino", "pt2"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
 Mode = Literal["throughput", "latency"]
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
+NO_TOKENS = "was exported without the tokens that images are compared by; export the model again with --with-tokens"
 _KIND, _FORMAT_VERSION, _CONFIG = "ad-dinov3-export", 1, "config.json"
 
 
@@ -124,6 +125,15 @@ def read_session_config(folder: Path) -> SessionConfig:
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
         raise WeightsError(f"{file}: does not fit this version ({wrong}); export the model again") from None
+
+
+def tells_tokens(folder: Path) -> bool:
+    """Whether an exported folder's graph tells the tokens that images are compared by, as its parity.json says."""
+    try:
+        found = parse_json((folder / "parity.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return True  # it is not said; the graph will tell
+    return isinstance(found, dict) and found.get("largest_token_distance") is not None
 
 
 def write_session_config(folder: Path, config: SessionConfig, seen_images: frozenset[str]) -> None:

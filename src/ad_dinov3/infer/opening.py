@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ad_dinov3.assets import EMBEDDED
+from ad_dinov3.config import PRESETS, ModelConfig
 from ad_dinov3.data.copies import here
 from ad_dinov3.errors import AdDinoError, ConfigError, WeightsError
 from ad_dinov3.infer.areas import ALL_OF_IT, read_areas
 from ad_dinov3.infer.compared import load_references
-from ad_dinov3.infer.exported import is_exported, read_session_config
+from ad_dinov3.infer.exported import NO_TOKENS, is_exported, read_session_config, tells_tokens
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.infer.views import WHOLE, View
-from ad_dinov3.methods.table import METHODS, method_row
+from ad_dinov3.methods.table import METHODS, incomparable, method_row
+from ad_dinov3.weights.saved import read_config, saved_folder
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.detector import Detector
@@ -44,6 +46,38 @@ class ModelSpec:
     def open(self) -> Detector | Session:
         """The model, as `load` opens it."""
         return load(self.model, method=self.method, weights=self.weights, device=self.device, offline=self.offline)
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """What a model can do beside scoring.
+
+    Attributes:
+        no_tokens: why images cannot be compared by it; empty: they can.
+        has_states: its prompts name states of normal and abnormal parts, which can be chosen.
+    """
+
+    no_tokens: str = ""
+    has_states: bool = False
+
+
+def abilities_of(spec: ModelSpec) -> Abilities:
+    """What a model can do, by its settings on this machine; neither torch nor the model is loaded for it.
+
+    Of a model that is not here yet it is said that images can be compared by it; it tells when it is asked.
+    """
+    if is_exported(spec.model):
+        folder = Path(spec.model)
+        return Abilities("" if tells_tokens(folder) else f"{folder} {NO_TOKENS}")
+    try:
+        config: ModelConfig | None = read_config(saved_folder(spec.model, offline=True))
+    except AdDinoError:
+        config = None
+    if spec.method is not None and (config is None or config.method.kind != spec.method):
+        config = PRESETS[method_row(spec.method).preset]
+    if config is None:
+        return Abilities()
+    return Abilities(incomparable(config.method.kind), METHODS[config.method.kind].says_states(config))
 
 
 @dataclass(frozen=True)
@@ -105,7 +139,6 @@ def _opened(name: str, method: str | None, weights: str | None, device: str, off
         return Session(name, device=device)
     from ad_dinov3.infer.detector import Detector
     from ad_dinov3.model import open_method
-    from ad_dinov3.weights.saved import read_config, saved_folder
 
     detector = Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
     if weights is None and not Path(name).is_file():

@@ -27,7 +27,7 @@ from ad_dinov3.infer.compared import (
     with_class,
 )
 from ad_dinov3.infer.decide import DecisionRule, smooth
-from ad_dinov3.infer.exported import Mode, SessionInput, at_size, read_session_config
+from ad_dinov3.infer.exported import NO_TOKENS, Mode, SessionInput, at_size, read_session_config
 from ad_dinov3.infer.good_images import check_unseen, distinct, file_hashes
 from ad_dinov3.infer.prediction import Prediction
 from ad_dinov3.infer.predictions import Predictions, predict_images, predict_stream
@@ -156,10 +156,7 @@ class Session:
         """
         outputs = self._outputs(batch, class_names)
         if outputs.tokens is None:
-            raise ConfigError(
-                f"{self.folder} was exported without the tokens that images are compared by; export the model again "
-                "with --with-tokens"
-            )
+            raise ConfigError(f"{self.folder} {NO_TOKENS}")
         sigma = self.config.smoothing_sigma_px / batch.shape[2]
         return Answer(RawScores(smooth(outputs.maps, sigma), outputs.scores), outputs.tokens)
 

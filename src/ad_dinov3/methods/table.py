@@ -177,15 +177,20 @@ def method_row(name: str) -> Row:
     return METHODS[name]
 
 
+def incomparable(name: str) -> str:
+    """Why a method cannot compare images with normal ones; empty: it can."""
+    row = METHODS[name]
+    return "" if row.remembers or row.tells_tokens else f"{row.title} has no tokens by which images can be compared"
+
+
 def check_comparable(name: str) -> None:
     """Refuse normal images for a method that cannot compare with any.
 
     Raises:
         ConfigError: this one cannot.
     """
-    row = METHODS[name]
-    if not (row.remembers or row.tells_tokens):
-        raise ConfigError(f"{row.title} has no tokens by which images can be compared")
+    if reason := incomparable(name):
+        raise ConfigError(reason)
 
 
 def borrowing(name: str, lender: ModelConfig) -> ModelConfig:

@@ -135,7 +135,8 @@ class _Routes:
     def page(self) -> str:
         scripts = "\n".join((_PAGE / f"{name}.js").read_text(encoding="utf-8") for name in _PARTS)
         values = {
-            "teaches": self._bench.model is not None,
+            "scores": self._bench.model is not None,
+            "no_tokens": "" if self._bench.model is None else self._bench.model.abilities.no_tokens,
             "most_good": MOST_GOOD,
             "title": self._bench.title if not self._asks_for_key else "workbench",  # the page itself needs no key
             "asks_for_key": self._asks_for_key,

@@ -102,10 +102,12 @@ class Bench:
 
         Raises:
             UnknownImageError: there is no such image.
-            ConfigError: there is no model to do so.
+            ConfigError: there is no model to do so, or it cannot compare images.
         """
         if self.model is None:
             raise ConfigError("the workbench was started without a model; it cannot score images again")
+        if is_good and self.model.abilities.no_tokens:
+            raise ConfigError(self.model.abilities.no_tokens)
         for name in images:
             self.results.row(name)
         self.store.set_good(images, is_good)

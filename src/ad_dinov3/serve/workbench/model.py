@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.compared import Answer
+from ad_dinov3.infer.opening import Abilities
 from ad_dinov3.infer.scorer import RawScores, Scorer
 from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.references.tokens import Floats
@@ -57,11 +58,19 @@ class BenchModel:
         name: what the user called it.
         opener: opens it.
         view: how it looks at images.
+        abilities: what it can do beside scoring.
     """
 
-    def __init__(self, name: str, opener: Callable[[], Teachable], view: View = WHOLE) -> None:
+    def __init__(
+        self,
+        name: str,
+        opener: Callable[[], Teachable],
+        view: View = WHOLE,
+        abilities: Abilities = Abilities(),  # noqa: B008  a frozen value
+    ) -> None:
         self.name = name
         self.view = view
+        self.abilities = abilities
         self._opener = opener
         self._opening = Lock()
         self._opened: Teachable | None = None

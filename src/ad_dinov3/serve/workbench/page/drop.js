@@ -26,7 +26,7 @@ function openDropped() {
   dropped = null;
 }
 
-if (teaches) {
+if (scores) {
   byId("add").addEventListener("click", () => byId("files").click());
   byId("files").addEventListener("change", (event) => keepFiles(event.target.files).then(() => { event.target.value = ""; }));
   const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");

@@ -1,6 +1,7 @@
 // --- good images, which all others are compared with, and what that has changed
 
-const teaches = byId("use-good") !== null; // the server has a model
+const scores = byId("add") !== null; // the server has a model
+const teaches = byId("use-good") !== null; // by which images can be compared
 
 function useAsGood(images, isGood) {
   for (const name of images) {
@@ -22,7 +23,7 @@ function tellCandidates() {
 }
 
 function tellWork({ words, done, total, trouble }) {
-  if (!teaches) return;
+  if (!scores) return;
   byId("scoring").hidden = !words;
   byId("work-words").textContent = total ? `${words}: ${done} of ${total} images` : words;
   byId("work-bar").max = total || 1;
@@ -35,7 +36,7 @@ function tellWork({ words, done, total, trouble }) {
 const lessons = (count) => `${count} good ${count === 1 ? "image" : "images"}`;
 
 function tellGood() {
-  if (!teaches) return;
+  if (!scores) return;
   const { taught } = bench.state;
   byId("good").hidden = bench.good.size === 0;
   byId("good-words").textContent = lessons(bench.good.size);
@@ -74,6 +75,8 @@ async function showBefore(wanted) {
 if (teaches) {
   byId("use-good").addEventListener("click", () => bench.open && useAsGood([bench.open], !isGood(bench.byName.get(bench.open))));
   byId("use-shown").addEventListener("click", () => useAsGood(candidates().map(({ name }) => name), true));
+}
+if (scores) {
   byId("forget").addEventListener("click", () => useAsGood([...bench.good], false));
   byId("before").addEventListener("click", () => showBefore(!viewer.before));
 }
