@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,20 +54,32 @@ def test_a_16_bit_map_reads_back_within_a_level(tmp_path: Path) -> None:
     np.testing.assert_allclose(stored / 65535, anomaly_map, atol=1e-5)
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "map.tiff"
     write_map_tiff(path, np.zeros((4, 4), np.float32))
     before = path.read_bytes()
-
-    def break_off(target: Path, *_: object, **__: object) -> None:
-        Path(target).write_bytes(b"half")
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(tifffile, "imwrite", break_off)
-    with pytest.raises(OSError, match="Input/output"):
-        write_map_tiff(path, np.ones((4, 4), np.float32))
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limit[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_map_tiff(path, np.ones((4, 4), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("anomalous", "least"), [(True, 1), (True, 2), (True, 61), (False, 1)])
+def test_the_mask_of_the_decision_is_that_of_the_threshold_and_nobody_can_change_it(
+    prediction: Prediction, anomalous: bool, least: int
+) -> None:
+    judged = replace(prediction, score=0.8 if anomalous else 0.2, min_area_px=least)
+    expected = judged.mask(0.5) if anomalous else np.zeros((40, 60), bool)
+    assert sum(region.area_px for region in judged.regions) == expected.sum()
+    for _ in range(2):
+        found = judged.mask()
+        np.testing.assert_array_equal(found, expected)
+        found[:] = True
 
 
 def test_a_map_that_is_not_float32_is_refused() -> None:

@@ -18,9 +18,11 @@ from ad_dinov3.files import utf8, write_text
 from ad_dinov3.infer.areas import score_within
 from ad_dinov3.infer.decide import (
     DecisionRule,
+    Found,
     Region,
     describe_region,
     find_regions,
+    find_with_mask,
     region_masks,
     threshold_mask,
     upsample,
@@ -95,9 +97,9 @@ class Prediction:
         Without a threshold, the mask of the decision: at the prediction's own threshold, and empty where the image is
         called normal.
         """
-        if threshold is None and not self._has_regions:
-            return np.zeros(self.size, bool)
-        return threshold_mask(self._judged, self.threshold if threshold is None else threshold, self.min_area_px)
+        if threshold is not None:
+            return threshold_mask(self._judged, threshold, self.min_area_px)
+        return self._found.mask.copy() if self._has_regions else np.zeros(self.size, bool)
 
     def regions_at(self, threshold: float) -> list[Region]:
         """The connected regions whose map values reach a threshold, highest peak first, whatever the decision."""
@@ -106,7 +108,11 @@ class Prediction:
     @cached_property
     def regions(self) -> list[Region]:
         """The connected anomalous regions, highest peak first; none where the image is called normal."""
-        return self.regions_at(self.threshold) if self._has_regions else []
+        return self._found.regions if self._has_regions else []
+
+    @cached_property
+    def _found(self) -> Found:
+        return find_with_mask(self._judged, self.threshold, self.min_area_px)
 
     @cached_property
     def _judged(self) -> NDArray[np.float32]:
