@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ad_dinov3.data.levels import without_equal_channels
 from ad_dinov3.data.transforms import Interpolation, resize_image
 from ad_dinov3.errors import ConfigError, ShapeError
 
@@ -27,6 +28,18 @@ def test_resize_equals_pillow_with_channels_first(image: np.ndarray, size: tuple
     assert resized.flags.c_contiguous
     assert resized.flags.writeable
     np.testing.assert_array_equal(resized.transpose(1, 2, 0), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (50, 70), (1300, 900)])
+def test_equal_channels_become_one_and_one_other_value_anywhere_keeps_three(size: tuple[int, int]) -> None:
+    image = np.repeat(np.random.default_rng(5).integers(0, 256, (*size, 1)).astype(np.uint8), 3, axis=2)
+    grey = without_equal_channels(image)
+    np.testing.assert_array_equal(grey, image[:, :, 0])
+    assert grey.flags.c_contiguous
+    for row, column, channel in [(0, 0, 0), (-1, -1, 2), (size[0] // 2, size[1] // 2, 1)]:
+        coloured = image.copy()
+        coloured[row, column, channel] ^= 1
+        assert without_equal_channels(coloured) is coloured
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,16 @@ def test_a_thumbnail_stays_small_and_its_map_keeps_the_scale() -> None:
     assert (levels.shape, levels.dtype, levels.min(), levels.max()) == ((40, 30), np.uint8, 51, 102)
 
 
+def test_a_grey_photo_is_kept_in_one_channel_and_shows_what_three_would_show() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (50, 60, 1), np.uint8)
+    thumbnail = make_thumbnail("a.png", np.repeat(grey, 3, axis=2), np.zeros((4, 4), np.float32))
+    photo = Image.open(io.BytesIO(base64.b64decode(thumbnail.photo)))
+    in_colour = io.BytesIO()
+    Image.fromarray(np.repeat(grey, 3, axis=2)).save(in_colour, "JPEG", quality=78)
+    assert photo.mode == "L"
+    np.testing.assert_array_equal(np.asarray(photo.convert("RGB")), np.asarray(Image.open(in_colour)))
+
+
 def test_parquet_holds_the_rows_and_their_regions(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     values = np.zeros((20, 30), np.float32)

@@ -5,7 +5,7 @@ import pytest
 from skimage import color
 
 from ad_dinov3.errors import ShapeError
-from ad_dinov3.report.overlay import COOL, WARM, blend, colour_table, draw_overlay
+from ad_dinov3.report.overlay import COOL, WARM, Hues, blend, colour_table, draw_overlay
 
 
 @pytest.mark.parametrize("hues", [WARM, COOL])
@@ -41,6 +41,27 @@ def test_the_image_shows_through_even_at_1() -> None:
     full = np.ones((4, 4), np.float32)
     difference = np.asarray(blend(light, full)).astype(int) - np.asarray(blend(dark, full))
     assert difference.min() >= 60
+
+
+@pytest.mark.parametrize("size", [(60, 256), (1200, 1000)])
+@pytest.mark.parametrize("hues", [WARM, COOL])
+def test_a_grey_image_looks_the_same_in_one_channel_as_in_three(size: tuple[int, int], hues: Hues) -> None:
+    random = np.random.default_rng(0)
+    grey, strange = random.integers(0, 256, size, np.uint8), random.random(size, np.float32)
+    strange[0, :2] = 0, 1
+    expected = np.asarray(blend(np.stack([grey] * 3, axis=2), strange, hues))
+    np.testing.assert_array_equal(np.asarray(blend(grey, strange, hues)), expected)
+
+
+@pytest.mark.parametrize("side", [400, 2000])
+def test_a_strip_is_the_same_when_its_words_are_drawn_again(side: int) -> None:
+    image, empty = np.zeros((side, side), np.uint8), np.zeros((side, side), np.float32)
+    first, other, again = (
+        np.asarray(draw_overlay(image, empty, score=score, threshold=0.5))[side:] for score in (0.8, 0.1, 0.8)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert (first[:, : side // 3] != other[:, : side // 3]).any()
+    np.testing.assert_array_equal(first[:, side // 2 :], other[:, side // 2 :])
 
 
 def test_an_overlay_keeps_pixels_in_place_above_its_strip() -> None:

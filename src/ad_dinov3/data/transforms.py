@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ad_dinov3.data.levels import without_equal_channels
 from ad_dinov3.errors import ConfigError, ShapeError
 
 Interpolation = Literal["bilinear", "bicubic", "bilinear_fast"]
@@ -42,14 +43,9 @@ def resize_image(
     if image.shape[:2] != size:
         if interpolation == "bilinear_fast":
             return _torch_resize(image, size)
-        source = np.ascontiguousarray(image[:, :, 0]) if _is_grey(image) else image
-        image = np.atleast_3d(np.asarray(Image.fromarray(source).resize((width, height), _FILTERS[interpolation])))
+        picture = Image.fromarray(without_equal_channels(image))
+        image = np.atleast_3d(np.asarray(picture.resize((width, height), _FILTERS[interpolation])))
     return np.array(np.broadcast_to(image.transpose(2, 0, 1), (3, *size)), order="C")
-
-
-def _is_grey(image: NDArray[np.uint8]) -> bool:
-    """Whether the three channels are equal, as in most industrial and medical images; one row tells of most others."""
-    return all(np.array_equal(rows[:, :, 0], rows[:, :, channel]) for rows in (image[:1], image) for channel in (1, 2))
 
 
 def _torch_resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

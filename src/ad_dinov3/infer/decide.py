@@ -182,17 +182,19 @@ class Found:
 def find_with_mask(anomaly_map: NDArray[np.float32], threshold: float, min_area_px: int = 1) -> Found:
     """Mask and regions at once, which saves connecting the mask's pixels twice."""
     mask = threshold_mask(anomaly_map, threshold)
-    used_rows = np.flatnonzero(mask.any(axis=1))
+    used_rows, used_columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if used_rows.size == 0:
         return Found(mask, [])
-    top, bottom = int(used_rows[0]), int(used_rows[-1]) + 1
-    labels, _ = scipy.ndimage.label(mask[top:bottom], _EIGHT_NEIGHBOURS)
+    top, left = int(used_rows[0]), int(used_columns[0])
+    used = slice(top, int(used_rows[-1]) + 1), slice(left, int(used_columns[-1]) + 1)
+    labels, _ = scipy.ndimage.label(mask[used], _EIGHT_NEIGHBOURS)
     regions = []
     for number, (rows, columns) in enumerate(scipy.ndimage.find_objects(labels), start=1):
         inside = labels[rows, columns] == number
-        window = slice(rows.start + top, rows.stop + top), columns
+        x, y = columns.start + left, rows.start + top
+        window = slice(y, rows.stop + top), slice(x, columns.stop + left)
         if np.count_nonzero(inside) >= min_area_px:
-            regions.append(_measure(inside, anomaly_map[window], (columns.start, rows.start + top)))
+            regions.append(_measure(inside, anomaly_map[window], (x, y)))
         else:
             mask[window] &= ~inside
     return Found(mask, sorted(regions, key=lambda region: (-region.peak, -region.area_px, region.box)))
@@ -280,23 +282,24 @@ def simplify(ring: Sequence[Point], tolerance_px: float) -> list[Point]:
     closed = np.array([complex(*corner) for corner in [*ring, ring[0]]])
     kept = np.array([0, np.abs(closed - closed[0]).argmax(), len(ring)])
     while True:
-        span = np.repeat(np.arange(kept.size - 1), np.diff(kept))
+        span = np.arange(kept.size - 1).repeat(kept[1:] - kept[:-1])
         starts = closed[kept[:-1]]
         distance = _distance_to_segment(closed[:-1] - starts[span], (closed[kept[1:]] - starts)[span])
         farthest = np.maximum.reduceat(distance, kept[:-1])
-        is_next = (distance == farthest[span]) & (farthest > tolerance_px)[span]
-        if not is_next.any():
+        candidates = ((distance == farthest[span]) & (farthest > tolerance_px)[span]).nonzero()[0]
+        if not candidates.size:
             break
-        candidates = np.flatnonzero(is_next)
-        chosen = candidates[np.diff(span[candidates], prepend=-1) > 0]  # of equals, the first in each span
-        kept = np.sort(np.concatenate([kept, chosen]))
+        spans = span[candidates]
+        chosen = candidates[1:][spans[1:] > spans[:-1]]  # of equals, the first in each span
+        kept = np.concatenate([kept, candidates[:1], chosen])
+        kept.sort()
     return [ring[int(index)] for index in kept[:-1]] if kept.size > 3 else list(ring)
 
 
 def _distance_to_segment(points: NDArray[np.complex128], ends: NDArray[np.complex128]) -> NDArray[np.float64]:
     """Distance of each point x + iy to the segment from 0 to its end, which may be 0 as well."""
     share = (points * ends.conj()).real / np.maximum(np.abs(ends) ** 2, 1e-12)
-    distance: NDArray[np.float64] = np.abs(points - share.clip(0, 1) * ends)
+    distance: NDArray[np.float64] = np.abs(points - np.minimum(np.maximum(share, 0), 1) * ends)
     return distance
 
 

@@ -105,7 +105,7 @@ def _encoded_mask(mask: NDArray[np.bool_]) -> bytes:
     np.multiply(mask.view(np.uint8), np.uint8(255), out=rows[:, 1:])
     runs = zlib.compressobj(_PNG_LEVEL, strategy=zlib.Z_RLE)
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits of grey
-    packed = runs.compress(rows) + runs.flush()
+    packed = runs.compress(rows.data) + runs.flush()
     chunks = (_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", packed), _png_chunk(b"IEND", b""))
     return b"".join((b"\x89PNG\r\n\x1a\n", *chunks))
 

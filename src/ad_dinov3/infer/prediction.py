@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from ad_dinov3.data.levels import without_equal_channels
 from ad_dinov3.errors import ConfigError, MissingExtraError, ScoreError, ShapeError
 from ad_dinov3.files import utf8, write_text
 from ad_dinov3.infer.areas import score_within
@@ -159,6 +160,7 @@ class Prediction:
         picture = self.image if image is None else image
         if picture is None:
             raise ConfigError(f"{self.source}: the picture was not kept; give it: overlay(image)")
+        picture = without_equal_channels(picture)
         polygons = [region.polygon for region in self.regions]
         shown = self.anomaly_map if self.looked_at is None else np.maximum(self._judged, 0)
         return draw_overlay(picture, shown, polygons, score=self.score, threshold=self.threshold)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ad_dinov3.data.levels import without_equal_channels
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, position_words, shape_word
 from ad_dinov3.predict.journal import Journal
@@ -93,7 +94,7 @@ class WorstRows:
 
 def make_thumbnail(name: str, image: NDArray[np.uint8], patch_map: NDArray[np.float32]) -> Thumbnail:
     """Shrink an image (H, W, 3) to at most 320 px and a map (h, w) in [0, 1] to 8 bit, at most 96 patches a side."""
-    photo = Image.fromarray(image)
+    photo = Image.fromarray(without_equal_channels(image))
     photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
     levels = Image.fromarray(np.rint(patch_map * 255).astype(np.uint8))
     levels.thumbnail((_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX)

@@ -6,8 +6,9 @@ A map is never stretched to its own minimum and maximum: a good image stays as i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import TypeVarTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +20,15 @@ _STRONGEST = 0.75  # opacity of the map's value 1; the image shows through every
 _OPACITY = bytes(round(_STRONGEST * level) for level in range(256))
 _MIN_SIDE_PX = 360  # smaller images are enlarged, else neither caption nor outline can be read
 _MAX_SIDE_PX, _MAX_PX = 60_000, 40_000_000  # a JPEG side is 65,500 px at most, the strip of the caption included
+_BAND_PX = 1 << 20
+_KEPT_TEXTS, _KEPT_TEXT_PX = 128, 32  # a run writes the same words again and again; large ones take memory
 _FOOTER = (22, 24, 29)
 _INK = (236, 238, 242)
 _FAINT_INK = (150, 155, 165)
 _ALARM = (255, 138, 92)
 
+Facts = TypeVarTuple("Facts")
+Colour = tuple[int, int, int]
 Polygon = Sequence[tuple[int, int]]
 Hues = tuple[float, float]
 WARM: Hues = (295, 460)
@@ -77,20 +82,47 @@ def _oklab_to_linear(
 
 
 def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], hues: Hues = WARM) -> Image.Image:
-    """The image (H, W, 3) under the coloured map (H, W) in [0, 1], whose opacity is proportional to its value.
+    """The image under the coloured map, whose opacity is proportional to its value.
+
+    Args:
+        image: (H, W, 3) RGB, or (H, W) grey, which takes half the time.
+        anomaly_map: (H, W) in [0, 1].
+        hues: of the colours, in degrees.
 
     Raises:
         ShapeError: the two differ in size.
     """
-    if image.shape != (*anomaly_map.shape, 3):
+    if image.shape not in (anomaly_map.shape, (*anomaly_map.shape, 3)):
         raise ShapeError(f"expected an image and a map of one size, got {image.shape} and {anomaly_map.shape}")
-    values = (anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8)
-    levels = Image.fromarray(values)
-    opacity = Image.frombytes("L", levels.size, values.tobytes().translate(_OPACITY))
-    levels.putpalette(colour_table(hues).tobytes())
+    levels = (anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    return _blended_grey(image, levels, hues) if image.ndim == 2 else _blended(image, levels, hues)
+
+
+def _blended(image: NDArray[np.uint8], levels: NDArray[np.uint8], hues: Hues) -> Image.Image:
+    coloured = Image.fromarray(levels)
+    opacity = Image.frombytes("L", coloured.size, levels.tobytes().translate(_OPACITY))
+    coloured.putpalette(colour_table(hues).tobytes())
     picture = Image.fromarray(image)
-    picture.paste(levels.convert("RGB"), mask=opacity)
+    picture.paste(coloured.convert("RGB"), mask=opacity)
     return picture
+
+
+def _blended_grey(grey: NDArray[np.uint8], levels: NDArray[np.uint8], hues: Hues) -> Image.Image:
+    """A grey value under a level has one of 65,536 colours, which are looked up."""
+    colours = _grey_colours(hues)
+    picture = np.empty(grey.shape, colours.dtype)
+    step = max(1, _BAND_PX // grey.shape[1])  # numpy turns what it looks up by into 64 bits
+    for top in range(0, len(grey), step):
+        rows = slice(top, top + step)
+        colours.take(levels[rows].astype(np.uint16) << 8 | grey[rows], out=picture[rows], mode="clip")
+    return Image.frombytes("RGB", (grey.shape[1], grey.shape[0]), picture, "raw", "RGBX")
+
+
+@cache
+def _grey_colours(hues: Hues) -> NDArray[np.uint32]:
+    """The colours (65536,) of all grey values under all levels, level first; four bytes RGBX each."""
+    level, grey = np.indices((256, 256), np.uint8)
+    return np.frombuffer(_blended(np.stack([grey] * 3, axis=2), level, hues).tobytes("raw", "RGBX"), np.uint32)
 
 
 def draw_overlay(
@@ -105,7 +137,7 @@ def draw_overlay(
 
     The picture has the image's own size with the strip below it, so that pixel (x, y) stays where it was; only an
     image whose longer side is below 360 px is enlarged, and one of more than 50 million px, or longer than a JPEG can
-    be, is shown by every second, third ... of its pixels.
+    be, is shown by every second, third ... of its pixels. The image is (H, W, 3) RGB or (H, W) grey.
     """
     step = _step(anomaly_map.shape)
     if step > 1:
@@ -143,24 +175,58 @@ def _font(text_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(text_px)
 
 
+def _kept(draw: Callable[[int, *Facts], Image.Image]) -> Callable[[int, *Facts], Image.Image]:
+    """What draws text of a height, and draws nothing twice; it takes more time than the rest of a small overlay."""
+    drawn = cast("Callable[[int, *Facts], Image.Image]", lru_cache(_KEPT_TEXTS)(draw))
+
+    def draw_once(text_px: int, *facts: *Facts) -> Image.Image:
+        return (drawn if text_px <= _KEPT_TEXT_PX else draw)(text_px, *facts)
+
+    return draw_once
+
+
 def _strip(width: int, text_px: int, score: float, threshold: float) -> Image.Image:
-    font = _font(text_px)
-    height = round(2.6 * text_px)
-    strip = Image.new("RGB", (width, height), _FOOTER)
-    draw = ImageDraw.Draw(strip)
-    middle, margin = height / 2, text_px
     alarm = score >= threshold
     words = f"{score:.2f} {'anomalous' if alarm else 'normal'}"
-    draw.text((margin, middle), words, fill=_ALARM if alarm else _INK, font=font, anchor="lm")
-    bar_right = width - margin - round(font.getlength("1")) - text_px // 2
-    bar_left = max(round(margin + font.getlength(words) + 2.5 * text_px), bar_right - 20 * text_px)
+    strip = Image.new("RGB", (width, _strip_height(text_px)), _FOOTER)
+    strip.paste(_words(text_px, words, _ALARM if alarm else _INK))
+    words_right = text_px + _font(text_px).getlength(words)
+    bar_right = width - _beyond_bar(text_px)
+    bar_left = max(round(words_right + 2.5 * text_px), bar_right - 20 * text_px)
     if bar_right - bar_left >= 3 * text_px:
-        thickness = max(4, text_px // 2)
-        colours = Image.fromarray(colour_table()[None]).resize((bar_right - bar_left, thickness))
-        strip.paste(colours, (bar_left, round(middle - thickness / 2)))
-        draw.text((bar_left - text_px // 2, middle), "0", fill=_FAINT_INK, font=font, anchor="rm")
-        draw.text((bar_right + text_px // 2, middle), "1", fill=_FAINT_INK, font=font, anchor="lm")
-        tick = bar_left + threshold * (bar_right - bar_left)
-        reach = 0.9 * thickness
-        draw.line([(tick, middle - reach), (tick, middle + reach)], fill=_INK, width=max(1, text_px // 8))
+        strip.paste(_scale(text_px, bar_right - bar_left, threshold), (bar_left - 2 * text_px, 0))
     return strip
+
+
+def _strip_height(text_px: int) -> int:
+    return round(2.6 * text_px)
+
+
+def _beyond_bar(text_px: int) -> int:
+    """From the colour bar's right end to the strip's, in px."""
+    return text_px + round(_font(text_px).getlength("1")) + text_px // 2
+
+
+@_kept
+def _words(text_px: int, words: str, colour: Colour) -> Image.Image:
+    """The left end of the strip."""
+    font, height = _font(text_px), _strip_height(text_px)
+    left = Image.new("RGB", (round(font.getlength(words)) + 2 * text_px, height), _FOOTER)
+    ImageDraw.Draw(left).text((text_px, height / 2), words, fill=colour, font=font, anchor="lm")
+    return left
+
+
+@_kept
+def _scale(text_px: int, bar_px: int, threshold: float) -> Image.Image:
+    """The right end of the strip, from twice the text's height before the colour bar on."""
+    font, height, left = _font(text_px), _strip_height(text_px), 2 * text_px
+    middle, right, thickness = height / 2, left + bar_px, max(4, text_px // 2)
+    scale = Image.new("RGB", (right + _beyond_bar(text_px), height), _FOOTER)
+    draw = ImageDraw.Draw(scale)
+    colours = Image.fromarray(colour_table()[None]).resize((bar_px, thickness))
+    scale.paste(colours, (left, round(middle - thickness / 2)))
+    draw.text((left - text_px // 2, middle), "0", fill=_FAINT_INK, font=font, anchor="rm")
+    draw.text((right + text_px // 2, middle), "1", fill=_FAINT_INK, font=font, anchor="lm")
+    tick, reach = left + threshold * bar_px, 0.9 * thickness
+    draw.line([(tick, middle - reach), (tick, middle + reach)], fill=_INK, width=max(1, text_px // 8))
+    return scale
