@@ -99,13 +99,22 @@ def _empty_mask(size: tuple[int, ...]) -> bytes:
 
 
 def _encoded_mask(mask: NDArray[np.bool_]) -> bytes:
-    """A mask's file: runs of equal pixels, without the filters that Pillow tries on every row."""
-    height, width = mask.shape
+    return grey_png(mask.view(np.uint8) * np.uint8(255), zlib.Z_RLE)
+
+
+def grey_png(levels: NDArray[np.uint8], strategy: int = zlib.Z_DEFAULT_STRATEGY) -> bytes:
+    """Grey levels (H, W) as a PNG file, without the filters that Pillow tries on every row.
+
+    Args:
+        levels: (H, W).
+        strategy: of zlib; ``Z_RLE`` is best for runs of equal levels.
+    """
+    height, width = levels.shape
     rows = np.zeros((height, 1 + width), np.uint8)  # each row begins with its filter, 0: none
-    np.multiply(mask.view(np.uint8), np.uint8(255), out=rows[:, 1:])
-    runs = zlib.compressobj(_PNG_LEVEL, strategy=zlib.Z_RLE)
+    rows[:, 1:] = levels
+    packer = zlib.compressobj(_PNG_LEVEL, strategy=strategy)
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)  # 8 bits of grey
-    packed = runs.compress(rows.data) + runs.flush()
+    packed = packer.compress(rows.data) + packer.flush()
     chunks = (_png_chunk(b"IHDR", header), _png_chunk(b"IDAT", packed), _png_chunk(b"IEND", b""))
     return b"".join((b"\x89PNG\r\n\x1a\n", *chunks))
 

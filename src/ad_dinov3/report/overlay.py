@@ -146,14 +146,21 @@ def draw_overlay(
         polygons = [[(x // step, y // step) for x, y in polygon] for polygon in polygons]
     picture = blend(image, anomaly_map)
     factor = -(-_MIN_SIDE_PX // max(picture.size))
-    if factor > 1:
-        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
-    _outline(picture, [[(x * factor, y * factor) for x, y in polygon] for polygon in polygons])
-    strip = _strip(picture.width, max(11, min(picture.size) // 40), score, threshold)
-    whole = Image.new("RGB", (picture.width, picture.height + strip.height))
-    whole.paste(picture, (0, 0))
-    whole.paste(strip, (0, picture.height))
+    width, height = picture.width * factor, picture.height * factor
+    strip = _strip(width, max(11, min(width, height) // 40), score, threshold)
+    whole = _enlarged(picture, factor, strip.height)
+    _outline(whole, [[(x * factor, y * factor) for x, y in polygon] for polygon in polygons], max(width, height))
+    whole.paste(strip, (0, height))
     return whole
+
+
+def _enlarged(picture: Image.Image, factor: int, below: int) -> Image.Image:
+    """The picture with whole pixels repeated ``factor`` times each way, and ``below`` more rows, in one copy."""
+    if factor == 1:
+        return picture.crop((0, 0, picture.width, picture.height + below))
+    size = picture.width * factor, picture.height * factor + below
+    part = 0, 0, picture.width, picture.height + below / factor
+    return picture.transform(size, Image.Transform.EXTENT, part, Image.Resampling.NEAREST)
 
 
 def _step(size: tuple[int, ...]) -> int:
@@ -161,9 +168,9 @@ def _step(size: tuple[int, ...]) -> int:
     return max(1, -(-max(size) // _MAX_SIDE_PX), math.ceil(math.sqrt(size[0] * size[1] / _MAX_PX)))
 
 
-def _outline(picture: Image.Image, polygons: Sequence[Polygon]) -> None:
+def _outline(picture: Image.Image, polygons: Sequence[Polygon], side_px: int) -> None:
     draw = ImageDraw.Draw(picture)
-    width = max(2, round(max(picture.size) / 500))
+    width = max(2, round(side_px / 500))
     for colour, extra in (((0, 0, 0), 2), ((255, 255, 255), 0)):  # a dark rim keeps the line visible on white parts
         for polygon in polygons:
             draw.line([*polygon, polygon[0], polygon[1]], fill=colour, width=width + extra, joint="curve")
