@@ -53,17 +53,15 @@ def alone(source: Path, model: str, images: list[Path]) -> float:
     return float(done.stdout)
 
 
-def predicted(source: Path, model: str, images: list[Path]) -> Cost:
-    """What one command costs."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "ad_dinov3", "predict", *map(str, images), "--model", model]
-        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        done = subprocess.run(
-            [*command, "-o", f"{folder}/out"], env=_environment(source), stdout=subprocess.DEVNULL, check=False
-        )
-        wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
-        if done.returncode or len(list(Path(folder).glob("out/overlays/**/*.jpg"))) != len(images):
-            raise SystemExit(f"predict with {model} ended with {done.returncode}, or wrote too few overlays")
+def predicted(source: Path, model: str, images: list[Path], folder: str) -> Cost:
+    """What one command costs that writes below a folder."""
+    out = tempfile.mkdtemp(dir=folder)
+    command = [sys.executable, "-m", "ad_dinov3", "predict", *map(str, images), "--model", model, "-o", out]
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(command, env=_environment(source), stdout=subprocess.DEVNULL, check=False)
+    wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode or len(list(Path(out).glob("overlays/**/*.jpg"))) != len(images):
+        raise SystemExit(f"predict with {model} ended with {done.returncode}, or wrote too few overlays")
     return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall)
 
 
@@ -88,22 +86,22 @@ def main() -> None:
     if arguments.before:
         sources["before"] = arguments.before.absolute()
     rounds: dict[str, list[tuple[float, Cost, Cost]]] = {name: [] for name in sources}
-    for _ in range(arguments.rounds):
-        for name, source in sources.items():
-            own = alone(source, arguments.model, images)
-            rounds[name].append(
-                (own, predicted(source, arguments.model, images), predicted(source, arguments.model, few))
-            )
+    with tempfile.TemporaryDirectory() as folder:  # nothing is deleted in between: ext4 searches past new gaps
+        for _ in range(arguments.rounds):
+            for name, source in sources.items():
+                own = alone(source, arguments.model, images)
+                whole, start = (predicted(source, arguments.model, some, folder) for some in (images, few))
+                rounds[name].append((own, whole, start))
     print(f"{len(images)} images; load {os.getloadavg()[0]:.1f}; ms an image")
     for name, measured in rounds.items():
         own = min(model for model, _, _ in measured)
-        whole, start = min(one.processor for _, one, _ in measured), min(one.processor for _, _, one in measured)
+        cost, begun = min(one.processor for _, one, _ in measured), min(one.processor for _, _, one in measured)
         model_ms = 1e3 * own / len(images)
-        predict_ms = 1e3 * (whole - start) / (len(images) - len(few))
+        predict_ms = 1e3 * (cost - begun) / (len(images) - len(few))
         wall = min(w.wall for _, w, _ in measured)
         print(
             f"{name:>7}: model alone {model_ms:5.1f}, predict {predict_ms:5.1f} without its start, "
-            f"{predict_ms / model_ms:.2f} of the model; command {whole:.1f} s of processor, {wall:.1f} s by the clock"
+            f"{predict_ms / model_ms:.2f} of the model; command {cost:.1f} s of processor, {wall:.1f} s by the clock"
         )
 
 
