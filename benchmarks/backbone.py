@@ -142,7 +142,7 @@ def measure(shape: str, size: int, rounds: int, threads: int) -> None:
     )
     for name in runs:
         pairs = list(zip(tokens[base], tokens[name], strict=True))
-        cosine = np.concatenate([_cosines(a[-1], b[-1]) for a, b in pairs])
+        cosine = np.concatenate([cosines(a[-1], b[-1]) for a, b in pairs])
         away = [np.mean([np.abs(mapped(a) - mapped(b)).mean() for a, b in pairs]) for mapped in heads]
         c, w = statistics.median(cpu[name]), statistics.median(wall[name])
         ratios = statistics.median(cpu[base]) / c, statistics.median(wall[base]) / w
@@ -152,7 +152,7 @@ def measure(shape: str, size: int, rounds: int, threads: int) -> None:
         )
 
 
-def _cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     return (a * b).sum(-1).ravel() / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)).ravel()
 
 
