@@ -18,8 +18,10 @@ import uvicorn
 from numpy.typing import NDArray
 from toy_detector import GRID, SIDE, ToyDetector, draw_part
 
+from ad_dinov3.config import PRESETS
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.data.streams import find_images
+from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.compared import (
     Answer,
     remembered,
@@ -29,10 +31,13 @@ from ad_dinov3.infer.compared import (
     with_class,
 )
 from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.exported import SessionInput
 from ad_dinov3.infer.good_images import distinct
+from ad_dinov3.infer.opening import ModelSpec, abilities_of
 from ad_dinov3.infer.scorer import RawScores
 from ad_dinov3.infer.views import WHOLE, View
+from ad_dinov3.model import new_model
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.outputs import Outputs
@@ -41,6 +46,7 @@ from ad_dinov3.references.tokens import comparison_tokens
 from ad_dinov3.serve.limits import Limits
 from ad_dinov3.serve.workbench.app import create_workbench
 from ad_dinov3.serve.workbench.bench import Bench
+from ad_dinov3.serve.workbench.model import BenchModel
 
 THRESHOLD = 0.3
 
@@ -107,9 +113,33 @@ class TeachableToy(ToyDetector):
         self.references = with_class(self.references, remembered(self, distinct(images), class_name, view))
         return self.promises.get(class_name)
 
+    @property
+    def states(self) -> None:
+        return None
+
+    def with_states(self, normal: Sequence[str], abnormal: Sequence[str]) -> TeachableToy:
+        raise ConfigError("the toy has no prompts")
+
     def save_pretrained(self, folder: str | Path) -> None:
         Path(folder).mkdir(parents=True)
         save_references(self.references, Path(folder))
+
+
+def worded_model(clip: str, folder: Path) -> BenchModel:
+    """A small WinCLIP of random weights, saved and opened again: a model whose prompts name states."""
+    small = {"encoder": clip, "input.height": 24, "input.width": 24}
+    Detector(new_model(PRESETS["winclip"].with_settings(small), {"part": "part"}, offline=True)).save_pretrained(folder)
+    spec = ModelSpec(str(folder), offline=True)
+    return BenchModel(spec.model, spec.open, abilities=abilities_of(spec))
+
+
+def score_with(model: BenchModel, images: Path, out: Path) -> Path:
+    """What predict writes of a folder with a model."""
+    plain = model.plain()
+    options = DriveOptions("part", DecisionRule(plain.threshold), threads=1)
+    run = FolderRun(out, model.name, model.fingerprint_of(plain), options)
+    score_into_folder(find_images([str(images)]), model.scorer_of(plain), run)
+    return out
 
 
 @contextmanager

@@ -33,6 +33,19 @@ class States(Settings):
     normal: tuple[State, ...] = Field(min_length=1, max_length=_MOST_STATES)
     abnormal: tuple[State, ...] = Field(min_length=1, max_length=_MOST_STATES)
 
+    @field_validator("normal", "abnormal")
+    @classmethod
+    def _have_one_place(cls, states: tuple[str, ...]) -> tuple[str, ...]:
+        for state in states:
+            if not has_one_place(state):
+                raise ValueError(f"expected exactly one {{}} in each state, got {state!r}")
+        return states
+
+
+def has_one_place(sentence: str) -> bool:
+    """Whether there is one ``{}`` in a sentence, and no other brace."""
+    return (sentence.count("{}"), sentence.count("{"), sentence.count("}")) == (1, 1, 1)
+
 
 # Left out where it is None, so that the fingerprints of models that are as published stay what they were.
 OwnStates = Annotated[

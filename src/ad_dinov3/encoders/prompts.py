@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ad_dinov3.config import States
+from ad_dinov3.config.methods import has_one_place
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import replacing, user_cache
 from ad_dinov3.types import TextEncoder, class_words
@@ -87,7 +88,7 @@ class PromptSet:
             if not entries:
                 raise ConfigError(f"expected at least one entry in {what}")
             for entry in entries:
-                if entry.count("{}") != 1 or entry.count("{") != 1 or entry.count("}") != 1:
+                if not has_one_place(entry):
                     raise ConfigError(f"expected exactly one {{}} in each entry of {what}, got {entry!r}")
 
     def saying(self, states: States | None) -> PromptSet:

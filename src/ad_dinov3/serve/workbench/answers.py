@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ad_dinov3.config import States
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.serve.answers import Answer
 
@@ -58,10 +59,18 @@ class WorkAnswer(Answer):
 
 
 class TaughtAnswer(Answer):
-    """The good images that the scores are compared with."""
+    """What has changed the scores."""
 
-    good: int
+    good: int = Field(description="good images that they are compared with")
+    words: bool = Field(description="the prompts name other states than the model's own")
     same_model: bool = Field(description="the scores before are of the same model without good images")
+
+
+class StatesAnswer(Answer):
+    """States that prompts name, each with one ``{}`` for what an image shows."""
+
+    normal: tuple[str, ...]
+    abnormal: tuple[str, ...]
 
 
 class StateAnswer(Answer):
@@ -71,6 +80,7 @@ class StateAnswer(Answer):
     work: WorkAnswer
     good: tuple[str, ...] = Field(description="images to compare others with")
     taught: TaughtAnswer | None = Field(description="what the scores are compared with now, if anything")
+    states: StatesAnswer | None = Field(description="what prompts are to name in place of the model's own states")
     scored: int = Field(description="as in the list of images")
     verdicts: dict[str, Literal["ok", "ng", "skip"]] = Field(description="image -> what was said of it last")
     threshold: float
@@ -139,6 +149,19 @@ class GoodRequest(_Request):
 
     images: list[str] = Field(min_length=1, max_length=10_000)
     is_good: bool
+
+
+class WordsRequest(_Request):
+    """States that prompts name from now on; none: the model's own."""
+
+    states: States | None
+
+
+class TrialRequest(_Request):
+    """States to try on one image."""
+
+    image: str = Field(max_length=4096)
+    states: States
 
 
 class ThresholdRequest(_Request):

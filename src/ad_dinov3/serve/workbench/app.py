@@ -3,8 +3,11 @@
     GET  /                 the page
     GET  /bench/images     all images with scores; /bench/photo, /thumbnail and /map of one of them, by its name
     GET  /bench/patch      how alike the patches of an image are to that at a point, and the nearest one of a good image
+    GET  /bench/words      the states of normal and abnormal parts that the model's own prompts name
     GET  /bench/state      reviews and settings, if they are not those of ?since=REVISION&scored=SCORING
     POST /bench/review, /bench/undo, /bench/threshold, /bench/areas, /bench/export
+    POST /bench/try        what other states would make of one image: its map, and its score in X-Score
+    POST /bench/words      which states prompts name; all images are then scored again, in the background
     POST /bench/drop       images to keep with the folder, and to score
     POST /bench/good       which images are good; all are then scored again, in the background
 
@@ -23,6 +26,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse
 from markupsafe import Markup
+from numpy.typing import NDArray
 from starlette.exceptions import HTTPException
 
 from ad_dinov3.report.overlay import COOL, WARM, colour_table
@@ -40,9 +44,12 @@ from ad_dinov3.serve.workbench.answers import (
     PatchAnswer,
     ReviewRequest,
     StateAnswer,
+    StatesAnswer,
     TakeBackRequest,
     ThresholdRequest,
+    TrialRequest,
     UnchangedAnswer,
+    WordsRequest,
 )
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.folder import Picture
@@ -50,7 +57,7 @@ from ad_dinov3.serve.workbench.teaching import MOST_GOOD
 
 Share = Annotated[float, Query(ge=0, le=1)]
 _PAGE = Path(__file__).parent / "page"
-_PARTS = ("server", "regions", "viewer", "list", "areas", "good", "patches", "drop", "bench")
+_PARTS = ("server", "regions", "viewer", "list", "areas", "good", "patches", "words", "drop", "bench")
 
 
 def create_workbench(bench: Bench, limits: Limits, keys: tuple[str, ...] = ()) -> FastAPI:
@@ -99,6 +106,7 @@ def _router(routes: _Routes) -> APIRouter:
         ("/thumbnail", routes.thumbnail),
         ("/map", routes.map),
         ("/patch", routes.patch),
+        ("/words", routes.own_words),
     ):
         router.add_api_route(path, answer)
     for path, change in (
@@ -108,6 +116,8 @@ def _router(routes: _Routes) -> APIRouter:
         ("/areas", routes.areas),
         ("/export", routes.export),
         ("/good", routes.good),
+        ("/words", routes.words),
+        ("/try", routes.try_words),
         ("/drop", routes.drop),
     ):
         router.add_api_route(path, change, methods=["POST"])
@@ -136,6 +146,7 @@ class _Routes:
         scripts = "\n".join((_PAGE / f"{name}.js").read_text(encoding="utf-8") for name in _PARTS)
         values = {
             "scores": self._bench.model is not None,
+            "has_states": self._bench.model is not None and self._bench.model.abilities.has_states,
             "no_tokens": "" if self._bench.model is None else self._bench.model.abilities.no_tokens,
             "most_good": MOST_GOOD,
             "title": self._bench.title if not self._asks_for_key else "workbench",  # the page itself needs no key
@@ -163,11 +174,7 @@ class _Routes:
     def map(self, image: str, before: bool = False) -> Response:
         """Height and width as uint32, then the map row by row as uint16 of 65535ths, all little-endian."""
         results = self._bench.before if before else self._bench.results
-        values = results.map(image)
-        levels = np.rint(values * np.float32(65535)).astype("<u2")
-        return Response(
-            np.array(values.shape, "<u4").tobytes() + levels.tobytes(), media_type="application/octet-stream"
-        )
+        return _map_answer(results.map(image))
 
     def patch(self, image: str, x: Share, y: Share) -> PatchAnswer:
         return self._bench.patch(image, x, y)
@@ -193,6 +200,20 @@ class _Routes:
         self._bench.use_as_good(asked.images, asked.is_good)
         return self._bench.state()
 
+    def own_words(self) -> StatesAnswer | None:
+        states = self._bench.own_states()
+        return None if states is None else StatesAnswer(**states.model_dump())
+
+    def words(self, asked: WordsRequest) -> StateAnswer:
+        self._bench.use_states(asked.states)
+        return self._bench.state()
+
+    def try_words(self, asked: TrialRequest) -> Response:
+        tried = self._bench.try_states(asked.image, asked.states)
+        answer = _map_answer(tried.map)
+        answer.headers["X-Score"] = repr(tried.score)
+        return answer
+
     async def drop(self, images: Annotated[list[Upload], Depends(several_uploads)]) -> DropAnswer:
         files = [(image.name, image.content) for image in images if isinstance(image.content, bytes)]
         return DropAnswer(images=await run_sync(self._bench.add, files))
@@ -200,6 +221,11 @@ class _Routes:
     def export(self) -> ExportAnswer:
         folder, images = self._bench.export()
         return ExportAnswer(folder=str(folder), images=images)
+
+
+def _map_answer(values: NDArray[np.float32]) -> Response:
+    levels = np.rint(values * np.float32(65535)).astype("<u2")
+    return Response(np.array(values.shape, "<u4").tobytes() + levels.tobytes(), media_type="application/octet-stream")
 
 
 def _response(picture: Picture) -> Response:

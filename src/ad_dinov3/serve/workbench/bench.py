@@ -11,9 +11,11 @@ from threading import Lock
 
 import numpy as np
 
+from ad_dinov3.config import States
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas, read_areas, write_areas
 from ad_dinov3.predict.results import Row
+from ad_dinov3.serve.judge import BusyError
 from ad_dinov3.serve.workbench.answers import (
     CellAnswer,
     ImageAnswer,
@@ -21,6 +23,7 @@ from ad_dinov3.serve.workbench.answers import (
     Label,
     PatchAnswer,
     StateAnswer,
+    StatesAnswer,
     SuggestionAnswer,
     TaughtAnswer,
     WorkAnswer,
@@ -32,7 +35,8 @@ from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.patches import Patches
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
-from ad_dinov3.serve.workbench.teaching import Lesson, Taught, remove_taught, teach
+from ad_dinov3.serve.workbench.teaching import Lesson, Taught, Wanted, remove_taught, teach
+from ad_dinov3.serve.workbench.trial import Tried, try_on
 from ad_dinov3.serve.workbench.within import Scores, as_made, at_once, by_maps
 from ad_dinov3.serve.workbench.work import Hand, Work
 
@@ -67,7 +71,7 @@ class Bench:
         self._judged: Areas | None = None  # for which areas these are
         self._patches = None if model is None else Patches(model)
         self._work = Work(self._act)
-        self._keeping = Lock()
+        self._keeping, self._trying = Lock(), Lock()
         taught = self._follow()
         remove_taught(folder, but="" if taught is None else taught.folder)
         if model is not None and self._lacks_scores():
@@ -111,7 +115,52 @@ class Bench:
         for name in images:
             self.results.row(name)
         self.store.set_good(images, is_good)
-        if not self.store.good():
+        self._begin_anew()
+
+    def own_states(self) -> States | None:
+        """The states that the model's prompts name by itself; None: they name none, or there is no model.
+
+        Raises:
+            AdDinoError: it cannot be opened.
+        """
+        if self.model is None or not self.model.abilities.has_states:
+            return None
+        return self.model.plain().states
+
+    def use_states(self, states: States | None) -> None:
+        """Score all images with a model whose prompts name these from now on, or its own.
+
+        Raises:
+            ConfigError: there is no model whose prompts name states.
+        """
+        self._wordable()
+        self.store.set("states", None if states is None else states.model_dump())
+        self._begin_anew()
+
+    def try_states(self, image: str, states: States) -> Tried:
+        """What a model whose prompts name these would make of one image.
+
+        Raises:
+            UnknownImageError: there is no such image.
+            BusyError: another one is being tried.
+            AdDinoError: it cannot be done; the message says why.
+        """
+        model = self._wordable()
+        if not self._trying.acquire(blocking=False):
+            raise BusyError("other words are being tried; try again")
+        try:
+            return try_on(model, Lesson(self.before, Wanted(self.store.good(), states), self.areas), image)
+        finally:
+            self._trying.release()
+
+    def _wordable(self) -> BenchModel:
+        if self.model is None or not self.model.abilities.has_states:
+            raise ConfigError("there is no model here whose prompts name states of normal and abnormal parts")
+        return self.model
+
+    def _begin_anew(self) -> None:
+        """Score by what is wanted now; where that is nothing, the results before are there."""
+        if self._wanted().is_nothing:
             self._show(None)
         self._work.begin()
 
@@ -160,9 +209,15 @@ class Bench:
     def _lacks_scores(self) -> bool:
         """Whether an image has none yet, or other good images are chosen than those that it is compared with."""
         taught = self._taught()
-        return set(self.store.good()) != set(() if taught is None else taught.good) or has_dropped(
-            self.folder, self.results
-        )
+        is_known = self._wanted().is_like(Wanted() if taught is None else taught.wanted)
+        return not is_known or has_dropped(self.folder, self.results)
+
+    def _wanted(self) -> Wanted:
+        return Wanted(self.store.good(), self._states())
+
+    def _states(self) -> States | None:
+        found = self.store.setting("states", None)
+        return None if found is None else States.model_validate(found)
 
     def _act(self, hand: Hand) -> None:
         """What is done in the background, as far as it is still to do."""
@@ -176,17 +231,17 @@ class Bench:
         if score_dropped(self.before, model, self.areas, hand):
             self.store.set("results", time.time_ns())  # all servers of the folder read them anew
             self._follow()
-        good, taught = self.store.good(), self._taught()
-        if not good or hand.is_stopped() or not self._lacks_scores():
+        wanted, taught = self._wanted(), self._taught()
+        if wanted.is_nothing or hand.is_stopped() or not self._lacks_scores():
             return
-        start = self.folder / taught.folder if taught is not None and taught.good == good else None
-        found = teach(self.folder, model, Lesson(self.before, good, self.areas, start), hand)
-        if found is not None and found.good == self.store.good():
+        start = self.folder / taught.folder if taught is not None and taught.wanted == wanted else None
+        found = teach(self.folder, model, Lesson(self.before, wanted, self.areas, start), hand)
+        if found is not None and found.wanted == self._wanted():
             self._show(found)
 
     def _show(self, taught: Taught | None) -> None:
         with self.store.changing():
-            self.store.set("taught", None if taught is None else asdict(taught))
+            self.store.set("taught", None if taught is None else taught.tree())
             self.store.set("threshold", None)  # the one of the results that are shown
         self._follow()
         remove_taught(self.folder, but="" if taught is None else taught.folder)
@@ -195,7 +250,9 @@ class Bench:
         found = self.store.setting("taught", None)
         if not isinstance(found, dict) or not (self.folder / str(found["folder"]) / "results.jsonl").is_file():
             return None
-        return Taught(str(found["folder"]), tuple(found["good"]), bool(found["same_model"]))
+        states = found.get("states")  # what an earlier version has kept says nothing of them
+        wanted = Wanted(tuple(found["good"]), None if states is None else States.model_validate(states))
+        return Taught(str(found["folder"]), wanted, bool(found["same_model"]))
 
     def _turn(self) -> Taught | None:
         """Turn to what any server of this folder has come to; where maps have to be read for it, in the background."""
@@ -271,11 +328,13 @@ class Bench:
     def state(self) -> StateAnswer:
         """What people have decided."""
         revision, verdicts, taught = self.store.revision, self.store.verdicts(), self._turn()
+        states = self._states()
         return StateAnswer(
             revision=revision,
             work=self.work(),
             good=self.store.good(),
-            taught=None if taught is None else TaughtAnswer(good=len(taught.good), same_model=taught.same_model),
+            taught=None if taught is None else _answer_of(taught),
+            states=None if states is None else StatesAnswer(**states.model_dump()),
             scored=self.scored,
             verdicts=verdicts,
             threshold=self.threshold,
@@ -316,6 +375,11 @@ class Bench:
                 scores[label].append(score)
         found = suggest_threshold(scores["ok"], scores["ng"])
         return None if found is None else SuggestionAnswer(**vars(found))
+
+
+def _answer_of(taught: Taught) -> TaughtAnswer:
+    wanted = taught.wanted
+    return TaughtAnswer(good=len(wanted.good), words=wanted.states is not None, same_model=taught.same_model)
 
 
 def _by(row: Row, verdicts: dict[str, Verdict]) -> str:

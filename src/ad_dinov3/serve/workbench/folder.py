@@ -162,9 +162,7 @@ class Results:
         """
         row = self.row(name)
         whole = _levels(self._kept(name)) if row.map is None else read_map(self.folder / row.map)
-        size = row.height, row.width
-        step = max(1.0, max(size) / MAP_SIDE_PX)
-        return upsample(whole, (max(1, round(size[0] / step)), max(1, round(size[1] / step))))
+        return for_browsers(whole, row)
 
     def _kept(self, name: str) -> Thumbnail:
         self.row(name)
@@ -190,6 +188,12 @@ class Results:
             except ValidationError:
                 return None
         return found if found.image == name else None
+
+
+def for_browsers(anomaly_map: NDArray[np.float32], row: Row) -> NDArray[np.float32]:
+    """A map (h, w) of an image at the image's own size, or sampled so that its longer side is at most 1024 px."""
+    step = max(1.0, max(row.height, row.width) / MAP_SIDE_PX)
+    return upsample(anomaly_map, (max(1, round(row.height / step)), max(1, round(row.width / step))))
 
 
 def _places(path: Path) -> dict[str, int]:

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ad_dinov3.config import States
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.compared import Answer
@@ -50,6 +51,11 @@ class Teachable(Protocol):
 
     def save_pretrained(self, folder: str | Path) -> None: ...
 
+    @property
+    def states(self) -> States | None: ...
+
+    def with_states(self, normal: Sequence[str], abnormal: Sequence[str]) -> Teachable: ...
+
 
 class BenchModel:
     """A model by its name, and what becomes of it with good images.
@@ -74,6 +80,8 @@ class BenchModel:
         self._opener = opener
         self._opening = Lock()
         self._opened: Teachable | None = None
+        self._wording = Lock()
+        self._worded: tuple[States, Teachable] | None = None
         self._asking = RLock()
 
     def plain(self) -> Teachable:
@@ -87,17 +95,28 @@ class BenchModel:
                 self._opened = self._opener()
             return self._opened
 
-    def taught(self, good: Mapping[str, Sequence[Path]]) -> Teachable:
-        """The same model, comparing with good images, by class; `plain` stays as it is.
+    def taught(self, good: Mapping[str, Sequence[Path]], states: States | None = None) -> Teachable:
+        """The same model, comparing with good images, by class, and with prompts that name ``states``.
+
+        `plain` stays as it is.
 
         Raises:
-            ConfigError: it cannot compare images.
+            ConfigError: it cannot compare images, or takes no such states.
+            WeightsError: the text encoder that states need is not found.
             ImageError: a file cannot be decoded.
         """
-        model = copy.copy(self.plain())  # what changes in a model is replaced, never altered
+        plain = self.plain() if states is None else self._saying(states)
+        model = copy.copy(plain)  # what changes in a model is replaced, never altered
         for class_name, paths in good.items():
             model.remember(paths, class_name, self.view)
         return model
+
+    def _saying(self, states: States) -> Teachable:
+        """The model with other states; the last one is kept, as one image is tried before all are scored."""
+        with self._wording:
+            if self._worded is None or self._worded[0] != states:
+                self._worded = states, self.plain().with_states(states.normal, states.abnormal)
+            return self._worded[1]
 
     def tokens(self, image: NDArray[np.uint8], class_name: str) -> Floats:
         """Comparison tokens (h, w, D) of an image (H, W, 3) uint8 RGB.

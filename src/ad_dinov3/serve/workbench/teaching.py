@@ -1,4 +1,4 @@
-"""Scoring a folder's images once more, compared with good ones among them, while the workbench answers.
+"""Scoring a folder's images once more, compared with good ones among them or by other words, while others look.
 
 The new results are a folder of their own below the old ones, which stay as they are: the run works in a hidden folder,
 goes on there if it was killed, and the folder takes its name when all images are done.
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ad_dinov3.config import States
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas
@@ -34,18 +35,40 @@ _OUTPUTS = Outputs(overlays=False, masks=False, maps="png16")
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What people have chosen for the model.
+
+    Attributes:
+        good: names of the good images that others are compared with.
+        states: states that its prompts are to name; None: its own.
+    """
+
+    good: tuple[str, ...] = ()
+    states: States | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the model is as it was."""
+        return not self.good and self.states is None
+
+    def is_like(self, other: Wanted) -> bool:
+        """Whether the scores are the same."""
+        return set(self.good) == set(other.good) and self.states == other.states
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What is to be learnt, and where it is shown.
 
     Attributes:
         before: the results, as they are without good images.
-        good: names of the good images among them.
+        wanted: the good images among them, and the states.
         areas: where images are looked at.
-        start: results of the same good images, which need not be scored again; None: there are none.
+        start: results of the same choice, which need not be scored again; None: there are none.
     """
 
     before: Results
-    good: tuple[str, ...]
+    wanted: Wanted
     areas: Areas
     start: Path | None = None
 
@@ -60,15 +83,16 @@ class Lesson:
         Raises:
             ConfigError: they cannot be compared with, or another class has none.
         """
-        if len(self.good) > MOST_GOOD:
-            raise ConfigError(f"{len(self.good)} good images are more than the {MOST_GOOD} that can be compared with")
+        good = self.wanted.good
+        if len(good) > MOST_GOOD:
+            raise ConfigError(f"{len(good)} good images are more than the {MOST_GOOD} that can be compared with")
         if any(row.video_s is not None for row in self.rows.values()):
             raise ConfigError("the frames of a video cannot be scored again here; use predict --normals FOLDER")
         found: dict[str, list[Path]] = {}
-        for name in self.good:
+        for name in good:
             found.setdefault(self.class_of(self.rows[name]), []).append(Path(self.rows[name].path))
         without = sorted({self.class_of(row) for row in self.rows.values()} - found.keys())
-        if without:
+        if good and without:
             raise ConfigError(f"mark good images of {', '.join(without)}, too: each class is compared with its own")
         return found
 
@@ -83,17 +107,27 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Taught:
-    """Results that good images have changed.
+    """Results that good images or other words have changed.
 
     Attributes:
         folder: their name below the results before.
-        good: names of the good images.
+        wanted: what has changed them.
         same_model: the results before are by the same model.
     """
 
     folder: str
-    good: tuple[str, ...]
+    wanted: Wanted
     same_model: bool
+
+    def tree(self) -> dict[str, object]:
+        """For the reviews' file."""
+        states = self.wanted.states
+        return {
+            "folder": self.folder,
+            "good": self.wanted.good,
+            "states": None if states is None else states.model_dump(),
+            "same_model": self.same_model,
+        }
 
 
 def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught | None:
@@ -112,8 +146,8 @@ def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught |
         AdDinoError: the good images cannot be compared with.
     """
     plain = model.plain()
-    work.tell(Progress("Looking at the good images"))
-    taught = model.taught(lesson.paths())
+    work.tell(Progress("Looking at the good images" if lesson.wanted.good else "Encoding the words"))
+    taught = model.taught(lesson.paths(), lesson.wanted.states)
     folder, unfinished = _next(home), home / _UNFINISHED
     if lesson.start is not None:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -138,7 +172,7 @@ def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught |
         taught.save_pretrained(unfinished / _MODEL)
     unfinished.rename(folder)
     same_model = model.fingerprint_of(plain) == lesson.before.run.model_fingerprint
-    return Taught(folder.name, lesson.good, same_model)
+    return Taught(folder.name, lesson.wanted, same_model)
 
 
 def _next(home: Path) -> Path:

@@ -16,6 +16,7 @@ function decide() {
   byId("command").textContent = `${bench.command} --threshold ${bench.threshold.toFixed(3)}`;
   countLabels(scored.filter((image) => !isGood(image)));
   tellGood();
+  followWords();
   tellCandidates();
   promise();
   for (const [name, card] of bench.cards) if (card.isConnected) label(card, bench.byName.get(name));
@@ -42,7 +43,7 @@ function promise() {
   const good = bench.images.filter((image) => image.score !== null && labelOf(image) === "ok" && !isGood(image));
   const flagged = good.filter(isBad).length;
   const seen = good.length ? `${flagged} of ${good.length} OK images ${flagged === 1 ? "is" : "are"} flagged here.` : "No image is labelled OK yet.";
-  byId("promise").textContent = !words.length ? `${seen} The model promises nothing: ${bench.state.taught ? "that takes more good images" : "it knows no good images"}.`
+  byId("promise").textContent = !words.length ? `${seen} The model promises nothing: ${bench.state.taught?.good ? "that takes more good images" : "it knows no good images"}.`
     : here ? `${words.map(sentence).join(" ")} ${seen}` : `${seen} The promise holds at ${bench.runThreshold.toFixed(3)} only.`;
 }
 
@@ -67,6 +68,7 @@ async function open(name, focus = false) {
   const image = bench.byName.get(name), turn = ++opening;
   if (!image) return;
   if (patches.on && name !== bench.open) comparePatches(false);
+  if (name !== bench.open) endTrial();
   bench.open = name;
   history.replaceState(null, "", `#${encodeURIComponent(name)}`);
   byId("viewer").hidden = false;
@@ -90,14 +92,17 @@ async function open(name, focus = false) {
 function decideOpen() {
   const image = bench.byName.get(bench.open);
   if (!image) return;
-  const score = viewer.before ? image.before : image.score, threshold = viewer.before ? bench.thresholdBefore : bench.threshold;
+  const as = shownAs(), score = { now: image.score, before: image.before, tried: trial?.score }[as];
+  const threshold = as === "before" ? bench.thresholdBefore : bench.threshold;
   const bad = score !== null && score >= threshold, said = labelOf(image), verdict = verdictOf(image);
   byId("viewer").classList.toggle("bad", bad);
   byId("score").textContent = score === null ? "" : score.toFixed(3);
-  byId("decision").textContent = image.error ?? `${bad ? "anomalous" : "normal"}${viewer.before ? ", before" : ""}`;
+  byId("decision").textContent = image.error ?? `${bad ? "anomalous" : "normal"}${as === "tried" ? ", with the words tried" : viewer.before ? ", before" : ""}`;
   byId("label").textContent = verdict ? `reviewed: ${WORDS[verdict]}` : said ? `${WORDS[said]} by its folder's name` : "not labelled";
-  if (image.before !== null) byId("label").textContent += viewer.before ? ` · now ${image.score.toFixed(3)}` : ` · before ${image.before.toFixed(3)}`;
+  if (trial) byId("label").textContent += as === "tried" ? ` · before ${image.score.toFixed(3)}` : ` · tried ${trial.score.toFixed(3)}`;
+  else if (image.before !== null) byId("label").textContent += viewer.before ? ` · now ${image.score.toFixed(3)}` : ` · before ${image.before.toFixed(3)}`;
   for (const button of document.querySelectorAll("[data-verdict]")) button.setAttribute("aria-pressed", String(button.dataset.verdict === verdict));
+  if (scores) byId("before").hidden = !bench.state.taught && !trial;
   byId("undo").disabled = undone.length === 0;
   byId("use-good")?.setAttribute("aria-pressed", String(isGood(image)));
   const size = { width: image.width, height: image.height };
@@ -189,6 +194,7 @@ async function readImages() {
 async function rescored() {
   await readImages();
   const name = bench.open, image = bench.byName.get(name);
+  endTrial();
   if (!image || image.error) return openDropped();
   const map = await readMap(name);
   if (bench.open === name) viewer.compare(map);

@@ -38,12 +38,15 @@ const lessons = (count) => `${count} good ${count === 1 ? "image" : "images"}`;
 function tellGood() {
   if (!scores) return;
   const { taught } = bench.state;
-  byId("good").hidden = bench.good.size === 0;
-  byId("good-words").textContent = lessons(bench.good.size);
-  byId("compared").hidden = byId("before").hidden = !taught;
-  if (!taught) return showBefore(false);
-  byId("compared-words").textContent = `Scores are compared with ${lessons(taught.good)}, which the counts leave out, as the model knows them.${
-    taught.same_model ? "" : " The scores before are of another model, or of one that knew other good images."}`;
+  byId("good").hidden = bench.good.size === 0 && !bench.state.states;
+  byId("good-words").textContent = [bench.good.size ? lessons(bench.good.size) : "", bench.state.states ? "other words" : ""].filter(Boolean).join(", ");
+  byId("compared").hidden = !taught;
+  if (!taught) return trial ? undefined : showBefore(false);
+  byId("compared-words").textContent = [
+    taught.good ? `Scores are compared with ${lessons(taught.good)}, which the counts leave out, as the model knows them.` : "",
+    taught.words ? "Prompts name the words that were chosen; the model that the command above names keeps them." : "",
+    taught.same_model ? "" : "The scores before are of another model, or of one that knew other good images.",
+  ].filter(Boolean).join(" ");
   const others = bench.images.filter((image) => image.score !== null && image.before !== null && !isGood(image));
   compare("before", others, (image) => image.before >= bench.thresholdBefore, bench.thresholdBefore);
   compare("after", others, isBad, bench.threshold);
@@ -77,6 +80,9 @@ if (teaches) {
   byId("use-shown").addEventListener("click", () => useAsGood(candidates().map(({ name }) => name), true));
 }
 if (scores) {
-  byId("forget").addEventListener("click", () => useAsGood([...bench.good], false));
+  byId("forget").addEventListener("click", () => {
+    if (bench.state.states) useWords(null);
+    if (bench.good.size) useAsGood([...bench.good], false);
+  });
   byId("before").addEventListener("click", () => showBefore(!viewer.before));
 }

@@ -2,7 +2,7 @@
 
 const bench = {
   images: [], byName: new Map(), shown: [], open: null, scored: 0, runThreshold: 0.5, thresholdBefore: null, promises: {}, command: "",
-  state: { revision: -1, verdicts: {}, threshold: 0.5, suggestion: null, areas: { inspect: [], ignore: [] }, good: [], taught: null },
+  state: { revision: -1, verdicts: {}, threshold: 0.5, suggestion: null, areas: { inspect: [], ignore: [] }, good: [], taught: null, states: null },
   threshold: 0.5, good: new Set(), filter: "all", words: [], cards: new Map(),
 };
 const AT_A_TIME = 120; // cards that are added when the end of the list comes into view

@@ -153,8 +153,15 @@ const viewer = {
   },
 };
 
+// what is shown of the open image: as it is judged now, as it was before, or as words that are tried would have it
+const shownAs = () => (trial && !viewer.before ? "tried" : viewer.before && !trial ? "before" : "now");
+
 async function readMap(name) {
-  const content = await (await ask(about("map", name, viewer.before ? "&before=true" : ""))).arrayBuffer();
+  if (shownAs() === "tried") return trial.map;
+  return decodeMap(await (await ask(about("map", name, shownAs() === "before" ? "&before=true" : ""))).arrayBuffer());
+}
+
+function decodeMap(content) {
   const [height, width] = new Uint32Array(content, 0, 2);
   const levels = new Uint16Array(content, 8), values = new Float32Array(levels.length);
   for (let at = 0; at < levels.length; at++) values[at] = levels[at] / 65535;
