@@ -19,8 +19,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -51,6 +51,7 @@ class Watch:
     cpu_at_first: float = 0.0
     cpu_at_last: float = 0.0
     at_last: int = 0
+    actors: dict[int, float] = field(default_factory=dict)
 
     def see(self, _: Outcome) -> None:
         now = time.perf_counter()
@@ -58,9 +59,14 @@ class Watch:
             self.first = now
         self.count, self.last = self.count + 1, now
         if now - self.first < 0.05:  # the block that came back first
-            self.at_first, self.cpu_at_first = self.count, processor_seconds()
+            self.at_first, self.cpu_at_first = self.count, self.processor_seconds()
         if self.count % 8 == 0:
-            self.cpu_at_last, self.at_last = processor_seconds(), self.count
+            self.cpu_at_last, self.at_last = self.processor_seconds(), self.count
+
+    def processor_seconds(self) -> float:
+        """Of this process and its actors, up to now."""
+        look_at_actors(self.actors)
+        return time.process_time() + sum(self.actors.values())
 
     @property
     def steady(self) -> float:
@@ -71,16 +77,12 @@ class Watch:
         return (self.at_last - self.at_first) / (self.cpu_at_last - self.cpu_at_first)
 
 
-def processor_seconds() -> float:
-    """Of this process and the actors that it has started, up to now."""
-    total = time.process_time()
+def look_at_actors(seconds: dict[int, float]) -> None:
+    """Keep the processor seconds of each actor by its process; one that has ended keeps its last."""
     for child in psutil.Process().children(recursive=True):
-        try:
+        with suppress(psutil.NoSuchProcess):
             if "MapWorker" in " ".join(child.cmdline()):
-                total += sum(child.cpu_times()[:2])
-        except psutil.NoSuchProcess:
-            continue
-    return total
+                seconds[child.pid] = sum(child.cpu_times()[:2])
 
 
 def run_of(out: Path, fingerprint: str, threshold: float, threads: int) -> FolderRun:
