@@ -92,6 +92,16 @@ def test_predict_counts_right_and_wrong_decisions_where_folder_names_tell(parts:
         assert "TP 1, FN 1" in report
 
 
+def test_predict_says_what_to_do_when_it_calls_most_of_a_folder_anomalous(tmp_path: Path) -> None:
+    for number in range(10):
+        draw_part(tmp_path / "parts" / f"{number}.png", blemish=number < 6)
+    hint = "--normals GOOD"
+    assert hint in run(str(tmp_path / "parts"), "-o", str(tmp_path / "out"))[1]
+    assert hint not in run(str(tmp_path / "parts"), "-o", str(tmp_path / "compared"), "--compare", "folder")[1]
+    (tmp_path / "parts" / "0.png").unlink()  # of nine, more than half are as many
+    assert hint not in run(str(tmp_path / "parts"), "-o", str(tmp_path / "few"))[1]
+
+
 def test_predict_takes_a_list_on_stdin(parts: Path, tmp_path: Path) -> None:
     result = CliRunner().invoke(predict.app, ["-", "-o", str(tmp_path / "out")], input=f"{parts / 'nut' / '1.png'}\n")
     assert result.exit_code == 0

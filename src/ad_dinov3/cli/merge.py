@@ -53,7 +53,7 @@ def merge(
 
     Exit codes: 0 done, 2 a shard is missing, unfinished or of another run, 3 done, and some images had failed.
     """
-    from ad_dinov3.cli.predict import print_worst
+    from ad_dinov3.cli.run_summary import print_worst
     from ad_dinov3.data.remote import is_uri, redacted
     from ad_dinov3.predict.merge import merge_shards, merge_stored_shards
     from ad_dinov3.predict.store import open_place

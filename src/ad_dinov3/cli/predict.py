@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import gc
-import heapq
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Event
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,8 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.opened import Asked, away_from_here, near_copy_sinks, open_scorer
@@ -51,23 +47,19 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
+from ad_dinov3.cli.run_summary import print_profile, print_summary
 from ad_dinov3.cli.sources import ImagesToCome, list_images
-from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.opening import CarriedModel, ModelSpec
     from ad_dinov3.infer.scorer import Scorer
     from ad_dinov3.predict.cluster import Cluster
-    from ad_dinov3.predict.drive import RunSummary
     from ad_dinov3.predict.folder import FolderRun, FolderSummary
     from ad_dinov3.predict.shards import Shard
     from ad_dinov3.predict.store import Place
-    from ad_dinov3.predict.types import Failure, Outcome
+    from ad_dinov3.predict.types import Outcome
 
 app = command_app()
-
-_FAILURES_SHOWN = 20
-_WORST_SHOWN = 5
 
 
 @app.command()
@@ -314,84 +306,3 @@ def stop_on_interrupt(console: Console, stopped: Event) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sources: Sequence[str]) -> None:
-    """Counts, speed, failures and where to look."""
-    from ad_dinov3.data.remote import redacted
-    from ad_dinov3.predict.results import by_folder_names, read_rows
-
-    done = summary.run
-    if not (done.scored or done.failures or summary.skipped or run.shard.count > 1):
-        raise ConfigError(
-            f"no images in {', '.join(map(redacted, sources))}; expected files such as .jpg, .png, .bmp, .tiff, .webp"
-        )
-    console.print(_what_was_done(summary, run.options.rule.threshold))
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(justify="right")
-    rows = [
-        ("bold red", done.anomalous + summary.earlier_anomalous, "anomalous"),
-        ("green", done.normal + summary.earlier_normal, "normal"),
-        ("bold yellow", len(done.failures), "failed"),
-    ]
-    for style, count, words in rows:
-        if count or words != "failed":
-            table.add_row(f"[{style}]{count:,}[/]", words)
-    console.print(table)
-    if counts := by_folder_names(read_rows(run.folder)):
-        console.print(f"by folder names: {counts}", highlight=False)
-    print_worst(console, run.folder)
-    if summary.missing:
-        console.print(f"{len(summary.missing):,} images came to no end, see {run.place}/missing.txt", style="bold red")
-        console.print(f"{summary.trouble or 'the cluster lost them'}; run again to go on", markup=False)
-    print_failures(console, done.failures)
-    console.print(f"report: {run.place}/report.html", highlight=False, soft_wrap=True)
-
-
-def _what_was_done(summary: FolderSummary, threshold: float) -> str:
-    done = summary.run
-    parts = []
-    if done.scored or not summary.skipped:
-        speed = f", {done.scored / done.seconds:.1f} images/s" if done.scored else ""
-        stored = f", {summary.redecided:,} of them by stored maps" if summary.redecided else ""
-        parts.append(f"{done.scored:,} images in {done.seconds:.1f} s{speed}{stored}")
-    if summary.skipped:
-        parts.append(f"{summary.skipped:,} images had been done before with these settings")
-    return f"{'; '.join(parts)}; threshold {threshold:.3f}"
-
-
-def print_worst(console: Console, folder: Path) -> None:
-    """The anomalous images with the highest scores, and what was found in them."""
-    from ad_dinov3.predict.results import describe_findings, read_rows
-
-    anomalous = (row for row in read_rows(folder) if row.decision == "anomalous")
-    worst = heapq.nlargest(_WORST_SHOWN, anomalous, key=lambda row: row.score or 0.0)
-    if worst:
-        table = Table(box=None, show_header=False, pad_edge=False, title="worst", title_justify="left")
-        for row in worst:
-            table.add_row(Text(f"{row.score:.2f}", "bold red"), Text(row.image), describe_findings(row))
-        console.print(table)
-
-
-def print_failures(console: Console, failures: Sequence[Failure]) -> None:
-    """The first failures with their reasons, and how many more there are."""
-    if not failures:
-        return
-    table = Table(box=None, show_header=False, pad_edge=False, title="failed", title_justify="left")
-    for failure in failures[:_FAILURES_SHOWN]:
-        table.add_row(Text(failure.item.name, style="yellow"), Text(failure.reason))
-    console.print(table)
-    if len(failures) > _FAILURES_SHOWN:
-        console.print(f"and {len(failures) - _FAILURES_SHOWN:,} more failed, see results.csv")
-
-
-def print_profile(console: Console, run: RunSummary) -> None:
-    """Seconds by step; the scoring thread's steps as shares of the wall-clock time."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("step", "seconds", "of the run", "ms per image"):
-        table.add_column(heading, justify="left" if heading == "step" else "right")
-    for step, seconds in sorted(run.step_seconds.items(), key=lambda item: -item[1]):
-        each = f"{1000 * seconds / run.scored:.1f}" if run.scored else ""
-        table.add_row(step, f"{seconds:.2f}", f"{seconds / run.seconds:.0%}", each)
-    console.print(table)
-    console.print("score and wait for images share one thread; the other steps run beside it, in several threads each")
