@@ -50,8 +50,12 @@ def opened(page: Any, name: str) -> None:
     page.wait_for_function("() => document.querySelector('#canvas').getAttribute('aria-label')?.includes('score')")
 
 
-def barriers(page: Any) -> list[tuple[str, list[str]]]:
-    """What axe-core finds on the page as it is, each with the elements concerned."""
+def barriers(page: Any) -> list[tuple[str, str, list[str]]]:
+    """What axe-core finds on the page as it is, light and dark, each with the elements concerned."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="pip install '.[test-browser]'")
-    found = axe.Axe().run(page)
-    return [(one["id"], [node["html"] for node in one["nodes"]]) for one in found.response["violations"]]
+    found = []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        violations = axe.Axe().run(page).response["violations"]
+        found += [(scheme, one["id"], [node["html"] for node in one["nodes"]]) for one in violations]
+    return found
