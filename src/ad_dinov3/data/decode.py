@@ -322,11 +322,14 @@ def _jpeg_content(path: Path, image: ImageFile, file: BinaryIO) -> bytes:
 
 
 def _fast_jpeg(image: ImageFile, data: bytes) -> Pixels | None:
-    """Values of a JPEG by simplejpeg, the same pixels in half of Pillow's time; None where Pillow must decide."""
+    """Values of a JPEG by simplejpeg, the same pixels in half of Pillow's time; None where Pillow must decide.
+
+    Grey comes in three channels, which it would be copied into afterwards.
+    """
     if _simplejpeg is None or image.mode not in ("L", "RGB"):
         return None
     try:
-        values: Pixels = _simplejpeg.decode_jpeg(data, "GRAY" if image.mode == "L" else "RGB")
+        values: Pixels = _simplejpeg.decode_jpeg(data, "RGB")
     except ValueError:
         return None  # damaged: Pillow knows what can be made of it, and says what cannot
     return values

@@ -152,7 +152,7 @@ class Prediction:
         """The anomaly map and the regions' outlines drawn on the picture, above a colour bar.
 
         Args:
-            image: (H, W, 3) uint8 RGB; None: the picture that was looked at.
+            image: (H, W, 3) uint8 RGB or (H, W) grey; None: the picture that was looked at.
 
         Raises:
             ConfigError: no picture is given, and none was kept.

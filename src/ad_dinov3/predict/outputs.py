@@ -71,7 +71,7 @@ class FileSink:
         """Write the files of one image."""
         name, prediction = result.scored.item.name, result.prediction
         if overlay := self._outputs.overlay(name):
-            self._store.write(overlay, partial(write_jpeg, picture=prediction.overlay(result.scored.image)))
+            self._store.write(overlay, partial(write_jpeg, picture=prediction.overlay(result.scored.picture)))
         if mask := self._outputs.mask(name):
             self._store.write(mask, partial(write_mask, mask=prediction.mask()))
         if (anomaly_map := self._outputs.map(name)) and not result.scored.is_stored:

@@ -57,7 +57,7 @@ class ThumbnailSink:
         """Keep one image's thumbnail, unless an earlier run has kept it of the same map."""
         scored = result.scored
         if not (scored.is_stored and self._journal.get(scored.item.name)):
-            self.append(make_thumbnail(scored.item.name, scored.image, scored.raw.patch_map))
+            self.append(make_thumbnail(scored.item.name, scored.picture, scored.raw.patch_map))
 
     def append(self, thumbnail: Thumbnail) -> None:
         """Keep a thumbnail that was made elsewhere."""
@@ -94,7 +94,7 @@ class WorstRows:
 
 
 def make_thumbnail(name: str, image: NDArray[np.uint8], patch_map: NDArray[np.float32]) -> Thumbnail:
-    """Shrink an image (H, W, 3) to at most 320 px and a map (h, w) in [0, 1] to 8 bit, at most 96 patches a side."""
+    """Shrink an image (H, W, 3), or (H, W), to 320 px and a map (h, w) in [0, 1] to 8 bit and 96 patches a side."""
     photo = Image.fromarray(without_equal_channels(image))
     photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
     levels = Image.fromarray(np.rint(patch_map * 255).astype(np.uint8))

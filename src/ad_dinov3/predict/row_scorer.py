@@ -119,7 +119,7 @@ class RowScorer:
             result = judge(scored, opened.options, times)
             if files:
                 files.write(result)
-            picture = make_thumbnail(scored.item.name, scored.image, scored.raw.patch_map)
+            picture = make_thumbnail(scored.item.name, scored.picture, scored.raw.patch_map)
             return Answer(row_of(result, opened.key, outputs), picture)
 
         for outcome in stream(items, opened.scorer, opened.options, finish, times):

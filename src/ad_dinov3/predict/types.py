@@ -6,11 +6,13 @@ ImageFile or StoredScore -> Scored -> Result or Failure -> Row (`results`), and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ad_dinov3.data.levels import without_equal_channels
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.infer.prediction import Prediction
 from ad_dinov3.infer.record import Decision
@@ -45,6 +47,11 @@ class Scored:
         """The decoded image's size (H, W) in px."""
         height, width, _ = self.image.shape
         return height, width
+
+    @cached_property
+    def picture(self) -> NDArray[np.uint8]:
+        """The image to draw on: (H, W) where it is grey, else (H, W, 3)."""
+        return without_equal_channels(self.image)
 
 
 @dataclass(frozen=True, eq=False)
