@@ -37,7 +37,7 @@ class Toy(ToyDetector):
         return super().score(batch, names)
 
 opening.load = lambda *a, **k: Toy()
-watch.watch(sys.argv[1], Path(sys.argv[2]), normals=Path(sys.argv[5]), every=0.1, as_json=True)
+watch.watch(sys.argv[1], Path(sys.argv[2]), normals=sys.argv[5], every=0.1, as_json=True)
 """
 
 
