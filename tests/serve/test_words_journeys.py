@@ -74,6 +74,7 @@ def test_try_words_on_an_image_use_them_for_all_and_go_back(chromium: Any, addre
         page.wait_for_selector("#compared:not([hidden])")
         wait_text(page, "#good-words", "other words")
         wait_text(page, "#score", tried)  # as it was tried
+        wait_text(page, WORDS, "")
         picture(page, "words-used")
         assert barriers(page) == []
         kept = load(tmp_path / "out" / "taught-1" / "model", offline=True)

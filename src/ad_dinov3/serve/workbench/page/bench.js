@@ -42,7 +42,7 @@ function promise() {
   const words = Object.values(bench.promises), here = Math.abs(bench.threshold - bench.runThreshold) < 5e-4;
   const good = bench.images.filter((image) => image.score !== null && labelOf(image) === "ok" && !isGood(image));
   const flagged = good.filter(isBad).length;
-  const seen = good.length ? `${flagged} of ${good.length} OK images ${flagged === 1 ? "is" : "are"} flagged here.` : "No image is labelled OK yet.";
+  const seen = good.length ? `${flagged} of ${good.length} OK images ${flagged === 1 ? "is" : "are"} flagged here.` : `No ${bench.good.size ? "other " : ""}image is labelled OK yet.`;
   byId("promise").textContent = !words.length ? `${seen} The model promises nothing: ${bench.state.taught?.good ? "that takes more good images" : "it knows no good images"}.`
     : here ? `${words.map(sentence).join(" ")} ${seen}` : `${seen} The promise holds at ${bench.runThreshold.toFixed(3)} only.`;
 }

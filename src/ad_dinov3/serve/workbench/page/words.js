@@ -61,11 +61,11 @@ async function tryWords() {
 }
 
 function endTrial() {
+  if (words) tellWords("");
   if (!trial) return;
   trial = null;
   viewer.before = false;
   byId("before").setAttribute("aria-pressed", "false");
-  tellWords("");
 }
 
 async function useWords(states) {
