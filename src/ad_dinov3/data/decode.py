@@ -11,26 +11,26 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import JpegImagePlugin, PngImagePlugin
+from PIL import JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 from PIL.Image import Image
 from PIL.ImageFile import ImageFile
 
 from ad_dinov3.data.header import (
-    SNIFF_BYTES,
     ImageHeader,
+    OpenImage,
     has_sixteen_bit_colours,
     is_averaged,
-    open_with_pillow,
+    open_image,
     read_header,
 )
 from ad_dinov3.data.levels import Pixels, has_finite, looked_up, to_levels, to_rgb, upright
-from ad_dinov3.data.tiff import is_tiff, tiff_pixels
+from ad_dinov3.data.tiff import tiff_pixels
 from ad_dinov3.errors import ImageError
 
 try:
@@ -84,14 +84,14 @@ def decode_image(path: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
         ImageError: for whatever is wrong with the file.
     """
     with _refusals(path), _opened(path) as file:
-        return _decoded(path, file, _checked_header(path, file, max_memory))
+        return _decoded(path, file, _checked(path, file, max_memory))
 
 
 def decode_bytes(data: bytes, name: Path, max_memory: int = MAX_MEMORY) -> NDArray[np.uint8]:
     """As `decode_image`, of a file's content; ``name`` is what errors call it."""
     with _refusals(name):
         file = io.BytesIO(data)
-        return _decoded(name, file, _checked_header(name, file, max_memory))
+        return _decoded(name, file, _checked(name, file, max_memory))
 
 
 def decode_within(path: Path, in_hand: int, data: bytes | None = None) -> DecodedImage:
@@ -109,13 +109,14 @@ def decode_within(path: Path, in_hand: int, data: bytes | None = None) -> Decode
     """
     with _refusals(path), _opened(path) if data is None else io.BytesIO(data) as file:
         _check_file_size(path, file, in_hand)
-        header = read_header(file).within(in_hand)
+        opened = open_image(file)
+        header = opened.header.within(in_hand)
         check_size(path, header, header.bytes_in_hand, in_hand)
-        return DecodedImage(_decoded(path, file, header), header.reduction)
+        return DecodedImage(_decoded(path, file, replace(opened, header=header)), header.reduction)
 
 
-def _decoded(name: Path, file: BinaryIO, header: ImageHeader) -> NDArray[np.uint8]:
-    stored = _stored(name, file, header)
+def _decoded(name: Path, file: BinaryIO, opened: OpenImage) -> NDArray[np.uint8]:
+    stored = _stored(name, file, opened)
     values = stored.values if stored.palette is None else looked_up(stored.palette, stored.values[:, :, 0])
     if not has_finite(values):
         raise ImageError(name, "no pixel has a finite value, all are NaN or infinity")
@@ -138,7 +139,7 @@ def decode_mask(path: Path, above: int | None = None) -> NDArray[np.bool_]:
         if above is None:
             above = 127 if file.read(2) == b"\xff\xd8" else 0
             file.seek(0)
-        stored = _stored(path, file, _checked_header(path, file, MAX_MEMORY))
+        stored = _stored(path, file, _checked(path, file, MAX_MEMORY))
         return np.ascontiguousarray(upright(_brightness(stored) > above, stored.orientation))
 
 
@@ -185,14 +186,8 @@ def _refusals(path: Path) -> Iterator[None]:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        if path.is_symlink() and not path.exists():
-            raise ImageError(path, f"the link points to nothing ({path.readlink()})")
-        if path.is_dir():
-            raise ImageError(path, "is a folder, expected an image file")
-        if not path.exists():
-            raise ImageError(path, "no such file")
-        if not path.is_file():
-            raise ImageError(path, "is not a regular file")  # opening a pipe would wait for ever
+        if not path.is_file():  # opening a pipe would wait for ever
+            raise ImageError(path, _why_no_file(path))
         file = path.open("rb")
     except PermissionError as error:
         raise ImageError(path, "no permission to read it") from error
@@ -200,6 +195,14 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise ImageError(path, error.strerror or str(error)) from error
     with file:
         yield file
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"the link points to nothing ({path.readlink()})"
+    if path.is_dir():
+        return "is a folder, expected an image file"
+    return "is not a regular file" if path.exists() else "no such file"
 
 
 def _check_file_size(path: Path, file: BinaryIO, max_memory: int) -> None:
@@ -233,24 +236,23 @@ def check_size(path: Path, header: ImageHeader, needed: int, max_memory: int) ->
         )
 
 
-def _checked_header(path: Path, file: BinaryIO, max_memory: int) -> ImageHeader:
-    """The header of an image that is decoded whole, after it has told that this does not take too much."""
+def _checked(path: Path, file: BinaryIO, max_memory: int) -> OpenImage:
+    """An image that is decoded whole, after its header has told that this does not take too much."""
     _check_file_size(path, file, max_memory)
-    header = read_header(file)
-    check_size(path, header, header.decoding_bytes, max_memory)
-    return header
+    opened = open_image(file)
+    check_size(path, opened.header, opened.header.decoding_bytes, max_memory)
+    return opened
 
 
-def _stored(path: Path, file: BinaryIO, header: ImageHeader) -> _Stored:
+def _stored(path: Path, file: BinaryIO, opened: OpenImage) -> _Stored:
     """Decode a file's first page or frame."""
-    head = file.read(SNIFF_BYTES)
-    file.seek(0)
-    if is_tiff(head):
+    header, image = opened.header, opened.image
+    if image is None:
         tiff = tiff_pixels(file)
         if tiff is not None:
             return _Stored(tiff.values, tiff.palette, header.orientation)
         file.seek(0)
-    image = open_with_pillow(file, head)
+        image = TiffImagePlugin.TiffImageFile(file)
     palette = None
     if image.mode == "P":
         image.load()

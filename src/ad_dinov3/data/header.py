@@ -12,7 +12,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
 from PIL.ImageFile import ImageFile
 
 from ad_dinov3.data.tiff import is_tiff, tiff_header
@@ -100,10 +100,29 @@ def read_header(file: BinaryIO) -> ImageHeader:
     Raises:
         NotImplementedError: the content is of no kind that is decoded here.
     """
+    return open_image(file).header
+
+
+@dataclass(frozen=True, eq=False)
+class OpenImage:
+    """An image whose header is read.
+
+    Attributes:
+        header: what it says.
+        image: that header as Pillow goes on from it; None for a TIFF.
+    """
+
+    header: ImageHeader
+    image: ImageFile | None
+
+
+def open_image(file: BinaryIO) -> OpenImage:
+    """As `read_header`, with what is needed to decode it."""
     file_bytes = file.seek(0, io.SEEK_END)
     file.seek(0)
     head = file.read(SNIFF_BYTES)
     file.seek(0)
+    image = None
     if is_tiff(head):
         tiff = tiff_header(file)
         decoding = tiff.bytes_per_px + _RGB_BYTES
@@ -113,7 +132,7 @@ def read_header(file: BinaryIO) -> ImageHeader:
         costs = _pillow_bytes_per_px(image), _reducing_bytes_per_px(image)
         header = ImageHeader(image.height, image.width, orientation_of(image, file), *costs, file_bytes)
     file.seek(0)
-    return header
+    return OpenImage(header, image)
 
 
 def open_with_pillow(file: BinaryIO, head: bytes) -> ImageFile:
@@ -131,8 +150,6 @@ def open_with_pillow(file: BinaryIO, head: bytes) -> ImageFile:
         return BmpImagePlugin.BmpImageFile(file)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile(file)
-    if is_tiff(head):
-        return TiffImagePlugin.TiffImageFile(file)
     raise NotImplementedError("its content is not JPEG, PNG, BMP, TIFF or WebP, whatever its name says")
 
 
