@@ -197,7 +197,7 @@ def _strip(width: int, text_px: int, score: float, threshold: float) -> Image.Im
     words = f"{score:.2f} {'anomalous' if alarm else 'normal'}"
     strip = Image.new("RGB", (width, _strip_height(text_px)), _FOOTER)
     strip.paste(_words(text_px, words, _ALARM if alarm else _INK))
-    words_right = text_px + _font(text_px).getlength(words)
+    words_right = text_px + _length(text_px, words)
     bar_right = width - _beyond_bar(text_px)
     bar_left = max(round(words_right + 2.5 * text_px), bar_right - 20 * text_px)
     if bar_right - bar_left >= 3 * text_px:
@@ -211,14 +211,19 @@ def _strip_height(text_px: int) -> int:
 
 def _beyond_bar(text_px: int) -> int:
     """From the colour bar's right end to the strip's, in px."""
-    return text_px + round(_font(text_px).getlength("1")) + text_px // 2
+    return text_px + round(_length(text_px, "1")) + text_px // 2
+
+
+@lru_cache(maxsize=1024)
+def _length(text_px: int, words: str) -> float:
+    return _font(text_px).getlength(words)
 
 
 @_kept
 def _words(text_px: int, words: str, colour: Colour) -> Image.Image:
     """The left end of the strip."""
     font, height = _font(text_px), _strip_height(text_px)
-    left = Image.new("RGB", (round(font.getlength(words)) + 2 * text_px, height), _FOOTER)
+    left = Image.new("RGB", (round(_length(text_px, words)) + 2 * text_px, height), _FOOTER)
     ImageDraw.Draw(left).text((text_px, height / 2), words, fill=colour, font=font, anchor="lm")
     return left
 
