@@ -150,6 +150,18 @@ def test_a_server_that_was_killed_meanwhile_goes_on_and_an_earlier_version_s_cho
     again.close()
 
 
+def test_words_can_be_taken_back_where_another_model_knows_none(bench: Bench, out: Path) -> None:
+    bench.use_states(STATES)
+    rested(bench)
+    bench.close()
+    other = Bench(out, "parts", BenchModel("toy", TeachableToy))
+    assert other.state().states is not None
+    other.use_states(None)
+    rested(other)
+    assert (other.state().states, other.state().taught) == (None, None)
+    other.close()
+
+
 def test_one_trial_at_a_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     def in_between(*_: object) -> None:
         with pytest.raises(BusyError):

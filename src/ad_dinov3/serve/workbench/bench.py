@@ -28,6 +28,7 @@ from ad_dinov3.serve.workbench.answers import (
     TaughtAnswer,
     WorkAnswer,
 )
+from ad_dinov3.serve.workbench.choices import Choices, Taught, Wanted
 from ad_dinov3.serve.workbench.drops import has_dropped, keep, score_dropped
 from ad_dinov3.serve.workbench.exports import labelled, write_reviewed
 from ad_dinov3.serve.workbench.folder import Results
@@ -35,7 +36,7 @@ from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.patches import Patches
 from ad_dinov3.serve.workbench.store import Store, Verdict
 from ad_dinov3.serve.workbench.suggest import suggest_threshold
-from ad_dinov3.serve.workbench.teaching import Lesson, Taught, Wanted, remove_taught, teach
+from ad_dinov3.serve.workbench.teaching import Lesson, remove_taught, teach
 from ad_dinov3.serve.workbench.trial import Tried, try_on
 from ad_dinov3.serve.workbench.within import Scores, as_made, at_once, by_maps
 from ad_dinov3.serve.workbench.work import Hand, Work
@@ -62,6 +63,7 @@ class Bench:
         self.folder = folder
         self.before = self.results = Results(folder)
         self.store = Store(folder)
+        self.choices = Choices(self.store, folder)
         self.title = title
         self.model = model
         self.scored = time.time_ns() // 1_000_000  # another one after each start, too
@@ -133,8 +135,9 @@ class Bench:
         Raises:
             ConfigError: there is no model whose prompts name states.
         """
-        self._wordable()
-        self.store.set("states", None if states is None else states.model_dump())
+        if states is not None:
+            self._wordable()
+        self.choices.set_states(states)
         self._begin_anew()
 
     def try_states(self, image: str, states: States) -> Tried:
@@ -160,7 +163,7 @@ class Bench:
 
     def _begin_anew(self) -> None:
         """Score by what is wanted now; where that is nothing, the results before are there."""
-        if self._wanted().is_nothing:
+        if self.choices.wanted.is_nothing:
             self._show(None)
         self._work.begin()
 
@@ -208,16 +211,9 @@ class Bench:
 
     def _lacks_scores(self) -> bool:
         """Whether an image has none yet, or other good images are chosen than those that it is compared with."""
-        taught = self._taught()
-        is_known = self._wanted().is_like(Wanted() if taught is None else taught.wanted)
+        taught = self.choices.taught
+        is_known = self.choices.wanted.is_like(Wanted() if taught is None else taught.wanted)
         return not is_known or has_dropped(self.folder, self.results)
-
-    def _wanted(self) -> Wanted:
-        return Wanted(self.store.good(), self._states())
-
-    def _states(self) -> States | None:
-        found = self.store.setting("states", None)
-        return None if found is None else States.model_validate(found)
 
     def _act(self, hand: Hand) -> None:
         """What is done in the background, as far as it is still to do."""
@@ -231,28 +227,18 @@ class Bench:
         if score_dropped(self.before, model, self.areas, hand):
             self.store.set("results", time.time_ns())  # all servers of the folder read them anew
             self._follow()
-        wanted, taught = self._wanted(), self._taught()
+        wanted, taught = self.choices.wanted, self.choices.taught
         if wanted.is_nothing or hand.is_stopped() or not self._lacks_scores():
             return
         start = self.folder / taught.folder if taught is not None and taught.wanted == wanted else None
         found = teach(self.folder, model, Lesson(self.before, wanted, self.areas, start), hand)
-        if found is not None and found.wanted == self._wanted():
+        if found is not None and found.wanted == self.choices.wanted:
             self._show(found)
 
     def _show(self, taught: Taught | None) -> None:
-        with self.store.changing():
-            self.store.set("taught", None if taught is None else taught.tree())
-            self.store.set("threshold", None)  # the one of the results that are shown
+        self.choices.show(taught)
         self._follow()
         remove_taught(self.folder, but="" if taught is None else taught.folder)
-
-    def _taught(self) -> Taught | None:
-        found = self.store.setting("taught", None)
-        if not isinstance(found, dict) or not (self.folder / str(found["folder"]) / "results.jsonl").is_file():
-            return None
-        states = found.get("states")  # what an earlier version has kept says nothing of them
-        wanted = Wanted(tuple(found["good"]), None if states is None else States.model_validate(states))
-        return Taught(str(found["folder"]), wanted, bool(found["same_model"]))
 
     def _turn(self) -> Taught | None:
         """Turn to what any server of this folder has come to; where maps have to be read for it, in the background."""
@@ -262,7 +248,7 @@ class Bench:
         return taught
 
     def _follow(self) -> Taught | None:
-        taught, made = self._taught(), self.store.setting("results", None)
+        taught, made = self.choices.taught, self.store.setting("results", None)
         name = "" if taught is None else taught.folder
         with self._lock:
             if made != self._made:
@@ -328,7 +314,7 @@ class Bench:
     def state(self) -> StateAnswer:
         """What people have decided."""
         revision, verdicts, taught = self.store.revision, self.store.verdicts(), self._turn()
-        states = self._states()
+        states = self.choices.wanted.states
         return StateAnswer(
             revision=revision,
             work=self.work(),

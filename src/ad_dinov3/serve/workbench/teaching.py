@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ad_dinov3.config import States
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.infer.areas import Areas
@@ -22,6 +21,7 @@ from ad_dinov3.predict.folder import FolderRun, score_into_folder
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.results import Row
 from ad_dinov3.predict.run_facts import MadeBy
+from ad_dinov3.serve.workbench.choices import Taught, Wanted
 from ad_dinov3.serve.workbench.folder import Results
 from ad_dinov3.serve.workbench.model import BenchModel
 from ad_dinov3.serve.workbench.work import Hand, Progress
@@ -32,28 +32,6 @@ _PREFIX = "taught-"
 _UNFINISHED = ".taught.unfinished"
 _MODEL = "model"
 _OUTPUTS = Outputs(overlays=False, masks=False, maps="png16")
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What people have chosen for the model.
-
-    Attributes:
-        good: names of the good images that others are compared with.
-        states: states that its prompts are to name; None: its own.
-    """
-
-    good: tuple[str, ...] = ()
-    states: States | None = None
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether the model is as it was."""
-        return not self.good and self.states is None
-
-    def is_like(self, other: Wanted) -> bool:
-        """Whether the scores are the same."""
-        return set(self.good) == set(other.good) and self.states == other.states
 
 
 @dataclass(frozen=True)
@@ -103,31 +81,6 @@ class Lesson:
     def items(self) -> list[ImageFile]:
         """The images, to be scored."""
         return [ImageFile(Path(row.path), name, class_name=self.class_of(row)) for name, row in self.rows.items()]
-
-
-@dataclass(frozen=True)
-class Taught:
-    """Results that good images or other words have changed.
-
-    Attributes:
-        folder: their name below the results before.
-        wanted: what has changed them.
-        same_model: the results before are by the same model.
-    """
-
-    folder: str
-    wanted: Wanted
-    same_model: bool
-
-    def tree(self) -> dict[str, object]:
-        """For the reviews' file."""
-        states = self.wanted.states
-        return {
-            "folder": self.folder,
-            "good": self.wanted.good,
-            "states": None if states is None else states.model_dump(),
-            "same_model": self.same_model,
-        }
 
 
 def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught | None:

@@ -5,7 +5,7 @@ let ownWords = null, wordsShown = ""; // the model's own, once they are asked fo
 let trial = null; // { score, map } of the open image with the words that are tried
 
 const saidOf = (area) => byId(area).value.split("\n").map((line) => line.trim()).filter(Boolean);
-const tellWords = (text) => { byId("states-said").textContent = text; };
+const tellWords = (text) => { if (words) byId("states-said").textContent = text; };
 
 function fillWords(states) {
   wordsShown = JSON.stringify(states);
@@ -61,7 +61,7 @@ async function tryWords() {
 }
 
 function endTrial() {
-  if (words) tellWords("");
+  tellWords("");
   if (!trial) return;
   trial = null;
   viewer.before = false;
