@@ -49,6 +49,7 @@ def test_use_these_as_good_images_look_at_before_and_after_and_go_back(
         page.wait_for_selector("#scoring:not([hidden])")
         wait_text(page, "#decision", "anomalous")  # the server answers meanwhile
         picture(page, "good-scoring")
+        assert barriers(page) == []
         toy.go_on.set()
         page.wait_for_selector("#compared:not([hidden])")
         assert compared(page) == [["0.300", "3", "0", "0", "0"], ["0.500", "3", "0", "0", "0"]]

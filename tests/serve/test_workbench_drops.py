@@ -124,6 +124,16 @@ def test_what_is_no_image_is_refused_and_nothing_is_kept(bench: Bench, part: byt
     plain.close()
 
 
+def test_images_that_were_compared_with_each_other_take_no_new_one(bench: Bench, part: bytes, scored: Path) -> None:
+    facts = json.loads((scored / "run.json").read_text())
+    facts["made_by"]["compare"] = "folder"
+    (scored / "run.json").write_text(json.dumps(facts))
+    bench.before.read()
+    with pytest.raises(ConfigError, match="--compare folder; run predict again"):
+        bench.add([("new.png", part)])
+    assert not (scored / "dropped").exists()
+
+
 def test_a_server_that_was_killed_before_it_scored_does_so_at_its_start(scored: Path, part: bytes) -> None:
     keep(scored, [("new.png", part)])
     bench = Bench(scored, "parts", BenchModel("toy", TeachableToy))

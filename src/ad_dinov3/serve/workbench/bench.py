@@ -172,10 +172,14 @@ class Bench:
 
         Raises:
             ImageError: one is no image; then none is kept.
-            ConfigError: there is no model.
+            ConfigError: there is no model, or the images were compared with each other, which new ones would change.
         """
         if self.model is None:
             raise ConfigError("the workbench was started without a model; it cannot score new images")
+        if how := self.before.run.maker.compare:
+            raise ConfigError(
+                f"the images were scored with --compare {how}; run predict again with the new ones among them"
+            )
         with self._keeping:
             names = keep(self.folder, files)
         self._work.begin()
