@@ -133,6 +133,16 @@ def test_a_server_that_was_killed_meanwhile_goes_on(scored: Path) -> None:
     again.close()
 
 
+def test_a_kill_while_the_model_was_saved_leaves_no_other_model_behind(bench: Bench, scored: Path) -> None:
+    left = scored / ".taught.unfinished" / "model"
+    left.mkdir(parents=True)
+    (left / "half of another").write_text("model")
+    teach(bench, *GOOD)
+    kept = {path.name for path in (scored / "taught-1" / "model").iterdir()}
+    assert "half of another" not in kept
+    assert "references.safetensors" in kept
+
+
 def test_another_server_of_the_same_folder_shows_the_same(bench: Bench, scored: Path) -> None:
     other = Bench(scored, "parts")
     teach(bench, *GOOD)

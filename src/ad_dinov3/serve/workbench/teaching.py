@@ -39,7 +39,7 @@ class Lesson:
     """What is to be learnt, and where it is shown.
 
     Attributes:
-        before: the results, as they are without good images.
+        before: the results, as the model made them by itself.
         wanted: the good images among them, and the states.
         areas: where images are looked at.
         start: results of the same choice, which need not be scored again; None: there are none.
@@ -121,8 +121,8 @@ def teach(home: Path, model: BenchModel, lesson: Lesson, work: Hand) -> Taught |
     summary = score_into_folder(items, scorer, run, count, work.is_stopped)
     if summary.run.interrupted or work.is_stopped():
         return None
-    if not (unfinished / _MODEL).is_dir():
-        taught.save_pretrained(unfinished / _MODEL)
+    shutil.rmtree(unfinished / _MODEL, ignore_errors=True)  # half of one, or of another choice, after a kill
+    taught.save_pretrained(unfinished / _MODEL)
     unfinished.rename(folder)
     same_model = model.fingerprint_of(plain) == lesson.before.run.model_fingerprint
     return Taught(folder.name, lesson.wanted, same_model)
