@@ -20,7 +20,7 @@ _STRONGEST = 0.75  # opacity of the map's value 1; the image shows through every
 _OPACITY = bytes(round(_STRONGEST * level) for level in range(256))
 _MIN_SIDE_PX = 360  # smaller images are enlarged, else neither caption nor outline can be read
 _MAX_SIDE_PX, _MAX_PX = 60_000, 40_000_000  # a JPEG side is 65,500 px at most, the strip of the caption included
-_BAND_PX = 1 << 20
+_BAND_PX = 1 << 16  # what is looked up and what by stay in the cache
 _KEPT_TEXTS, _KEPT_TEXT_PX = 128, 32  # a run writes the same words again and again; large ones take memory
 _FOOTER = (22, 24, 29)
 _INK = (236, 238, 242)
@@ -94,7 +94,9 @@ def blend(image: NDArray[np.uint8], anomaly_map: NDArray[np.float32], hues: Hues
     """
     if image.shape not in (anomaly_map.shape, (*anomaly_map.shape, 3)):
         raise ShapeError(f"expected an image and a map of one size, got {image.shape} and {anomaly_map.shape}")
-    levels = (anomaly_map * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+    scaled = anomaly_map * np.float32(255)
+    scaled += np.float32(0.5)
+    levels = scaled.astype(np.uint8)
     return _blended_grey(image, levels, hues) if image.ndim == 2 else _blended(image, levels, hues)
 
 
