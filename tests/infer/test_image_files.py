@@ -37,14 +37,6 @@ def test_a_map_comes_back_from_tiff_to_the_bit_in_our_reader_and_in_another(
         np.testing.assert_array_equal(np.asarray(picture), anomaly_map)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 11), (300, 2), (3, 70_000)])
-def test_a_map_is_written_as_tifffile_writes_it(tmp_path: Path, size: tuple[int, int]) -> None:
-    anomaly_map = _map(2 * size[0], size[1])[::2]
-    write_map_tiff(tmp_path / "a.tiff", anomaly_map)
-    tifffile.imwrite(tmp_path / "b.tiff", anomaly_map, photometric="minisblack", metadata=None)
-    assert (tmp_path / "a.tiff").read_bytes() == (tmp_path / "b.tiff").read_bytes()
-
-
 def test_the_ends_of_a_16_bit_map_are_exact_and_the_rest_is_within_half_a_level(tmp_path: Path) -> None:
     anomaly_map = _map()
     anomaly_map[0, :2] = 0.0, 1.0

@@ -127,9 +127,7 @@ def to_rgb(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         alpha = levels[:, :, -1:]
         if alpha.size and int(alpha.min()) < 255:
             colour = _on_white(colour, alpha)
-    return (
-        colour if colour.shape[2] == 3 else np.concatenate([colour] * 3, axis=2)
-    )  # a quarter of what broadcasting takes
+    return colour if colour.shape[2] == 3 else np.concatenate([colour] * 3, axis=2)
 
 
 def without_equal_channels(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -19,7 +19,6 @@ from PIL import Image
 from ad_dinov3.data.levels import without_equal_channels
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.decide import Region, position_words, shape_word
-from ad_dinov3.infer.image_files import grey_png
 from ad_dinov3.predict.journal import Journal
 from ad_dinov3.predict.results import Row, by_folder_names
 from ad_dinov3.predict.store import Parts
@@ -99,10 +98,13 @@ def make_thumbnail(name: str, image: NDArray[np.uint8], patch_map: NDArray[np.fl
     photo.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX), Image.Resampling.BILINEAR, reducing_gap=2.0)
     levels = Image.fromarray(np.rint(patch_map * 255).astype(np.uint8))
     levels.thumbnail((_MAP_SIDE, _MAP_SIDE), Image.Resampling.BOX)
+    return Thumbnail(name, _base64(photo, "JPEG"), _base64(levels, "PNG"))
+
+
+def _base64(picture: Image.Image, kind: str) -> str:
     buffer = io.BytesIO()
-    photo.save(buffer, "JPEG", quality=_THUMBNAIL_QUALITY)
-    pictures = buffer.getvalue(), grey_png(np.asarray(levels))
-    return Thumbnail(name, *(base64.b64encode(picture).decode() for picture in pictures))
+    picture.save(buffer, kind, quality=_THUMBNAIL_QUALITY)  # PNG has no quality and ignores it
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 @dataclass(frozen=True)
