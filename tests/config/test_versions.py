@@ -51,6 +51,20 @@ def test_version_1_file_given_as_settings_changes_the_same_keys() -> None:
     assert PRESETS["default"].with_settings(flat) == old("embedded")
 
 
+def test_states_are_written_where_there_are_some_and_are_read_as_settings(tmp_path: Path) -> None:
+    published = PRESETS["winclip"]
+    assert "states" not in published.model_dump_json()  # fingerprints of earlier versions hold
+    states = {"normal": ["clean {}"], "abnormal": ["{} with rust", "bent {}"]}
+    worded = published.with_settings({"method.states": states})
+    (tmp_path / "config.json").write_text(worded.model_dump_json())
+    assert json.loads((tmp_path / "config.json").read_text())["method"]["states"] == states
+    assert published.with_settings(read_settings(tmp_path / "config.json")) == worded
+    with pytest.raises(ConfigError, match=r"method\.states: Extra inputs"):
+        PRESETS["anomalyclip"].with_settings({"method.states": states})
+    with pytest.raises(ConfigError, match=r"no setting 'nothing\.states'"):
+        published.with_settings({"nothing.states": states})
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [

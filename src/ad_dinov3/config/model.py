@@ -16,6 +16,7 @@ from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import parse_json
 
 S = TypeVar("S", bound=Settings)
+_WHOLE = {"states"}  # settings that are given as a whole, and are left out where they are None
 
 
 class InputConfig(Settings):
@@ -94,7 +95,7 @@ class ModelConfig(Settings):
             node = tree
             for parent in parents:
                 node = node.get(parent) or {}
-            if leaf not in node:
+            if leaf not in node and not (node and leaf in _WHOLE):
                 near = ", ".join(node) or ", ".join(tree)
                 raise ConfigError(f"no setting {key!r}; there are {near}")
             node[leaf] = value
@@ -153,5 +154,8 @@ def _keys(loc: tuple[int | str, ...], tree: object) -> Iterator[str]:
 def _flatten(tree: Mapping[str, object], prefix: str) -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        if isinstance(value, Mapping) and key not in _WHOLE:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
     return flat
