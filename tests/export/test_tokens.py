@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from bench_service import draw_parts, score_with
 from PIL import Image
 
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.export.build import ExportOptions, export_model
 from ad_dinov3.export.tokens import ComparisonTokens
 from ad_dinov3.infer.detector import Detector
-from ad_dinov3.infer.opening import load
+from ad_dinov3.infer.opening import Abilities, ModelSpec, abilities_of, load
 from ad_dinov3.infer.session import Session
 from ad_dinov3.predict.results import read_rows
 from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
+from ad_dinov3.serve.workbench.bench import Bench
+from ad_dinov3.serve.workbench.model import BenchModel
 
 
 def picture(seed: int, defect: bool = False) -> np.ndarray:
@@ -71,6 +75,32 @@ def test_an_exported_folder_takes_no_other_states(exported: Path) -> None:
     assert session.states is None
     with pytest.raises(ConfigError, match="export, whose prompts are baked"):
         session.with_states(["clean {}"], ["bent {}"])
+
+
+def test_the_workbench_compares_patches_and_teaches_by_an_exported_folder(exported: Path, tmp_path: Path) -> None:
+    spec = ModelSpec(str(exported))
+    model = BenchModel(spec.model, spec.open, abilities=abilities_of(spec))
+    assert model.abilities == Abilities()
+    out = score_with(model, draw_parts(tmp_path / "parts"), tmp_path / "out")
+    bench = Bench(out, "parts", model)
+    rows = {row.image: row for row in read_rows(out)}
+    good = ("good/0.png", "good/1.png")
+    bench.use_as_good(good, True)
+    deadline = time.monotonic() + 60
+    while bench.work().words:
+        assert time.monotonic() < deadline, bench.work()
+        time.sleep(0.01)
+    assert bench.work().trouble == ""
+    session = load(exported)
+    session.remember([rows[name].path for name in good], "part")
+    for image in bench.images().images:
+        assert image.score == pytest.approx(session.predict(rows[image.name].path, "part").score, abs=2e-3)
+    found = bench.patch("crack/0.png", 0.75, 0.75)
+    assert max(found.cosines) == pytest.approx(found.cosines[found.place[0] * found.grid[1] + found.place[1]])
+    assert found.nearest is not None
+    assert found.nearest.image in good
+    assert load(out / "taught-1" / "model").normal_classes == ("part",)
+    bench.close()
 
 
 def test_files_that_a_session_remembers_are_seen(exported: Path, tmp_path: Path) -> None:
