@@ -247,7 +247,8 @@ def outline(mask: NDArray[np.bool_]) -> list[Point]:
     Walks along the edges between pixels with the region on the right-hand side, clockwise on screen, and notes only
     the corners. Empty for an empty mask.
     """
-    padded = np.pad(mask, 1)
+    padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2), bool)
+    padded[1:-1, 1:-1] = mask
     stride = padded.shape[1]
     pixels = padded.tobytes()
     start = pixels.find(b"\x01")

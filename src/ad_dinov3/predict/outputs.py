@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal
 
 from ad_dinov3.infer.image_files import write_jpeg, write_map_png16, write_map_tiff, write_mask
@@ -47,8 +47,9 @@ class Outputs:
         return [name for name in (self.overlay(image), self.map(image), self.mask(image)) if name]
 
 
+@lru_cache(maxsize=256)
 def _file_name(image: str) -> str:
-    """The image's name in parts that a file system takes."""
+    """The image's name in parts that a file system takes; asked for each of its files and for its row."""
     *folders, name = image.split("/")
     parts = [*(_shortened(folder) if folder.endswith(_SUFFIXES) else folder for folder in folders), name]
     return "/".join(part if len(part.encode()) <= _MAX_NAME_BYTES else _shortened(part) for part in parts)
