@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ad_dinov3.cli import demo
+from ad_dinov3.cli.workbench import results_of
+from ad_dinov3.infer.opening import ModelSpec
 from ad_dinov3.predict.results import Row, read_rows
+from ad_dinov3.predict.run_facts import read_run
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ def test_good_photographs_find_the_broken_cookies_and_leave_the_whole_one(shown:
     }
     assert len(beside) == 4
     assert "with your 9 good images" in text
+
+
+def test_the_workbench_opens_the_demo_s_models_again(shown: Shown) -> None:
+    for folder in (shown.out, shown.out / "with_good_images"):
+        _, model = results_of(Console(), folder, None, "object", ModelSpec("", offline=True))
+        assert model.fingerprint_of(model.plain()) == read_run(folder).model_fingerprint
 
 
 def test_programs_read_the_same_counts(shown: Shown) -> None:

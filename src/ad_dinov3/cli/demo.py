@@ -92,7 +92,7 @@ def demo(
         from ad_dinov3.infer.opening import load
 
         detector = load(offline=True)
-    alone = _look(console, detector, samples, out, "Demo: rendered samples and photographs")
+    alone = _look(console, detector, samples, _Scene(out, "Demo: rendered samples and photographs"))
     console.print(
         "The cookies are photographs, the others are rendered; figures on whole data sets are in the README.\n"
     )
@@ -101,19 +101,31 @@ def demo(
     good = sorted((GOOD_SAMPLES / _COMPARED).glob("*.jpg"))
     console.print(f"[bold]The cookies again, compared with {len(good)} whole ones[/bold] (predict --normals GOOD/)\n")
     promise = detector.remember(good, _COMPARED)
-    compared_out = out / "with_good_images"
-    compared = _look(console, detector, photographs, compared_out, "Demo: photographs compared with good ones")
+    scene = _Scene(out / "with_good_images", "Demo: photographs compared with good ones", str(GOOD_SAMPLES))
+    compared = _look(console, detector, photographs, scene)
     console.print(promise, highlight=False, soft_wrap=True)
     output.result({"out": out, "alone": asdict(alone), "with_good_images": asdict(compared), "promise": promise})
 
 
-def _look(console: Console, detector: Detector | Session, samples: dict[str, Sample], out: Path, title: str) -> Tally:
+@dataclass(frozen=True)
+class _Scene:
+    """A folder of results: its report's title, and the normal images that the model knows."""
+
+    out: Path
+    title: str
+    normals: str | None = None
+
+
+def _look(console: Console, detector: Detector | Session, samples: dict[str, Sample], scene: _Scene) -> Tally:
     """Score samples into a folder and say what was found, and whether it is true."""
     from ad_dinov3.cli.predict import score_progress
     from ad_dinov3.data.streams import ImageFile
     from ad_dinov3.infer.decide import DecisionRule
     from ad_dinov3.predict.drive import DriveOptions
     from ad_dinov3.predict.folder import FolderRun, score_into_folder
+    from ad_dinov3.predict.run_facts import MadeBy
+
+    out = scene.out
 
     def truth(row: Row) -> str | None:
         return verdict_on(out, row, samples[row.image]).words if row.image in samples else None
@@ -124,8 +136,9 @@ def _look(console: Console, detector: Detector | Session, samples: dict[str, Sam
         model_fingerprint=detector.fingerprint,
         options=DriveOptions(rule=DecisionRule(detector.threshold), class_from_folder=True),
         overwrite=True,
-        title=title,
+        title=scene.title,
         truth=truth,
+        made_by=MadeBy(normals=scene.normals),
     )
     items = [ImageFile(sample.image_path, name) for name, sample in samples.items()]
     with score_progress(console, len(items)) as on_outcome:

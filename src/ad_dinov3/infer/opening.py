@@ -61,11 +61,12 @@ class Abilities:
     has_states: bool = False
 
 
-def abilities_of(spec: ModelSpec) -> Abilities:
-    """What a model can do, by its settings on this machine; neither torch nor the model is loaded for it.
+UNKNOWN = Abilities()
+"""Of a model that is not here yet: images can be compared by it, as by most; it tells when it is asked."""
 
-    Of a model that is not here yet it is said that images can be compared by it; it tells when it is asked.
-    """
+
+def abilities_of(spec: ModelSpec) -> Abilities:
+    """What a model can do, by its settings on this machine; neither torch nor the model is loaded for it."""
     if is_exported(spec.model):
         folder = Path(spec.model)
         return Abilities("" if tells_tokens(folder) else f"{folder} {NO_TOKENS}")
@@ -76,7 +77,7 @@ def abilities_of(spec: ModelSpec) -> Abilities:
     if spec.method is not None and (config is None or config.method.kind != spec.method):
         config = PRESETS[method_row(spec.method).preset]
     if config is None:
-        return Abilities()
+        return UNKNOWN
     return Abilities(incomparable(config.method.kind), METHODS[config.method.kind].says_states(config))
 
 

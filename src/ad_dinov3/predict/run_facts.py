@@ -13,6 +13,7 @@ from ad_dinov3.data.normals import find_normals
 from ad_dinov3.data.remote import redacted
 from ad_dinov3.files import parse_json
 from ad_dinov3.infer.opening import ModelSpec
+from ad_dinov3.infer.views import WHOLE
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.outputs import Outputs
 
@@ -55,7 +56,7 @@ class MadeBy:
             "--compare": self.compare,
             "--class-name": None if options.class_name == DriveOptions.class_name else options.class_name,
             "--tile": view.tile_px,
-            "--overlap": None if view.tile_px is None or view.overlap == type(view).overlap else view.overlap,
+            "--overlap": None if view.tile_px is None or view.overlap == WHOLE.overlap else view.overlap,
         }
         flags = {"--keep-aspect": view.keep_aspect, "--class-from-folder": options.class_from_folder}
         pairs = [word for name, value in named.items() if value is not None for word in (name, str(value))]

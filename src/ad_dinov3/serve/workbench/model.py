@@ -15,7 +15,7 @@ from ad_dinov3.config import States
 from ad_dinov3.data.pixels import ImageSource
 from ad_dinov3.infer.areas import Areas
 from ad_dinov3.infer.compared import Answer
-from ad_dinov3.infer.opening import Abilities
+from ad_dinov3.infer.opening import UNKNOWN, Abilities
 from ad_dinov3.infer.scorer import RawScores, Scorer
 from ad_dinov3.infer.views import WHOLE, View
 from ad_dinov3.references.tokens import Floats
@@ -72,7 +72,7 @@ class BenchModel:
         name: str,
         opener: Callable[[], Teachable],
         view: View = WHOLE,
-        abilities: Abilities = Abilities(),  # noqa: B008  a frozen value
+        abilities: Abilities = UNKNOWN,
     ) -> None:
         self.name = name
         self.view = view
