@@ -45,6 +45,7 @@ async function openWords() {
 async function tryWords() {
   const name = bench.open, states = writtenWords();
   if (!states) return;
+  if (bench.byName.get(name)?.score == null) return tellWords("Open an image that could be scored.");
   tellWords("Scoring this image …");
   try {
     const answer = await change("try", { image: name, states }), map = decodeMap(await answer.arrayBuffer());
