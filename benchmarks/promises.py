@@ -64,8 +64,8 @@ def draw_scores(
         parts.append((pairs.near[one, others].min(axis=0).astype(np.float32), rest))
     scales = [max(float(np.median(np.concatenate(part))), 1e-6) for part in zip(*parts, strict=True)]
     left_out = [(near / scales[0] + rest / scales[1]) / 2 for near, rest in parts]
-    far = Scale.of(np.concatenate(left_out))
-    zero_shot = Scale.of(log_odds(encoded.zero_shot[list(normals)]))
+    far = Scale.of_normal(np.concatenate(left_out))
+    zero_shot = Scale.of_normal(log_odds(encoded.zero_shot[list(normals)]))
     subspace = whole.subspace(energy)
     found = [
         (pairs.near[one, normals].min(axis=0) / scales[0] + subspace.residual(images[one]) / scales[1]) / 2

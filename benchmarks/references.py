@@ -62,10 +62,7 @@ class Encoded:
 
 def encode(folder: Path, detector: Detector, most: tuple[int, int] = (200, 80)) -> Encoded:
     """Encode a sample of a set, at most so many normal and so many anomalous images."""
-    category = next(path for path in sorted(folder.iterdir()) if path.is_dir())
-    draw = np.random.default_rng(0)
-    good = _some(draw, [*category.glob("test/good/*"), *category.glob("train/good/*")], most[0])
-    bad = _some(draw, [path for path in category.glob("test/*/*") if path.parent.name != "good"], most[1])
+    good, bad = files_of(folder, most)
     files = good + bad
     tokens, maps, scores = [], [], []
     for start in range(0, len(files), BATCH):
@@ -79,10 +76,18 @@ def encode(folder: Path, detector: Detector, most: tuple[int, int] = (200, 80)) 
         np.concatenate(tokens),
         np.concatenate(maps),
         np.concatenate(scores).astype(np.float64),
-        np.stack([_mask(category, path) for path in files]),
+        np.stack([_mask(path) for path in files]),
         np.array([False] * len(good) + [True] * len(bad)),
         np.array(["_".join(path.stem.split("_")[parts]) if parts else path.stem for path in files]),
     )
+
+
+def files_of(folder: Path, most: tuple[int, int] = (200, 80)) -> tuple[list[Path], list[Path]]:
+    """At most so many normal and so many anomalous images of a set, drawn in the same way each time."""
+    category = next(path for path in sorted(folder.iterdir()) if path.is_dir())
+    draw = np.random.default_rng(0)
+    good = _some(draw, [*category.glob("test/good/*"), *category.glob("train/good/*")], most[0])
+    return good, _some(draw, [path for path in category.glob("test/*/*") if path.parent.name != "good"], most[1])
 
 
 def _some(draw: np.random.Generator, paths: Sequence[Path], count: int) -> list[Path]:
@@ -90,10 +95,10 @@ def _some(draw: np.random.Generator, paths: Sequence[Path], count: int) -> list[
     return [ordered[index] for index in sorted(draw.permutation(len(ordered))[:count])]
 
 
-def _mask(category: Path, path: Path) -> NDArray[np.bool_]:
+def _mask(path: Path) -> NDArray[np.bool_]:
     if path.parent.name == "good":
         return np.zeros((SIDE, SIDE), bool)
-    file = category / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
+    file = path.parents[2] / "ground_truth" / path.parent.name / f"{path.stem}_mask.png"
     small = np.asarray(Image.open(file).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX))
     return small >= min(128, max(1, int(small.max())))
 

@@ -30,6 +30,27 @@ def test_a_scale_is_that_of_the_bulk() -> None:
     assert Scale.of([1.0, 1.0])(np.ones(2, np.float32)).tolist() == [0, 0]
 
 
+def test_the_scale_of_normal_images_is_that_of_their_largest_values() -> None:
+    draw = np.random.default_rng(0)
+    scale = Scale.of_normal(draw.normal(3, 2, 100_000))
+    assert (scale.middle, scale.deviation) == (pytest.approx(3, abs=0.05), pytest.approx(2, abs=0.05))
+    tail = draw.exponential(size=100_000)
+    near, far = Scale.of_normal(tail), Scale.of_normal(3 * tail)
+    assert (far.middle, far.deviation) == (pytest.approx(3 * near.middle), pytest.approx(3 * near.deviation))
+    assert near.deviation == pytest.approx(1 / 0.4734, abs=0.05)  # exponential: the mean excess is 1 at any quantile
+    assert Scale.of_normal([1.0, 1.0])(np.ones(2, np.float32)).tolist() == [0, 0]
+
+
+def test_the_map_that_normal_images_light_up_in_counts_for_less() -> None:
+    draw = np.random.default_rng(0)
+    tokens = [unit(draw.normal(size=(36, 8))) for _ in range(4)]
+    calm = [np.full(36, 0.1, np.float32) + 0.01 * draw.random(36, np.float32) for _ in range(4)]
+    spotted = [np.where(np.arange(36) < 2, np.float32(0.9), one) for one in calm]
+    scales = [KnownNormals(tokens, maps).known().zero_shot for maps in (calm, spotted)]
+    assert scales[1].middle == pytest.approx(scales[0].middle, abs=0.02)
+    assert scales[1].deviation > 10 * scales[0].deviation
+
+
 def test_joined_maps_are_the_mean_of_both_in_deviations() -> None:
     known = normals().known()
     far, zero_shot = np.full((6, 6), 4.0, np.float32), np.full((6, 6), 0.1, np.float32)

@@ -1,7 +1,8 @@
 """What the normal images of one class make of an image: its distance from them, joined with the zero-shot map.
 
-Both maps are put on one scale, robust deviations from what they are on the normal images themselves, and averaged with
-equal weights: one setting for all products, chosen on development sets (docs/references.md).
+Both maps are put on one scale, deviations from what they are on the normal images themselves, and averaged with equal
+weights: one setting for all products, chosen on development sets (docs/references.md). A deviation is what the largest
+values on normal images make it, so that the map which normal images light up less in counts for more.
 """
 
 from __future__ import annotations
@@ -17,22 +18,38 @@ from ad_dinov3.references.memory import Memory, Remembered
 from ad_dinov3.references.tokens import Floats
 
 _LEAST_CHANCE = 1e-3  # of a zero-shot map, beyond which its log odds mean nothing
+_TAIL = 0.1  # share of a normal image's cells
+_NORMAL_EXCESS = 0.4734  # mean distance of the largest tenth above the 90 % quantile, standard normal distribution
 _HALF = 10.0  # deviations that a map value of 0.5 stands for before anything is calibrated
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Middle and deviation of some values, neither moved by a few strange ones: median and 1.4826 MAD."""
+    """Middle and deviation of some values, which both maps are measured by."""
 
     middle: float
     deviation: float
 
     @classmethod
     def of(cls, values: ArrayLike) -> Scale:
-        """Of at least one value; a constant has the deviation 1e-6."""
+        """Median and 1.4826 MAD, neither moved by a few strange values; a constant has the deviation 1e-6."""
         flat = np.asarray(values, np.float64).ravel()
         middle = float(np.median(flat))
         return cls(middle, max(1.4826 * float(np.median(np.abs(flat - middle))), 1e-6))
+
+    @classmethod
+    def of_normal(cls, values: ArrayLike) -> Scale:
+        """Median, and the deviation of a normal distribution whose largest tenth is as far above the 90 % quantile.
+
+        If the tail falls exponentially, a value is rarer by the same factor for each deviation, so that the sum of two
+        maps is the logarithm of the product of their chances (Fisher's combination).
+
+        Args:
+            values: of normal images alone, since strange ones would make strangeness look usual.
+        """
+        flat = np.asarray(values, np.float64).ravel()
+        excess = np.maximum(flat - np.quantile(flat, 1 - _TAIL), 0).sum() / (_TAIL * flat.size)
+        return cls(float(np.median(flat)), max(float(excess) / _NORMAL_EXCESS, 1e-6))
 
     def __call__(self, values: Floats) -> Floats:
         """The values in deviations from the middle."""
@@ -111,8 +128,8 @@ class KnownNormals:
 
     def __init__(self, tokens: Sequence[Floats], zero_shot: Sequence[Floats]) -> None:
         self._remembered = Remembered(tokens)
-        self._far = Scale.of(np.concatenate(self._remembered.left_out))
-        self._zero_shot = Scale.of(np.concatenate([log_odds(values).ravel() for values in zero_shot]))
+        self._far = Scale.of_normal(np.concatenate(self._remembered.left_out))
+        self._zero_shot = Scale.of_normal(np.concatenate([log_odds(values).ravel() for values in zero_shot]))
 
     def known(self, without: int | None = None) -> Known:
         """What all images tell, or all but one; the scales are of all in any case."""
