@@ -163,8 +163,10 @@ def main() -> None:
     """Reads the command line and prints lines of a Markdown table for each set."""
     parser = command_line(__doc__)
     parser.add_argument("--rules", nargs="+", default=list(LIMITS), choices=list(LIMITS))
-    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--draws", type=int, default=DRAWS, choices=range(1, DRAWS + 1))
     arguments = parser.parse_args()
+    if "registered" in arguments.rules and "windows" not in arguments.rules:
+        parser.error("registered is held against windows; give both")
     models = dict(word.split("=", 1) for word in arguments.model)
     print("| set | rule | image / pixel AUROC | distance | kept |", "|---|---|---|---|---|", sep="\n")
     for name, encoded in each_set(arguments):
@@ -174,7 +176,7 @@ def main() -> None:
         for title in ("plain", *arguments.rules):
             image, pixel = np.mean([draw[title].metrics for draw in draws], axis=0)
             against, limit = LIMITS.get(title, ("plain", 0.0))
-            ratios = np.array([draw[title].distance / draw.get(against, draw["plain"]).distance for draw in draws])
+            ratios = np.array([draw[title].distance / draw[against].distance for draw in draws])
             kept = f"{ratios.mean():.2f} of {against} | {np.sum(ratios < limit)} of {len(draws)}"
             print(f"| {name} | {title} | {image:.3f} / {pixel:.3f} | {kept if limit else ' | '} |", flush=True)
 
