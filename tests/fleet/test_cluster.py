@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from threading import Event, Timer
 from types import SimpleNamespace
 
 import numpy as np
@@ -188,6 +190,43 @@ def test_pictures_are_kept_of_the_worst_rows_whatever_their_order(monkeypatch: p
     assert set(sorted(scores)[-5:]) <= set(kept)
     assert len(kept) < 50
     assert not worst.see(Row(image="bad", path="", decision="failed"))
+
+
+def test_a_cluster_whose_head_has_died_is_given_up_and_a_slow_one_is_awaited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cluster, "_LOOK_S", 0.05)
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 0.2)
+    block, late, never = pa.table({"row": [b"1"]}), Event(), Event()
+
+    def blocks() -> Blocks:
+        yield block
+        late.wait()
+        yield block
+        never.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        coming = cluster._while_there(blocks(), f"127.0.0.1:{head.getsockname()[1]}")
+        assert next(coming) is block
+        Timer(0.6, late.set).start()  # three times as long as the patience with a head that does not answer
+        assert next(coming) is block
+    with pytest.raises(ConnectionError, match="does not answer any more"):
+        next(coming)
+    never.set()
+
+
+def test_all_blocks_come_and_so_does_what_went_wrong() -> None:
+    tables = [pa.table({"row": [b"1"]})] * 5
+    assert list(cluster._while_there(iter(tables), "127.0.0.1:1")) == tables
+
+    def broken() -> Blocks:
+        yield tables[0]
+        raise RuntimeError("no memory")
+
+    coming = cluster._while_there(broken(), "127.0.0.1:1")
+    assert next(coming) is tables[0]
+    with pytest.raises(RuntimeError, match="no memory"):
+        next(coming)
 
 
 def in_a_network_of_its_own(script: str) -> str:

@@ -12,13 +12,16 @@ import logging
 import math
 import os
 import pickle
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
@@ -38,7 +41,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _ROW, _THUMBNAIL = TypeAdapter(Row), TypeAdapter(Thumbnail)
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # no calls home, no C++ lines in the bar
+_SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # no calls home
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # no C++ lines in the bar
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "300",  # after which Ray ends this process without a word
+}
+_LOOK_S, _PATIENCE_S = 5.0, 30.0  # how often a silent cluster is looked after, and how long until it is given up
 _WORDS = 500  # of a cluster's error that people are shown, in characters
 _BLOCK = 64  # images that are handed out at once, and done again if their actor dies
 _BLOCKS_EACH = 8  # at least so many for each actor, where there are fewer images
@@ -178,7 +186,7 @@ class _Tally:
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[None]:
     """A connection to the cluster, unless this process has one already."""
-    for name, value in _QUIET.items():
+    for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -238,7 +246,66 @@ def _blocks(tables: list[pa.Table], scorer: RowScorer, cluster: Cluster, room: i
         num_gpus=cluster.gpus or None,
         runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(cluster.cpus)))}},
     )
-    yield from scored.iter_batches(batch_size=None, batch_format="pyarrow")
+    done = scored.iter_batches(batch_size=None, batch_format="pyarrow")
+    yield from _while_there(done, ray.get_runtime_context().gcs_address)
+
+
+def _while_there(blocks: Iterable[pa.Table], head: str) -> Iterator[pa.Table]:
+    """Blocks as they come; a thread waits for them, so that a cluster that has died is noticed.
+
+    Raises:
+        ConnectionError: its head has not answered for half a minute.
+    """
+    taken: Queue[pa.Table | Exception | None] = Queue(maxsize=1)
+    left = Event()
+    Thread(target=_take, args=(blocks, taken, left), daemon=True).start()
+    heard = time.monotonic()
+    try:
+        while True:
+            try:
+                block = taken.get(timeout=_LOOK_S)
+            except Empty:
+                if _answers(head):
+                    heard = time.monotonic()
+                elif time.monotonic() - heard > _PATIENCE_S:
+                    raise ConnectionError(f"the head of the cluster at {head} does not answer any more") from None
+                continue
+            heard = time.monotonic()
+            if block is None:
+                return
+            if isinstance(block, Exception):
+                raise block
+            yield block
+    finally:
+        left.set()
+
+
+def _take(blocks: Iterable[pa.Table], taken: Queue[pa.Table | Exception | None], left: Event) -> None:
+    """Hand blocks over one by one, and at last None, or what went wrong, until nobody waits for them any more."""
+
+    def hand_over(one: pa.Table | Exception | None) -> None:
+        while not left.is_set():
+            with suppress(Full):
+                taken.put(one, timeout=_LOOK_S)
+                break
+
+    try:
+        for block in blocks:
+            hand_over(block)
+            if left.is_set():
+                return
+        hand_over(None)
+    except Exception as error:  # for the one who waits
+        hand_over(error)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _room(cluster: Cluster) -> int:
