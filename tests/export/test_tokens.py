@@ -24,6 +24,8 @@ from ad_dinov3.references.tokens import comparison_tokens, seeded_projection
 from ad_dinov3.serve.workbench.bench import Bench
 from ad_dinov3.serve.workbench.model import BenchModel
 
+pytestmark = pytest.mark.slow  # exports the embedded model
+
 
 def picture(seed: int, defect: bool = False) -> np.ndarray:
     draw = np.random.default_rng(seed)
