@@ -62,11 +62,9 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
 
 def _calls_most_anomalous(summary: FolderSummary, run: FolderRun) -> bool:
     """Whether a threshold that no image of this product has set calls more than half of a folder anomalous."""
-    from ad_dinov3.predict.run_facts import MadeBy
-
     anomalous = summary.run.anomalous + summary.earlier_anomalous
     normal = summary.run.normal + summary.earlier_normal
-    alone = not run.promises and (run.made_by or MadeBy()).compare is None
+    alone = not run.promises and run.maker.compare is None
     return alone and anomalous + normal >= _ENOUGH_TO_WONDER and anomalous > normal
 
 

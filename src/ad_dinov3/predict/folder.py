@@ -71,6 +71,11 @@ class FolderRun:
     remote: UriStore | None = None
 
     @property
+    def maker(self) -> MadeBy:
+        """How the model is opened again."""
+        return self.made_by or MadeBy(ModelSpec(self.model_name))
+
+    @property
     def store(self) -> Store:
         """Where the images' files go."""
         return self.remote or FolderStore(self.folder)
@@ -92,8 +97,7 @@ class FolderRun:
         facts.append(("Model", redacted(self.model_name)))
         facts += [(f"Promise for {name}", f"{words}. {VOID}") for name, words in self.promises.items()]
         title = self.title or self.folder.absolute().name
-        maker = self.made_by or MadeBy(ModelSpec(self.model_name))
-        again = partial(command_again, out=self.place, chosen=maker.words(self.options))
+        again = partial(command_again, out=self.place, chosen=self.maker.words(self.options))
         return ReportText(title, self.options.rule.threshold, facts, self.truth, again)
 
 
@@ -232,7 +236,7 @@ def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, o
         "method": run.method,
         "model": redacted(run.model_name),
         "model_fingerprint": run.model_fingerprint,
-        "made_by": (run.made_by or MadeBy(ModelSpec(run.model_name))).tree(),
+        "made_by": run.maker.tree(),
         "promises": dict(run.promises),
         "options": asdict(run.options),
         "outputs": asdict(run.outputs),
