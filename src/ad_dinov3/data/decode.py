@@ -28,6 +28,7 @@ from ad_dinov3.data.header import (
     is_averaged,
     open_image,
     read_header,
+    values_mode,
 )
 from ad_dinov3.data.levels import Pixels, has_finite, looked_up, to_levels, to_rgb, upright
 from ad_dinov3.data.tiff import tiff_pixels
@@ -286,11 +287,8 @@ def _pillow_values(path: Path, image: ImageFile, file: BinaryIO, reduction: int)
         image.draft(None, (image.width // reduction, image.height // reduction))
     elif reduction > 1 and is_averaged(image):
         return _array(image.reduce(reduction))
-    if "transparency" in image.info:
-        return _array(image.convert("RGBA"))
-    if image.mode in ("1", "L", "I;16", "I;16B", "I;16L", "I", "F", "LA", "RGB", "RGBA"):
-        return _array(image)
-    return _array(image.convert("RGB"))
+    mode = values_mode(image)
+    return _array(image if mode == image.mode else image.convert(mode))
 
 
 def _array(image: Image) -> Pixels:

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL.Image import Image, getmodebands
 from PIL.ImageFile import ImageFile
 
 from ad_dinov3.data.tiff import is_tiff, tiff_header
@@ -24,6 +25,7 @@ _RGB_BYTES = 3
 _PILLOW_BYTES = 4  # how Pillow keeps the colours of a pixel; grey takes one
 _WEBP_CANVASES = 4  # libwebp's two, Pillow's copy of the bytes, and its own
 _COEFFICIENT_BYTES = 2  # libjpeg keeps those of a progressive JPEG until the last scan
+_MODES_AS_STORED = frozenset({"1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L"})
 _REDUCTIONS = (1, 2, 4, 8)  # what libjpeg can leave out by decoding fewer frequencies
 
 # Image, map, mask, labels of regions, and the overlay while it is drawn, which larger images have reduced.
@@ -205,6 +207,13 @@ def _png_may_have_exif(file: BinaryIO) -> bool:
     return len(head) == 8
 
 
+def values_mode(image: Image) -> str:
+    """The mode, as Pillow names it, that an image's values are taken in: palettes and CMYK become RGB."""
+    if "transparency" in image.info:
+        return "RGBA"
+    return image.mode if image.mode in _MODES_AS_STORED else "RGB"
+
+
 def is_averaged(image: ImageFile) -> bool:
     """Whether the image is reduced by averaging its pixels, which Pillow holds in 8 bits."""
     is_plain = isinstance(image, PngImagePlugin.PngImageFile | BmpImagePlugin.BmpImageFile)
@@ -222,8 +231,10 @@ def _pillow_bytes_per_px(image: ImageFile) -> float:
     depth = {"I": 4, "F": 4}.get(image.mode, 2 if image.mode.startswith("I;16") else 1)
     if depth > 1:
         return samples * (3 * depth + 2) + _RGB_BYTES
-    converted = 0 if image.mode in ("1", "L", "LA", "RGB", "RGBA") else _PILLOW_BYTES
-    return _own_bytes_per_px(image) + converted + samples + _RGB_BYTES + _coefficient_bytes_per_px(image)
+    mode = values_mode(image)
+    converted, samples = 0 if mode == image.mode else _PILLOW_BYTES, getmodebands(mode)
+    copied = samples + max(samples, _RGB_BYTES)  # the array is joined from its parts before it becomes RGB
+    return _own_bytes_per_px(image) + converted + copied + _coefficient_bytes_per_px(image)
 
 
 def _own_bytes_per_px(image: ImageFile) -> int:

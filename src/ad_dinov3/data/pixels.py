@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from ad_dinov3.data.decode import decode_bytes, decode_image
+from ad_dinov3.data.header import values_mode
 from ad_dinov3.data.levels import Pixels, to_levels, to_rgb
 from ad_dinov3.errors import ShapeError
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | Pixels | Tensor"
-_MODES_AS_STORED = frozenset({"1", "L", "LA", "RGB", "RGBA", "I", "F", "I;16", "I;16B", "I;16L"})
 
 
 def as_rgb(image: ImageSource) -> NDArray[np.uint8]:
@@ -51,9 +51,8 @@ def as_rgb(image: ImageSource) -> NDArray[np.uint8]:
 
 def _pillow_values(image: Image.Image) -> Pixels:
     upright = ImageOps.exif_transpose(image)
-    if "transparency" in upright.info:
-        return np.asarray(upright.convert("RGBA"))
-    return np.asarray(upright if upright.mode in _MODES_AS_STORED else upright.convert("RGB"))
+    mode = values_mode(upright)
+    return np.asarray(upright if mode == upright.mode else upright.convert(mode))
 
 
 def _tensor_values(tensor: Tensor) -> Pixels:
