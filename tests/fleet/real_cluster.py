@@ -31,9 +31,11 @@ def draw(path: Path, grey: int, is_bad: bool) -> None:
     picture.save(path)
 
 
-def predict(source: str, out: str, *more: str) -> int:
+def predict(source: str, out: str, *more: str) -> tuple[int, list[str]]:
+    """The exit code, and what is said of near copies."""
     command = [sys.executable, "-m", "ad_dinov3", "predict", source, "-o", out, "--coco", "--batch-size", "1", *more]
-    return subprocess.run(command, check=False).returncode
+    run = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    return run.returncode, [line for line in run.stdout.splitlines() if "nearly" in line]
 
 
 def rows(content: bytes) -> list[dict[str, object]]:
@@ -51,14 +53,15 @@ def main() -> None:
     with s3_server.s3_server() as (endpoint, _):
         os.environ |= s3_server.environment(endpoint)
         s3_server.upload(root / "parts", endpoint)
-        codes = [predict(str(root / "parts"), str(root / "here"), "--normals", str(root / "good"))]
+        answers = [predict(str(root / "parts"), str(root / "here"), "--normals", str(root / "good"))]
         away = ("--normals", str(root / "good"), "--engine", "ray", "--actors", "2")
-        codes.append(predict("s3://parts/", "s3://parts/out", *away))
+        answers.append(predict("s3://parts/", "s3://parts/out", *away))
         there = {file.name: read_bytes(file.uri) for file in list_files("s3://parts/out")}
     here = {path.relative_to(root / "here").as_posix(): path for path in (root / "here").rglob("*") if path.is_file()}
     kept = {name: content for name, content in there.items() if name.startswith(KINDS)}
     told = {
-        "codes": codes,
+        "codes": [code for code, _ in answers],
+        "copies": [copies for _, copies in answers],
         "rows": rows(there["results.jsonl"]) == rows(here["results.jsonl"].read_bytes()),
         "files": kept == {name: path.read_bytes() for name, path in here.items() if name.startswith(KINDS)},
         "anomalous": sum(row["decision"] == "anomalous" for row in rows(there["results.jsonl"])),

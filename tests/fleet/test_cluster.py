@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Event, Timer
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from ad_dinov3.predict import cluster
 from ad_dinov3.predict.cluster import Cluster, score_on_cluster
 from ad_dinov3.predict.drive import DriveOptions
 from ad_dinov3.predict.folder import FolderRun, FolderSummary, score_into_folder
+from ad_dinov3.predict.near_copy_sink import NearCopySink
 from ad_dinov3.predict.outputs import Outputs
 from ad_dinov3.predict.report import WorstRows
 from ad_dinov3.predict.results import Row, read_rows
@@ -139,6 +140,20 @@ def test_one_process_and_a_cluster_go_on_with_each_others_folder(
     again = on_cluster(parts, tmp_path / "out", threshold=0.9)
     assert (again.redecided, again.skipped, idle.batches) == (40, 0, [])
     assert all(row.decision != "anomalous" for row in read_rows(tmp_path / "out"))
+
+
+def test_near_copies_of_normal_images_are_told_of_as_by_one_process(
+    parts: Path, tmp_path: Path, fake: Callable[..., None]
+) -> None:
+    fake(same)
+    here, away = list[str](), list[str]()
+    normals = {"object": [parts / "1" / "01.png"]}
+    run = replace(folder_run(tmp_path / "here"), near_copies=NearCopySink(normals, here.append))
+    score_into_folder(find_images([str(parts)]), ToyDetector(), run)
+    run = replace(folder_run(tmp_path / "away"), near_copies=NearCopySink(normals, away.append))
+    score_on_cluster(find_images([str(parts)]), ModelSpec(), run, Cluster())
+    assert away == here
+    assert here[0].startswith("30 images are nearly normal ones (0/03.png is like ")
 
 
 def test_what_killed_workers_left_unfinished_is_deleted_at_the_next_start(
@@ -259,4 +274,5 @@ def test_normal_images_travel_to_a_real_cluster_and_its_files_into_a_store(tmp_p
     assert told["codes"] == [3, 3]
     assert told["rows"]
     assert told["files"]
+    assert told["copies"][1] == told["copies"][0] != []
     assert (told["anomalous"] > 0, told["p_values"], told["count"]) == (True, 24, 73)

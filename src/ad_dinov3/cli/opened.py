@@ -160,12 +160,12 @@ def open_stream(console: Console, spec: ModelSpec, drift: bool) -> Opened:
     return Opened(detector, Viewed(scorer, f"{detector.fingerprint} compared with the past"), CALIBRATED_THRESHOLD, {})
 
 
-def near_copy_sinks(console: Console, normals: Mapping[str, Sequence[Path]]) -> tuple[NearCopySink, ...]:
-    """What warns of images that are nearly normal ones; nothing without normal images."""
+def near_copy_sink(console: Console, normals: Mapping[str, Sequence[Path]]) -> NearCopySink:
+    """What warns of images that are nearly normal ones."""
     from ad_dinov3.predict.near_copy_sink import NearCopySink
 
     tell = partial(console.print, style="yellow", markup=False, soft_wrap=True)
-    return (NearCopySink(normals, tell),) if normals else ()
+    return NearCopySink(normals, tell)
 
 
 def watched(console: Console, scorer: Scorer, detector: Detector | Session) -> Scorer:

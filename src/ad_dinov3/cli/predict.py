@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.opened import Asked, away_from_here, near_copy_sinks, open_scorer
+from ad_dinov3.cli.opened import Asked, away_from_here, near_copy_sink, open_scorer
 from ad_dinov3.cli.options import (
     DECISION,
     IMAGES,
@@ -214,7 +214,7 @@ def predict(
         method=method_title(opened.detector),
         shard=part,
         promises=opened.promises,
-        also=near_copy_sinks(output.console, found),
+        near_copies=near_copy_sink(output.console, found),
         remote=place.remote,
         made_by=MadeBy(spec, normals, compare),
     )

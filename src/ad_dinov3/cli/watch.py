@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from ad_dinov3.cli.machine import Json, Output
-from ad_dinov3.cli.opened import Asked, near_copy_sinks, open_scorer
+from ad_dinov3.cli.opened import Asked, near_copy_sink, open_scorer
 from ad_dinov3.cli.options import (
     IMAGES,
     MODEL,
@@ -146,7 +146,7 @@ def watch(
         replace(options, rule=opened.rule(out, threshold, None, False)),
         method=method_title(opened.detector),
         promises=opened.promises,
-        also=near_copy_sinks(console, found),
+        near_copies=near_copy_sink(console, found),
         made_by=MadeBy(spec, normals, compare),
     )
 

@@ -92,7 +92,8 @@ def score_on_cluster(
     with held(run.folder):
         folder = RunFolder(run, on_outcome)
         tally, waiting, trouble = _Tally(folder, on_outcome), set[str](), ""
-        scorer = RowScorer(model, run.options, run.remote.uri if run.remote else run.folder, run.outputs)
+        place = run.remote.uri if run.remote else run.folder
+        scorer = RowScorer(model, run.options, place, run.outputs, run.near_copies.known)
         try:
             with closing(_scored(folder.to_do(items), scorer, cluster, waiting)) as blocks:
                 for block in blocks:
@@ -104,7 +105,7 @@ def score_on_cluster(
         except Exception as error:  # of the cluster; what it has done is kept, and the rest is listed
             trouble = " ".join(f"{type(error).__name__}: {error}".split())[:_WORDS]
         finally:
-            for sink in folder.sinks:
+            for sink in (*folder.sinks, run.near_copies):
                 sink.close()
         missing = () if should_stop() else tuple(sorted(waiting))
         _note(run.folder / "missing.txt", missing)
@@ -134,15 +135,21 @@ class _Actor:
         self._worst = WorstRows()
 
     def __call__(self, block: pa.Table) -> pa.Table:
-        """The rows of a block of items, and the pictures that a report may show."""
+        """The rows of a block of items, the pictures that a report may show, and which images are near copies."""
         import pyarrow as pa
 
-        rows, pictures = [], []
+        done = []
         for answer in self._scorer.answers(map(pickle.loads, block["item"].to_pylist())):
-            rows.append(_ROW.dump_json(answer.row))
             shown = answer.thumbnail if self._worst.see(answer.row) else None
-            pictures.append(_THUMBNAIL.dump_json(shown) if shown else None)
-        return pa.table({"row": pa.array(rows, pa.binary()), "picture": pa.array(pictures, pa.binary())})
+            done.append(
+                {
+                    "row": _ROW.dump_json(answer.row),
+                    "picture": _THUMBNAIL.dump_json(shown) if shown else None,
+                    "original": str(answer.original) if answer.original else None,
+                }
+            )
+        columns = {"row": pa.binary(), "picture": pa.binary(), "original": pa.string()}
+        return pa.Table.from_pylist(done, pa.schema(columns))
 
 
 class _Tally:
@@ -160,12 +167,13 @@ class _Tally:
         """Keep the rows of a block; the names of its images."""
         self._first = self._first or time.perf_counter()
         names = set()
-        for line, picture in zip(block["row"].to_pylist(), block["picture"].to_pylist(), strict=True):
-            row = _ROW.validate_json(line)
+        for done in block.to_pylist():
+            row = _ROW.validate_json(done["row"])
             item = ImageFile(Path(row.path), row.image)
-            if picture is not None and self._worst.see(row):
-                self._folder.thumbnails.append(_THUMBNAIL.validate_json(picture))
+            if done["picture"] is not None and self._worst.see(row):
+                self._folder.thumbnails.append(_THUMBNAIL.validate_json(done["picture"]))
             self._folder.results.append(row)
+            self._folder.run.near_copies.note(row.image, done["original"] and Path(done["original"]))
             if row.decision == "failed":
                 self._failures.append(Failure(item, row.error or ""))
             self._counts[row.decision] += 1

@@ -18,6 +18,7 @@ from ad_dinov3.files import held, write_text
 from ad_dinov3.infer.opening import ModelSpec
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, RunSummary, drive
+from ad_dinov3.predict.near_copy_sink import NearCopySink
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import ReportSink, ReportText, ThumbnailSink
 from ad_dinov3.predict.results import ResultsSink, Row, RunKey, command_again, run_key
@@ -49,6 +50,7 @@ class FolderRun:
         title: the report's heading; None: the folder's name.
         shard: which part of the images this is.
         promises: class name -> what is promised of false alarms there, in words.
+        near_copies: notices images that are nearly normal ones.
         also: further sinks, told when all others have taken a result.
         made_by: how the model is opened again; None: by its name.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
@@ -65,6 +67,7 @@ class FolderRun:
     title: str | None = None
     shard: Shard = ALL
     promises: Mapping[str, str] = field(default_factory=dict)
+    near_copies: NearCopySink = field(default_factory=NearCopySink)
     also: tuple[Sink, ...] = ()
     made_by: MadeBy | None = None
     truth: Callable[[Row], str | None] | None = None
@@ -153,7 +156,7 @@ def score_into_folder(
     """
     with held(run.folder):
         folder = RunFolder(run, on_outcome)
-        sinks = [FileSink(run.store, run.outputs), *folder.sinks, *run.also]
+        sinks = [FileSink(run.store, run.outputs), *folder.sinks, run.near_copies, *run.also]
         summary = drive(folder.to_do(items), detector, sinks, run.options, on_outcome, should_stop)
         return folder.finish(summary)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 
+from ad_dinov3.data.near_copies import NearCopies
 from ad_dinov3.data.remote import is_uri, uri_path
 from ad_dinov3.data.streams import ImageFile
 from ad_dinov3.errors import DataError
@@ -14,6 +16,7 @@ from ad_dinov3.infer.decide import DecisionRule
 from ad_dinov3.infer.opening import CarriedModel, ModelSpec, look_through
 from ad_dinov3.infer.scorer import Scorer
 from ad_dinov3.predict.drive import DriveOptions, judge, stream
+from ad_dinov3.predict.near_copy_sink import original_of
 from ad_dinov3.predict.outputs import FileSink, Outputs
 from ad_dinov3.predict.report import Thumbnail, make_thumbnail
 from ad_dinov3.predict.results import Row, RunKey, failed_row, row_of, run_key
@@ -27,10 +30,17 @@ NO_FILES = Outputs(overlays=False, masks=False, maps="none")
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one image: its row, and the picture that a report shows of it, None for a failed one."""
+    """What came of one image.
+
+    Attributes:
+        row: as results.jsonl has it.
+        thumbnail: the picture that a report shows of it; None for a failed one.
+        original: the normal image that it is a near copy of, if it is one.
+    """
 
     row: Row
-    thumbnail: Thumbnail | None
+    thumbnail: Thumbnail | None = None
+    original: Path | None = None
 
 
 class RowScorer:
@@ -44,6 +54,7 @@ class RowScorer:
         options: how to decide and to drive; None: `DriveOptions` with the model's own threshold.
         folder: where each image's files go, a folder or a URI; the same for all processes that share a run.
         outputs: which files that are; none without a folder.
+        known: class name -> what finds near copies of its normal images.
     """
 
     def __init__(
@@ -52,9 +63,10 @@ class RowScorer:
         options: DriveOptions | None = None,
         folder: Path | str | None = None,
         outputs: Outputs = NO_FILES,
+        known: Mapping[str, NearCopies] = MappingProxyType({}),
     ) -> None:
         store = open_place(folder).store if folder else None
-        self._settings = (model or ModelSpec(), options, store, outputs if store else NO_FILES)
+        self._settings = (model or ModelSpec(), options, store, outputs if store else NO_FILES, dict(known))
         self._open: _Open | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -93,7 +105,7 @@ class RowScorer:
             rest = waiting[done:]
             if len(rest) == 1 or isinstance(error, DataError):  # DataError: nothing can be written
                 reason = str(error) or type(error).__name__
-                yield from (Answer(failed_row(Failure(_source(item), reason, "score")), None) for item in rest)
+                yield from (Answer(failed_row(Failure(_source(item), reason, "score"))) for item in rest)
                 return
             if self._open and type(error).__name__ in _OUT_OF_MEMORY:
                 smaller = max(1, min(self._open.options.batch_size, len(rest)) // 2)
@@ -103,7 +115,7 @@ class RowScorer:
 
     def _opened(self) -> _Open:
         if self._open is None:
-            model, options, _, outputs = self._settings
+            model, options, _, outputs, _ = self._settings
             detector = model.open()
             viewed = look_through(detector, model.view)
             decided = options or DriveOptions(rule=DecisionRule(detector.threshold, areas=detector.areas))
@@ -112,7 +124,7 @@ class RowScorer:
 
     def _stream(self, items: Sequence[ImageFile | StoredScore]) -> Iterator[Answer]:
         opened, times = self._opened(), StepTimes()
-        _, _, store, outputs = self._settings
+        _, _, store, outputs, known = self._settings
         files = FileSink(store, outputs) if store else None
 
         def finish(scored: Scored) -> Answer:
@@ -120,13 +132,13 @@ class RowScorer:
             if files:
                 files.write(result)
             picture = make_thumbnail(scored.item.name, scored.picture, scored.raw.patch_map)
-            return Answer(row_of(result, opened.key, outputs), picture)
+            return Answer(row_of(result, opened.key, outputs), picture, original_of(result, known))
 
         for outcome in stream(items, opened.scorer, opened.options, finish, times):
             if isinstance(outcome, Failure):
                 if files:
                     files.fail(outcome)
-                yield Answer(failed_row(outcome), None)
+                yield Answer(failed_row(outcome))
             else:
                 yield outcome
 
