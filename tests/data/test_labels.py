@@ -98,5 +98,8 @@ def test_decisions_are_counted_against_folder_names_and_unnamed_folders_left_out
     assert counts == Confusion(true_positives=3, false_negatives=1, false_positives=2, true_negatives=5)
     assert "3 of 4 anomalous images were called anomalous (TP 3, FN 1)" in str(counts)
     assert "2 of 7 normal ones (FP 2, TN 5)" in str(counts)
+    assert str(confusion(decisions[:7])) == "2 of 7 normal images were called anomalous (FP 2, TN 5)"
+    only_anomalous = str(confusion([(Path("lab/defect"), True)] * 2))
+    assert only_anomalous == "2 of 2 anomalous images were called anomalous (TP 2, FN 0)"
     assert confusion(decisions[-3:]) is None  # crack alone says nothing
     assert confusion([]) is None

@@ -19,6 +19,7 @@ from ad_dinov3.infer import opening
 from ad_dinov3.infer.compared import Answer
 from ad_dinov3.infer.detector import Detector
 from ad_dinov3.infer.opening import load
+from ad_dinov3.predict import compare
 from ad_dinov3.predict.compare import Comparison, StreamScorer, compare_images
 from ad_dinov3.predict.results import read_rows
 from ad_dinov3.references.tokens import unit
@@ -73,10 +74,16 @@ def test_normal_images_among_the_compared_give_a_promise_and_p_values(model: Det
     assert raw.row(0).score > 0.5
 
 
-def test_two_images_and_images_without_likeness_are_scored_on_their_own(model: Detector, tmp_path: Path) -> None:
+def test_two_images_and_images_without_likeness_are_scored_on_their_own(
+    model: Detector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seed in range(2):
         draw(tmp_path / "two" / f"{seed}.png", seed)
     assert "2 images are too few to be compared" in compared(model, tmp_path / "two").remarks[0]
+    draw(tmp_path / "two" / "2.png", 2)
+    monkeypatch.setattr(compare, "LARGEST_RATIO", 0.1)
+    words = compared(model, tmp_path / "two").remarks[0]
+    assert re.fullmatch(r"object: the images do not resemble .* (0\.\d\d) times as far as .*scored on its own", words)
 
 
 def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
@@ -86,6 +93,7 @@ def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
     shown = CliRunner().invoke(predict.app, arguments)
     assert shown.exit_code == 0, shown.output
     assert "6 images compared with each other" in shown.output
+    assert "the threshold is a robust guess, with no promise" in (tmp_path / "out" / "report.html").read_text()
     with (tmp_path / "out" / "results.csv").open() as file:
         rows = {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
     assert max(rows, key=lambda name: rows[name]) == "2.png"
@@ -94,6 +102,16 @@ def test_the_command_compares_a_folder_and_says_so(tmp_path: Path) -> None:
     for more in (["--engine", "ray"], ["--shard", "0/2"]):
         refused = CliRunner().invoke(predict.app, [*arguments, *more])
         assert "omit --engine and --shard, and give each machine" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("folders", "said"), [(("plate", "cookie"), True), (("good", "crack"), False)])
+def test_sub_folders_that_may_be_products_are_spoken_of(folders: tuple[str, str], said: bool, tmp_path: Path) -> None:
+    for seed in range(4):
+        draw(tmp_path / "in" / folders[seed % 2] / f"{seed}.png", seed)
+    arguments = [str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--compare", "folder", "--offline"]
+    for more, expected in (([], said), (["--class-from-folder"], False)):
+        shown = " ".join(CliRunner().invoke(predict.app, [*arguments, *more]).output.split())
+        assert ("2 sub-folders are compared as one class; if each is a product" in shown) is expected
 
 
 def pixels(seed: int, defect: bool = False, product: int = 0) -> np.ndarray:
@@ -147,6 +165,7 @@ def test_the_command_tells_of_a_new_product_in_a_stream(tmp_path: Path, monkeypa
     found = re.search(r"object: the images have changed, noticed at number (\d+)", " ".join(shown.output.split()))
     assert found is not None
     assert 50 < int(found[1]) <= 80
+    assert "the next 20 by a fixed threshold" in (tmp_path / "out" / "report.html").read_text()
     refused = CliRunner().invoke(predict.app, [*plain, "--compare", "folder", "--drift"])
     assert "in the order in which they come" in str(refused.exception)
 

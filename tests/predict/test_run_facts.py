@@ -110,4 +110,4 @@ def test_the_very_model_of_a_run_is_opened_again_from_any_folder(
     monkeypatch.chdir(tmp_path)  # where the images were named
     again = command_again(read_rows(folder), "out", run.maker.words(run.options or DriveOptions()))
     done = CliRunner().invoke(predict.app, [*shlex.split(again)[2:], "--offline"])
-    assert "1 images had been done before" in done.output.replace("\n", " ")
+    assert "1 image had been done before" in done.output.replace("\n", " ")

@@ -36,6 +36,7 @@ class Opened:
     viewed: Viewed
     threshold: float
     promises: Mapping[str, str]
+    remarks: Sequence[str] = ()
 
     def rule(self, out: Path, threshold: float | None, min_area_px: int | None, all_regions: bool) -> DecisionRule:
         """What is wished, or else what the model says; where to look at images ``out`` may say, too."""
@@ -140,24 +141,36 @@ def open_comparison(
         detector = spec.open()
     with console.status("comparing the images with each other"):
         found = compare_images(detector, items, options.class_of, normals, out)
-    for remark in found.remarks:
-        console.print(remark, highlight=False)
+    remarks = [*found.remarks, *_products_together(items, options)]
+    for remark in remarks:
+        console.print(remark, markup=False, highlight=False)
     print_promises(console, found.promises)
     viewed = Viewed(found.scorer, f"{detector.fingerprint} compared {found.fingerprint}")
-    return Opened(detector, viewed, CALIBRATED_THRESHOLD, found.promises)
+    return Opened(detector, viewed, CALIBRATED_THRESHOLD, found.promises, remarks)
+
+
+def _products_together(items: Iterable[ImageFile], options: DriveOptions) -> list[str]:
+    """A remark where sub-folders, whose names say nothing of defects, are compared as one class."""
+    from ad_dinov3.data.labels import label_of
+
+    folders = {item.name.partition("/")[0] for item in items if "/" in item.name}
+    if options.class_from_folder or len(folders) < 2 or any(label_of(name) is not None for name in folders):
+        return []
+    return [f"{len(folders)} sub-folders are compared as one class; if each is a product, add --class-from-folder"]
 
 
 def open_stream(console: Console, spec: ModelSpec, drift: bool) -> Opened:
     """What answers for a stream whose images are compared with those before them."""
     from ad_dinov3.infer.compared import CALIBRATED_THRESHOLD
     from ad_dinov3.infer.opening import Viewed
-    from ad_dinov3.predict.compare import StreamScorer
+    from ad_dinov3.predict.compare import LEARNING, StreamScorer
 
     with console.status("loading the model"):
         detector = spec.open()
-    console.print("each image is compared with those before it; the first ten of a class are learned from")
+    console.print(LEARNING)
     scorer = StreamScorer(detector, drift_watch(console, {}) if drift else None)
-    return Opened(detector, Viewed(scorer, f"{detector.fingerprint} compared with the past"), CALIBRATED_THRESHOLD, {})
+    viewed = Viewed(scorer, f"{detector.fingerprint} compared with the past")
+    return Opened(detector, viewed, CALIBRATED_THRESHOLD, {}, [LEARNING])
 
 
 def near_copy_sink(console: Console, normals: Mapping[str, Sequence[Path]]) -> NearCopySink:

@@ -215,6 +215,7 @@ def predict(
         shard=part,
         promises=opened.promises,
         near_copies=near_copy_sink(output.console, found),
+        remarks=opened.remarks,
         remote=place.remote,
         made_by=MadeBy(spec, normals, compare),
     )

@@ -85,7 +85,7 @@ def remember(
         remember_all(detector, found, View(tile, overlap, keep_aspect))
         detector.save_pretrained(folder)
     for name, paths in found.items():
-        console.print(f"{name}: {len(paths)} normal images", highlight=False)
+        console.print(f"{name}: {len(paths)} normal image{'' if len(paths) == 1 else 's'}", highlight=False)
     print_promises(console, detector.promises)
     console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
     images = {name: len(paths) for name, paths in found.items()}

@@ -74,10 +74,14 @@ def _what_was_done(summary: FolderSummary, threshold: float) -> str:
     if done.scored or not summary.skipped:
         speed = f", {done.scored / done.seconds:.1f} images/s" if done.scored else ""
         stored = f", {summary.redecided:,} of them by stored maps" if summary.redecided else ""
-        parts.append(f"{done.scored:,} images in {done.seconds:.1f} s{speed}{stored}")
+        parts.append(f"{_images(done.scored)} in {done.seconds:.1f} s{speed}{stored}")
     if summary.skipped:
-        parts.append(f"{summary.skipped:,} images had been done before with these settings")
+        parts.append(f"{_images(summary.skipped)} had been done before with these settings")
     return f"{'; '.join(parts)}; threshold {threshold:.3f}"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
 
 
 def print_worst(console: Console, folder: Path) -> None:

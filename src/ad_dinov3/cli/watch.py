@@ -147,6 +147,7 @@ def watch(
         method=method_title(opened.detector),
         promises=opened.promises,
         near_copies=near_copy_sink(console, found),
+        remarks=opened.remarks,
         made_by=MadeBy(spec, normals, compare),
     )
 

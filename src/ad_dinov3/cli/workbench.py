@@ -107,7 +107,7 @@ def workbench(
     bench = Bench(results, folder.absolute().name, opened)
     address, port = listening.getsockname()[:2]
     count = len(bench.results.rows)
-    console.print(f"{count:,} images of {results} at http://{address}:{port}; Ctrl-C stops")
+    console.print(f"{count:,} image{'' if count == 1 else 's'} of {results} at http://{address}:{port}; Ctrl-C stops")
     answer_requests(create_workbench(bench, Limits(upload_mb, hosts=names_of(host, allowed_host)), allowed), listening)
 
 

@@ -49,13 +49,14 @@ class Confusion:
     true_negatives: int
 
     def __str__(self) -> str:
-        anomalous = self.true_positives + self.false_negatives
-        normal = self.false_positives + self.true_negatives
-        return (
-            f"{self.true_positives} of {anomalous} anomalous images were called anomalous (TP {self.true_positives}, "
-            f"FN {self.false_negatives}), and so were {self.false_positives} of {normal} normal ones "
-            f"(FP {self.false_positives}, TN {self.true_negatives})"
-        )
+        found = f"(TP {self.true_positives}, FN {self.false_negatives})"
+        flagged = f"(FP {self.false_positives}, TN {self.true_negatives})"
+        of_anomalous = f"{self.true_positives} of {self.true_positives + self.false_negatives}"
+        of_normal = f"{self.false_positives} of {self.false_positives + self.true_negatives}"
+        if of_anomalous == "0 of 0":
+            return f"{of_normal} normal images were called anomalous {flagged}"
+        words = f"{of_anomalous} anomalous images were called anomalous {found}"
+        return words if of_normal == "0 of 0" else f"{words}, and so were {of_normal} normal ones {flagged}"
 
 
 def confusion(decisions: Iterable[tuple[Path, bool]]) -> Confusion | None:

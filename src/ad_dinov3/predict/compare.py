@@ -35,6 +35,12 @@ from ad_dinov3.references.tokens import Floats
 
 _SCALED_BY = 16  # images of a stream
 _JUDGED_BY = 20  # scores of a stream
+LEARNING = (
+    f"each image is compared with those before it; of each class the first {Stream.warm_up} are only learned from and "
+    f"judged by the single-image model, the next {_JUDGED_BY} by a fixed threshold that may miss or flag too many, and "
+    "all later ones by a robust guess from the scores before them, with no promise"
+)
+"""What a person should know of a stream's scores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -285,15 +291,23 @@ class _Found:
 def _compared(name: str, group: _Group, store: _Store, threshold: float) -> _Found:
     count = len(group.places)
     if count < LEAST_IMAGES:
-        return _alone(group, threshold, f"{name}: {count} images are too few to be compared with each other")
+        counted = "1 image is" if count == 1 else f"{count} images are"
+        return _alone(group, threshold, f"{name}: {counted} too few to be compared with each other")
     found = list(compare_folder(lambda index: store.read(group.places[index]), group.digests))
     ratio = float(np.median([one.ratio for one in found]))
     if ratio > LARGEST_RATIO:
-        return _alone(group, threshold, f"{name}: the images do not resemble each other ({ratio:.2f} of chance)")
+        return _alone(group, threshold, _unlike(name, ratio))
     order = sorted(found, key=lambda one: one.index)
     far = np.stack([one.distances.reshape(store.grid) for one in order])
     maps = _joined(smooth(far, 0.5 / far.shape[1]), np.stack([raw.patch_map for raw in group.zero_shot]))
     return _judged(name, group, RawScores(maps, maps.max(axis=(1, 2))), _guess_by_odds)
+
+
+def _unlike(name: str, ratio: float) -> str:
+    return (
+        f"{name}: the images do not resemble each other (the nearest parts of others are {ratio:.2f} times as "
+        f"far as parts picked at random; up to {LARGEST_RATIO} they can be compared)"
+    )
 
 
 def _compared_by(rule: FolderRule, name: str, group: _Group) -> _Found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
@@ -51,6 +51,7 @@ class FolderRun:
         shard: which part of the images this is.
         promises: class name -> what is promised of false alarms there, in words.
         near_copies: notices images that are nearly normal ones.
+        remarks: what else a person should know of the scores, such as which could not be compared.
         also: further sinks, told when all others have taken a result.
         made_by: how the model is opened again; None: by its name.
         truth: for the report, a line on what is known to be right of an image, None if nothing is.
@@ -68,6 +69,7 @@ class FolderRun:
     shard: Shard = ALL
     promises: Mapping[str, str] = field(default_factory=dict)
     near_copies: NearCopySink = field(default_factory=NearCopySink)
+    remarks: Sequence[str] = ()
     also: tuple[Sink, ...] = ()
     made_by: MadeBy | None = None
     truth: Callable[[Row], str | None] | None = None
@@ -99,6 +101,7 @@ class FolderRun:
         facts = [("Method", self.method)] if self.method else []
         facts.append(("Model", redacted(self.model_name)))
         facts += [(f"Promise for {name}", f"{words}. {VOID}") for name, words in self.promises.items()]
+        facts += [("Note", remark) for remark in self.remarks]
         title = self.title or self.folder.absolute().name
         again = partial(command_again, out=self.place, chosen=self.maker.words(self.options))
         return ReportText(title, self.options.rule.threshold, facts, self.truth, again)
@@ -241,6 +244,7 @@ def _provenance(run: FolderRun, summary: RunSummary, images: int) -> dict[str, o
         "model_fingerprint": run.model_fingerprint,
         "made_by": run.maker.tree(),
         "promises": dict(run.promises),
+        "remarks": list(run.remarks),
         "options": asdict(run.options),
         "outputs": asdict(run.outputs),
         "finished": datetime.now().astimezone().isoformat(timespec="seconds"),

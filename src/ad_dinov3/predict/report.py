@@ -163,7 +163,8 @@ class ReportSink:
         if self._written:
             seconds = time.perf_counter() - self._started
             speed = f"{self._written / seconds:.1f} per second"
-            facts.append(("Last run", f"{self._written:,} images in {seconds:.1f} s, {speed}"))
+            count = f"{self._written:,} image{'' if self._written == 1 else 's'}"
+            facts.append(("Last run", f"{count} in {seconds:.1f} s, {speed}"))
         if self._text.truth is None and (counts := by_folder_names(self._rows())):
             facts.append(("By folder names", str(counts)))
         write_report(self._path, self._rows, self._thumbnail, replace(self._text, facts=facts))
