@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,10 @@ GROUP_PARTS = {"bsdata": slice(2, 4), "lgg_mri": slice(0, 3)}
 SIDE, BATCH, DRAWS = 128, 8, 5
 Maps = NDArray[np.float32]
 Metrics = tuple[float, float]
+Rule = Callable[[Floats], Callable[[Floats], Floats]]
+"""A map's values (N, cells) on N images -> values of other maps in deviations from these."""
+JOINS: Mapping[str, Rule] = {"joined with zero-shot": Scale.of}
+"""How the two maps of a folder are put on one scale."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +120,11 @@ def measured(maps: Maps, encoded: Encoded, test: Sequence[int]) -> Metrics:
     """Image AUROC of the maps' peaks, and pixel AUROC."""
     enlarged = np.stack([upsample(one, (SIDE, SIDE))[::2, ::2] for one in maps])
     masks = encoded.masks[test][:, ::2, ::2]
-    return _auroc(maps.max(axis=(1, 2)), encoded.is_bad[test]), _auroc(enlarged.ravel(), masks.ravel())
+    return auroc_of(maps.max(axis=(1, 2)), encoded.is_bad[test]), auroc_of(enlarged.ravel(), masks.ravel())
 
 
-def _auroc(scores: NDArray[np.floating], is_bad: NDArray[np.bool_]) -> float:
+def auroc_of(scores: NDArray[np.floating], is_bad: NDArray[np.bool_]) -> float:
+    """Of some scores; NaN where all are of one kind."""
     value = auroc(count_ranking(scores, is_bad))
     return float("nan") if value is None else value
 
@@ -138,7 +143,7 @@ def few(encoded: Encoded, count: int, seed: int) -> dict[str, Metrics]:
     joined = [known.join(upsample(one, size), encoded.zero_shot[index]) for one, index in zip(far, test, strict=True)]
     zero_shot = measured(encoded.zero_shot[test], encoded, test)
     return {
-        "zero-shot": (_auroc(encoded.scores[test], encoded.is_bad[test]), zero_shot[1]),
+        "zero-shot": (auroc_of(encoded.scores[test], encoded.is_bad[test]), zero_shot[1]),
         "nearest (AnomalyDINO's rule)": measured(near, encoded, test),
         "subspace (SubspaceAD's rule)": measured(rest, encoded, test),
         "both": measured(both, encoded, test),
@@ -150,7 +155,7 @@ def _smooth(maps: Sequence[Maps]) -> Maps:
     return np.stack([gaussian_filter(one, 0.5) for one in maps])
 
 
-def folder(encoded: Encoded, seed: int, most: int = 100) -> dict[str, Metrics]:
+def folder(encoded: Encoded, seed: int, joins: Mapping[str, Rule] = JOINS, most: int = 100) -> dict[str, Metrics]:
     """The rules that compare a folder with itself, on at most 100 images with a third of defects."""
     draw = np.random.default_rng(seed)
     good, bad = (draw.permutation(np.flatnonzero(encoded.is_bad == kind)) for kind in (False, True))
@@ -158,17 +163,17 @@ def folder(encoded: Encoded, seed: int, most: int = 100) -> dict[str, Metrics]:
     digests = [content_digest(encoded.tokens[index].tobytes()) for index in test]
     found = sorted(compare_folder(lambda place: encoded.of(test[place]), digests), key=lambda one: one.index)
     maps = _smooth([one.distances.reshape(encoded.grid) for one in found])
-    scales = Scale.of(maps), Scale.of(log_odds(encoded.zero_shot[test]))
-    size = encoded.zero_shot.shape[1:]
-    joined = [
-        squashed(np.mean([upsample(scales[0](one), size), scales[1](log_odds(encoded.zero_shot[index]))], axis=0))
-        for one, index in zip(maps, test, strict=True)
-    ]
+    odds, size = log_odds(encoded.zero_shot[test]), encoded.zero_shot.shape[1:]
+    joined = {}
+    for title, rule in joins.items():
+        far, zero_shot = (rule(one.reshape(len(test), -1)) for one in (maps, odds))
+        both = [upsample(far(one), size) + zero_shot(other) for one, other in zip(maps, odds, strict=True)]
+        joined[title] = measured(squashed(np.stack(both) * np.float32(0.5)), encoded, test)
     ratio = float(np.median([one.ratio for one in found]))
     return {
         "zero-shot": measured(encoded.zero_shot[test], encoded, test),
         "one search (ours)": measured(maps, encoded, test),
-        "joined with zero-shot": measured(np.stack(joined), encoded, test),
+        **joined,
         "likeness ratio": (ratio, ratio),
     }
 
