@@ -70,20 +70,28 @@ def test_killed_and_started_again_it_scores_every_file_once(tmp_path: Path) -> N
             assert run.stdout is not None
             draw_part(inbox / f"day {turn}" / "good.png")
             draw_part(inbox / f"{turn} bad.png", blemish=True)
-            wait_for(out, 2 * turn + 2)
+            (inbox / "empty.png").touch()
+            wait_for(out, 2 * turn + 3)
             run.send_signal(ending)
             said = run.stdout.read()
             run.wait(60)
     assert rows(out) == {
         "0 bad.png": "anomalous",
         "1 bad.png": "anomalous",
+        "empty.png": "failed",
         "day 0/good.png": "normal",
         "day 1/good.png": "normal",
     }
     assert log.read_text() == "x" * 4
     assert run.returncode == 0
-    assert json.loads(said) == {"out": str(out), "anomalous": 1, "normal": 1}  # what the second start decided
+    assert json.loads(said) == {
+        "out": str(out),
+        "anomalous": 1,
+        "normal": 1,
+        "failed": 1,
+    }  # what the second start decided
     assert (out / "report.html").is_file()
+    assert "failed    empty.png the file is empty" in (tmp_path / "told 1").read_text()
     assert (tmp_path / "told 1").read_text().count("is nearly a normal one (day 1/good.png is like") == 1
 
 
@@ -112,3 +120,10 @@ def test_a_stream_is_compared_with_its_past_as_predict_does(tmp_path: Path) -> N
 def test_a_folder_that_is_not_there_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such folder to watch"):
         watch.watch(str(tmp_path / "none"), tmp_path / "out", model="nowhere")
+
+
+def test_a_folder_below_its_own_results_is_refused_as_nothing_in_it_would_be_scored(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    for out in (tmp_path, tmp_path / "inbox"):
+        with pytest.raises(ConfigError, match="where results are"):
+            watch.watch(str(tmp_path / "inbox"), out, model="nowhere")

@@ -68,7 +68,8 @@ def test_states_are_written_where_there_are_some_and_are_read_as_settings(tmp_pa
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        ({"format_version": 3}, "format_version"),
+        ({"format_version": 3}, "layout 3 is of a newer ad-dinov3 than this one"),
+        ({"format_version": 0}, "format_version"),
         ({"method": {"kind": "padim"}}, "'padim' .* does not match any of the expected tags: 'ad_dinov3'"),
         ({"method": {"kind": "winclip", "prompts": {}}}, "method.prompts: Extra inputs"),
         ({"method": {"kind": "winclip", "temperature": 0}}, r"method\.temperature: Input should be greater than 0"),

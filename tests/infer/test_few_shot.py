@@ -136,6 +136,7 @@ def test_commands_remember_and_predict_agree(method: str, clip: str, normals: Pa
     Image.fromarray(plain.images(1, 30, 30)[0].permute(1, 2, 0).numpy()).save(tmp_path / "photo.png")
     text = run(remember.app, str(normals), "-o", str(tmp_path / "few"), "--model", str(tmp_path / "zero"), "--offline")
     assert "tile: 2 normal images" in text
+    assert "compared with 2 good images, which promise nothing of false alarms" in " ".join(text.split())
     common = (str(tmp_path / "photo.png"), "--class-name", "tile", "--offline")
     run(predict.app, *common, "-o", str(tmp_path / "a"), "--model", str(tmp_path / "few"))
     zero = ("--model", str(tmp_path / "zero"))

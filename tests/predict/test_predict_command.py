@@ -19,7 +19,10 @@ from typer.testing import CliRunner
 
 from ad_dinov3.cli import merge, predict
 from ad_dinov3.cli.demo import verdict_on
+from ad_dinov3.cli.run_summary import print_summary
 from ad_dinov3.errors import ConfigError
+from ad_dinov3.predict.drive import DriveOptions, RunSummary
+from ad_dinov3.predict.folder import FolderRun, FolderSummary
 from ad_dinov3.predict.results import read_rows
 from ad_dinov3.types import Sample
 
@@ -99,6 +102,33 @@ def test_predict_says_what_to_do_when_it_calls_most_of_a_folder_anomalous(tmp_pa
     assert hint in run(str(tmp_path / "parts"), "-o", str(tmp_path / "out"))[1]
     (tmp_path / "parts" / "0.png").unlink()  # of nine, more than half are as many
     assert hint not in run(str(tmp_path / "parts"), "-o", str(tmp_path / "few"))[1]
+
+
+def said_of(done: RunSummary, run_: FolderRun) -> str:
+    console = Console(file=io.StringIO(), width=300)
+    print_summary(console, FolderSummary(done, 0, 0), run_, ["parts"])
+    return console.file.getvalue()  # type: ignore[attr-defined, no-any-return]
+
+
+def test_the_summary_says_when_a_promise_may_be_void_and_when_a_run_was_stopped(tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").touch()
+    compared = FolderRun(tmp_path, "embedded", "", DriveOptions(), promises={"object": "about 1 good part in 11"})
+    hint, stopped = "if they are not, they differ from the good images", "goes on where it stopped"
+    most = said_of(RunSummary(9, 1, (), 1.0, True, {}), compared)
+    few = said_of(RunSummary(1, 9, (), 1.0, False, {}), compared)
+    assert hint in most
+    assert stopped in most
+    assert hint not in few
+    assert stopped not in few
+
+
+def test_predict_refuses_an_output_folder_that_holds_all_images(parts: Path) -> None:
+    for out in (parts, parts.parent):
+        before = sorted(parts.parent.rglob("*"))
+        with pytest.raises(ConfigError, match="all images lie in --out"):
+            run(str(parts), "-o", str(out))
+        assert sorted(parts.parent.rglob("*")) == before
+    assert run(str(parts), str(parts / "nut"), "-o", str(parts / "nut"))[0] == 0  # some lie elsewhere
 
 
 def test_predict_takes_a_list_on_stdin(parts: Path, tmp_path: Path) -> None:

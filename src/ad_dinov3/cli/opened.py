@@ -55,7 +55,7 @@ def open_model(console: Console, spec: ModelSpec, normals: Mapping[str, Sequence
         detector = spec.open()
         remember_all(detector, normals, spec.view)
         viewed = look_through(detector, spec.view)
-    print_promises(console, detector.promises)
+    print_promises(console, detector.promises, normals)
     return Opened(detector, viewed, detector.threshold, detector.promises)
 
 

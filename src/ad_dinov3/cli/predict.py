@@ -49,6 +49,7 @@ from ad_dinov3.cli.options import (
 )
 from ad_dinov3.cli.run_summary import print_profile, print_summary
 from ad_dinov3.cli.sources import ImagesToCome, list_images
+from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
     from ad_dinov3.infer.opening import CarriedModel, ModelSpec
@@ -235,6 +236,8 @@ def _score(
     from ad_dinov3.predict.cluster import score_on_cluster
     from ad_dinov3.predict.folder import score_into_folder
 
+    if images.total and all(map(run.is_output, images.items)):
+        raise ConfigError(f"all images lie in --out ({run.place}), where results are; name another folder")
     should_stop = images.stopped.is_set
     with score_progress(console, images.total) as on_outcome, stop_on_interrupt(console, images.stopped):
         if away is None:

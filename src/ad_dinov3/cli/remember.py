@@ -86,7 +86,7 @@ def remember(
         detector.save_pretrained(folder)
     for name, paths in found.items():
         console.print(f"{name}: {len(paths)} normal image{'' if len(paths) == 1 else 's'}", highlight=False)
-    print_promises(console, detector.promises)
+    print_promises(console, detector.promises, found)
     console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
     images = {name: len(paths) for name, paths in found.items()}
     output.result({"model": out, "normal_images": images, "promises": detector.promises})

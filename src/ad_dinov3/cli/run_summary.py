@@ -45,11 +45,10 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
         if count or words != "failed":
             table.add_row(f"[{style}]{count:,}[/]", words)
     console.print(table)
-    if _calls_most_anomalous(summary, run):
-        console.print(
-            "Most images are called anomalous: without good images nobody can say how a good part of this product "
-            "scores. Compare them with good ones (--normals GOOD), or with each other (--compare folder)."
-        )
+    if done.interrupted:
+        console.print("stopped before the end: these are not all images; the same command goes on where it stopped")
+    if _calls_most_anomalous(summary) and (hint := _hint(run)):
+        console.print(f"Most images are called anomalous: {hint}")
     if counts := by_folder_names(read_rows(run.folder)):
         console.print(f"by folder names: {counts}", highlight=False)
     print_worst(console, run.folder)
@@ -60,12 +59,23 @@ def print_summary(console: Console, summary: FolderSummary, run: FolderRun, sour
     console.print(f"report: {run.place}/report.html", highlight=False, soft_wrap=True)
 
 
-def _calls_most_anomalous(summary: FolderSummary, run: FolderRun) -> bool:
-    """Whether a threshold that no image of this product has set calls more than half of a folder anomalous."""
+def _calls_most_anomalous(summary: FolderSummary) -> bool:
+    """Whether more than half of a folder is called anomalous."""
     anomalous = summary.run.anomalous + summary.earlier_anomalous
     normal = summary.run.normal + summary.earlier_normal
-    alone = not run.promises and run.maker.compare is None
-    return alone and anomalous + normal >= _ENOUGH_TO_WONDER and anomalous > normal
+    return anomalous + normal >= _ENOUGH_TO_WONDER and anomalous > normal
+
+
+def _hint(run: FolderRun) -> str:
+    """Why a threshold may call most images anomalous; empty where they have set it themselves."""
+    if run.promises:
+        return "if they are not, they differ from the good images in product, camera or light; take new good images."
+    if run.maker.compare is not None:
+        return ""
+    return (
+        "without good images nobody can say how a good part of this product scores. Compare them with good ones "
+        "(--normals GOOD), or with each other (--compare folder)."
+    )
 
 
 def _what_was_done(summary: FolderSummary, threshold: float) -> str:

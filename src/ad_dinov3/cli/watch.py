@@ -132,8 +132,8 @@ def watch(
     output, decisions = Output(as_json), Counter[str]()
     console = output.console
     check_method(method)
-    if not is_camera(source) and not Path(source).is_dir():
-        raise ConfigError(f"{source}: no such folder to watch, and no camera")
+    if not is_camera(source):
+        _check_folder(Path(source), out)
     found = find_normals(normals, [class_name]) if normals else {}
     senders = {shown(address): sender(address) for address in publish}
     spec = ModelSpec(model, method, weights, device, offline, View(tile, overlap, keep_aspect))
@@ -161,11 +161,19 @@ def watch(
     output.result({"out": out, **decisions})
 
 
+def _check_folder(folder: Path, out: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder to watch, and no camera")
+    if out.absolute() in (folder.absolute(), *folder.absolute().parents):
+        raise ConfigError(f"{folder} lies in --out ({out}), where results are; name another folder")
+
+
 def _tell(console: Console, decisions: Counter[str], outcome: Outcome) -> None:
     """Say what has been decided now, and count it."""
     if outcome.is_new:
         decisions[outcome.decision] += 1
-        words = f"{datetime.now():%H:%M:%S} {outcome.decision:<9} {outcome.item.name}"
+        why = f" {outcome.reason}" if outcome.reason else ""
+        words = f"{datetime.now():%H:%M:%S} {outcome.decision:<9} {outcome.item.name}{why}"
         console.print(words, markup=False, highlight=False)
 
 

@@ -121,7 +121,14 @@ def model_config(tree: object, origin: str) -> ModelConfig:
     Raises:
         ConfigError: names each wrong key, what was expected, and the origin.
     """
-    return validated(ModelConfig, upgraded(tree) if isinstance(tree, Mapping) else tree, origin)
+    if not isinstance(tree, Mapping):
+        return validated(ModelConfig, tree, origin)
+    version = tree.get("format_version")
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise ConfigError(
+            f"{origin}: layout {version} is of a newer ad-dinov3 than this one (layout {FORMAT_VERSION}); update it"
+        )
+    return validated(ModelConfig, upgraded(tree), origin)
 
 
 def read_settings(path: Path) -> dict[str, object]:

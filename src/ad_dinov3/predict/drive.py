@@ -150,7 +150,7 @@ def drive(
                 failures.append(outcome)
                 for sink in sinks:
                     sink.fail(outcome)
-                outcome = Outcome(outcome.item, "failed")
+                outcome = Outcome(outcome.item, "failed", reason=outcome.reason)
             else:
                 counts[outcome.decision] += 1
             on_outcome(outcome)

@@ -106,6 +106,17 @@ class FolderRun:
         again = partial(command_again, out=self.place, chosen=self.maker.words(self.options))
         return ReportText(title, self.options.rule.threshold, facts, self.truth, again)
 
+    def is_output(self, item: ImageFile) -> bool:
+        """Whether an item lies where this run, or another shard of it, writes."""
+        is_whole = self.shard.count == 1
+        if self.remote:
+            home = self.remote.uri if is_whole else self.remote.uri.rpartition("/")[0]
+            return item.uri is not None and item.uri.startswith(f"{home}/")
+        folder = self.folder.absolute()
+        if folder / DROPPED in item.path.absolute().parents:
+            return False
+        return item.uri is None and (folder if is_whole else folder.parent) in item.path.absolute().parents
+
 
 @dataclass(frozen=True)
 class FolderSummary:
@@ -201,7 +212,7 @@ class RunFolder:
     def to_do(self, items: Iterable[ImageFile]) -> Iterator[ImageFile | StoredScore]:
         """The items that no earlier run has done, with the scores that one has written."""
         for item in items:
-            if self._is_output(item):
+            if self.run.is_output(item):
                 continue
             self._counts["images"] += 1
             row = self.results.finished(item)
@@ -212,17 +223,6 @@ class RunFolder:
                 stored = self.results.stored(item)
                 self._counts["stored"] += stored is not None
                 yield stored or item
-
-    def _is_output(self, item: ImageFile) -> bool:
-        """Whether an item lies where this run, or another shard of it, writes."""
-        is_whole = self.run.shard.count == 1
-        if self.run.remote:
-            home = self.run.remote.uri if is_whole else self.run.remote.uri.rpartition("/")[0]
-            return item.uri is not None and item.uri.startswith(f"{home}/")
-        folder = self.run.folder.absolute()
-        if folder / DROPPED in item.path.absolute().parents:
-            return False
-        return item.uri is None and (folder if is_whole else folder.parent) in item.path.absolute().parents
 
     def finish(self, summary: RunSummary, missing: tuple[str, ...] = (), trouble: str = "") -> FolderSummary:
         """Write run.json when all sinks are closed, unless images are missing: it stands for a whole run."""

@@ -86,11 +86,13 @@ class Outcome:
         item: where it came from.
         decision: what came out.
         is_new: False if an earlier run had done it.
+        reason: why it failed, else empty.
     """
 
     item: ImageFile
     decision: Decision
     is_new: bool = True
+    reason: str = ""
 
 
 @dataclass(frozen=True)
