@@ -98,6 +98,21 @@ except ValueError as error:
     assert shown.stdout.split() == ["False", "True"]
 
 
+def test_a_model_that_needs_torch_says_so_where_there_is_none() -> None:
+    program = """
+import sys
+sys.modules["torch"] = None
+from ad_dinov3.errors import ConfigError
+from ad_dinov3.infer.opening import load
+try:
+    load(offline=True)
+except ConfigError as error:
+    print(error)
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "torch is not installed, which embedded needs; install it, or name an exported folder" in shown.stdout
+
+
 def test_a_view_changes_the_fingerprint_and_what_scores() -> None:
     detector = load(offline=True)
     views = [View(), View(keep_aspect=True), View(tile_px=64), View(tile_px=64, overlap=0.5)]

@@ -113,7 +113,7 @@ def said_of(done: RunSummary, run_: FolderRun) -> str:
 def test_the_summary_says_when_a_promise_may_be_void_and_when_a_run_was_stopped(tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").touch()
     compared = FolderRun(tmp_path, "embedded", "", DriveOptions(), promises={"object": "about 1 good part in 11"})
-    hint, stopped = "if they are not, they differ from the good images", "goes on where it stopped"
+    hint, stopped = "if that is wrong, they differ from the good images", "goes on where it stopped"
     most = said_of(RunSummary(9, 1, (), 1.0, True, {}), compared)
     few = said_of(RunSummary(1, 9, (), 1.0, False, {}), compared)
     assert hint in most

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event, Thread
 
@@ -12,6 +13,7 @@ from http_client import post_image
 from live_service import opened, running
 from toy_detector import ToyDetector, draw_part
 
+from ad_dinov3.cli.serve import _promises as told_promises
 from ad_dinov3.errors import ConfigError, WeightsError
 from ad_dinov3.serve.app import ServeOptions
 from ad_dinov3.serve.metrics import Metrics
@@ -78,3 +80,11 @@ def test_reloading_under_load_drops_no_request(tmp_path: Path) -> None:
     assert [answer.status for answer in answers] == [200] * 120
     assert len({json.loads(answer.body)["score"] for answer in answers}) == 1
     assert models.model("line") is not before
+
+
+def test_promises_of_several_models_are_told_with_their_models() -> None:
+    line = replace(opened(ToyDetector()), promises={"object": "1 in 10"})
+    lids = replace(line, promises={"lid": "1 in 20"})
+    assert told_promises(Models({"line": lambda: line})) == {"object": "1 in 10"}
+    both = Models({"line": lambda: line, "lids": lambda: lids})
+    assert told_promises(both) == {"line, object": "1 in 10", "lids, lid": "1 in 20"}

@@ -69,7 +69,7 @@ def _calls_most_anomalous(summary: FolderSummary) -> bool:
 def _hint(run: FolderRun) -> str:
     """Why a threshold may call most images anomalous; empty where they have set it themselves."""
     if run.promises:
-        return "if they are not, they differ from the good images in product, camera or light; take new good images."
+        return "if that is wrong, they differ from the good images in product, camera or light; take new good images."
     if run.maker.compare is not None:
         return ""
     return (

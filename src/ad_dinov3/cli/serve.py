@@ -162,8 +162,7 @@ def serve(
     words = f"serving {', '.join(models.names)} at http://{address}:{port}, threshold {levels}; Ctrl-C stops"
     console.print(words, highlight=False)
     signal.signal(signal.SIGHUP, lambda *_: Thread(target=_reload, args=(models, console)).start())
-    for name in models.names:
-        print_promises(console, models.model(name).promises)
+    print_promises(console, _promises(models))
     hosts = names_of(host, allowed_host)
     options = ServeOptions(class_name, at_once, upload_mb, allowed, log_line, folder, memory_mb, hosts)
     if workbench is not None:
@@ -171,6 +170,14 @@ def serve(
         options = replace(options, workbench=_bench(console, workbench, class_name, spec))
         console.print(f"workbench at http://{address}:{port}/workbench/", highlight=False)
     answer_requests(create_app(models, options, metrics), listening)
+
+
+def _promises(models: Models) -> dict[str, str]:
+    """What is promised by class, and by model where there are several."""
+    told = {name: models.model(name).promises for name in models.names}
+    if len(told) == 1:
+        return dict(next(iter(told.values())))
+    return {f"{name}, {kind}": words for name, one in told.items() for kind, words in one.items()}
 
 
 def _bench(console: Console, folder: Path, class_name: str, spec: ModelSpec) -> Bench:

@@ -36,7 +36,9 @@ def read_image_list(source: str) -> Iterator[tuple[str, str | None]]:
             for number, row in enumerate(_READERS[_suffix(source)](file), start=1):
                 image = row.get("image")
                 if not isinstance(image, str) or not image:
-                    raise DataError(f"{redacted(source)}, row {number}: expected a path or URI in the column image")
+                    found = "" if "image" in row else f"; the row has {', '.join(map(str, row)) or 'no columns'}"
+                    where = f"{redacted(source)}, row {number}"
+                    raise DataError(f"{where}: expected a path or URI in the column image{found}")
                 name = row.get("class")
                 yield _placed(image, source), str(name) if name else None
     except (OSError, ValueError, csv.Error) as error:
@@ -58,9 +60,12 @@ def _csv(file: BinaryIO) -> Iterator[Row]:
 
 
 def _jsonl(file: BinaryIO) -> Iterator[Row]:
-    for line in io.TextIOWrapper(file, encoding="utf-8-sig"):
+    for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8-sig"), start=1):
         if line.strip():
-            row = json.loads(line)
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is no JSON: {error}") from None
             yield row if isinstance(row, dict) else {}
 
 
@@ -70,7 +75,10 @@ def _parquet(file: BinaryIO) -> Iterator[Row]:
     except ImportError as error:
         raise MissingExtraError("pyarrow", "parquet") from error
     table = pq.ParquetFile(file)
-    columns = [name for name in ("image", "class") if name in table.schema_arrow.names]
+    names = table.schema_arrow.names
+    if "image" not in names:
+        yield dict.fromkeys(names)
+    columns = [name for name in ("image", "class") if name in names]
     for batch in table.iter_batches(_BATCH, columns=columns):
         yield from batch.to_pylist()
 

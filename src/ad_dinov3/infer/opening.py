@@ -138,8 +138,15 @@ def _opened(name: str, method: str | None, weights: str | None, device: str, off
         if weights is not None:
             raise ConfigError(f"{name} is an export and holds its weights; omit --weights")
         return Session(name, device=device)
-    from ad_dinov3.infer.detector import Detector
-    from ad_dinov3.model import open_method
+    try:
+        from ad_dinov3.infer.detector import Detector
+        from ad_dinov3.model import open_method
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError(
+            f"torch is not installed, which {name} needs; install it, or name an exported folder"
+        ) from None
 
     detector = Detector(open_method(method, name, weights, offline=offline), device=device, offline=offline)
     if weights is None and not Path(name).is_file():

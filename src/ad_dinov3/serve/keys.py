@@ -44,7 +44,9 @@ def read_keys(file: Path | None, variable: str = "") -> tuple[str, ...]:
             raise ConfigError(f"{file}: expected a key on each line, found none; `openssl rand -hex 32` makes one")
         keys += found
     if any(not _KEY.fullmatch(key) for key in keys):
-        raise ConfigError("expected keys of 16 to 512 letters, digits and signs without spaces; `openssl rand -hex 32`")
+        raise ConfigError(
+            "expected keys of 16 to 512 letters, digits and signs without spaces; `openssl rand -hex 32` makes one"
+        )
     return tuple(dict.fromkeys(keys))
 
 
