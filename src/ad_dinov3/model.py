@@ -305,7 +305,7 @@ def _load_of(method: str, model: str, weights: str | None, offline: bool) -> Mod
     held = read_config(saved_folder(model, offline=offline)).method.kind
     if held != method and model == EMBEDDED:
         raise ConfigError(
-            f"{method} must be trained: expected a model's folder or a checkpoint of its authors, got {model!r}; "
+            f"{method} must be trained: name a model's folder or a checkpoint of its authors with --model, or "
             f"train one with `ad-dinov3 train --method {method} --data ... --out DIR`"
         )
     if held != method:

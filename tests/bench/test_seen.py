@@ -43,7 +43,7 @@ def test_nothing_is_known_of_what_is_not_here_and_of_the_classical_floor(tmp_pat
 def test_names_are_compared_whatever_their_case_and_images_by_their_bytes() -> None:
     seen = Seen("m", ("VisA",), ("btad",), frozenset({"d1"}))
     images = [(Path("x.png"), "d0"), (Path("y.png"), "d1")]
-    assert str(seen.overlap("visa", [])).startswith("m was trained on visa")
+    assert str(seen.overlap("visa", [])) == "m was trained on visa"
     assert str(seen.overlap("BTAD", [])).startswith("the encoder of m was trained on BTAD")
     assert str(seen.overlap("mine", images)).endswith("such as y.png")
     assert seen.overlap("mine", images[:1]) is None

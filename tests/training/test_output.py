@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from test_training import assert_equal_bits, losses, quick
+from typer.testing import CliRunner
 
 from ad_dinov3 import model as model_module
+from ad_dinov3.cli import train as train_command
 from ad_dinov3.data.layouts import read_folder
 from ad_dinov3.errors import ConfigError, TrainingError, WeightsError
 from ad_dinov3.model import load_model, new_model, save_model
@@ -169,3 +171,17 @@ def test_command_says_what_came_out_and_what_can_be_measured_next(
     assert done.stdout.endswith("  ad-dinov3 evaluate --model m --data mvtec_ad\n")
     assert {"loss.svg", LOG, CHECKPOINT, "config.json"} <= {path.name for path in (tmp_path / "m").iterdir()}
     assert json.loads((tmp_path / "m" / "config.json").read_text())["trained_on"] == [squares.name]
+
+
+def test_a_run_that_is_stopped_says_how_it_goes_on(
+    tmp_path: Path, tiny_vit: Path, squares: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ad_dinov3.training.loop.train", stopped)
+    (tmp_path / "settings.json").write_text(quick(tiny_vit).model_dump_json(include={"encoder", "input", "method"}))
+    words = ["--data", str(squares), "--settings", str(tmp_path / "settings.json"), "--out", str(tmp_path / "m")]
+    shown = CliRunner().invoke(train_command.app, words)
+    assert shown.exit_code != 0
+    assert "the same command with --resume goes on after the last whole epoch" in " ".join(shown.output.split())

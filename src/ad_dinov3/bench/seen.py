@@ -40,7 +40,8 @@ class Seen:
         """What a data set, and its (file, sha256) pairs, have in common with it, in words; None: nothing."""
         for who, names in ((self.model, self.trained_on), (f"the encoder of {self.model}", self.encoder_trained_on)):
             if data_name.lower() in {name.lower() for name in names}:
-                return f"{who} was trained on {data_name} (it was trained on {', '.join(names)})"
+                others = ", ".join(name for name in names if name.lower() != data_name.lower())
+                return f"{who} was trained on {data_name}{f', and on {others}' if others else ''}"
         known = [path for path, digest in images if digest in self.images] if self.images else []
         if known:
             return (

@@ -68,7 +68,9 @@ def calibrate(
             detector.calibrate(paths, rate, name, View(tile, overlap, keep_aspect))
         detector.save_pretrained(folder)
     print_promises(console, detector.promises)
-    console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
+    console.print(
+        f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False, soft_wrap=True
+    )
     output.result({"model": out, "promises": detector.promises, "threshold": detector.threshold})
 
 

@@ -208,7 +208,8 @@ def _evaluate(run: _Run, test_set: TestSet) -> Evaluation:
     for line in result.left_out:
         run.console.print(f"omitted: {line}", style="yellow", markup=False, soft_wrap=True)
     file = write_metric_rows(run.out, result.rows)
-    run.console.print(f"{len(result.rows)} rows in {file}; put runs side by side: ad-dinov3 compare {run.out}")
+    words = f"{len(result.rows)} rows in {file}; put runs side by side: ad-dinov3 compare {run.out}"
+    run.console.print(words, soft_wrap=True)
     return result
 
 

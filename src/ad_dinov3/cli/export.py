@@ -117,7 +117,8 @@ def export(
     console.print(parity_table(parity))
     if parity.speed_over_fp32 is not None and parity.speed_over_fp32 < 1:
         console.print("fp32 is faster than int8 on this processor; export with --precision fp32 to run here")
-    console.print(f"exported: {out} ({size_mb:.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}")
+    words = f"exported: {out} ({size_mb:.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}"
+    console.print(words, soft_wrap=True)
     output.result({"model": out, "megabytes": round(size_mb, 3), "parity": parity.summary()})
 
 

@@ -87,6 +87,8 @@ def remember(
     for name, paths in found.items():
         console.print(f"{name}: {len(paths)} normal image{'' if len(paths) == 1 else 's'}", highlight=False)
     print_promises(console, detector.promises, found)
-    console.print(f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False)
+    console.print(
+        f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False, soft_wrap=True
+    )
     images = {name: len(paths) for name, paths in found.items()}
     output.result({"model": out, "normal_images": images, "promises": detector.promises})

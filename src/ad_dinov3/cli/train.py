@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,7 +131,7 @@ def train(
     def announce(needed: int, present: int) -> None:
         console.print(f"feature cache: {needed / 1e6:,.0f} MB to write, {present / 1e6:,.0f} MB there")
 
-    with training_progress(console) as report:
+    with _told_how_to_go_on(console), training_progress(console) as report:
         trained = run(model, samples, out, RunOptions(device, cache, resume, overwrite, announce, report))
     if not first:
         return
@@ -141,6 +142,15 @@ def train(
         _write_events(epochs, out)
     console.print("\n".join(_outcome(trained, epochs, out)), highlight=False, soft_wrap=True)
     output.result({"model": out, "images": len(samples), "losses": epochs[max(epochs)] if epochs else {}})
+
+
+@contextmanager
+def _told_how_to_go_on(console: Console) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped: the same command with --resume goes on after the last whole epoch")
+        raise
 
 
 def _samples(console: Console, sets: Sequence[LabelledData], limit: int | None) -> tuple[list[Sample], dict[str, str]]:
