@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,6 +114,16 @@ def test_each_image_of_a_batch_gets_its_own_map(tmp_path: Path, batch: np.ndarra
     np.testing.assert_allclose(raw.scores, cell_means(batch).max((1, 2)), atol=1e-5)
     again = session.score(batch[:2], ["any"] * 2)
     np.testing.assert_array_equal(again.maps, raw.maps[:2])  # and what was given out is not overwritten
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_threads_that_ask_at_once_get_their_own_maps(tmp_path: Path, batch: np.ndarray, runtime: str) -> None:
+    session = Session(exported(tmp_path, runtime))
+    rows = [index % len(batch) for index in range(400)]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda row: session.score(batch[row : row + 1], ["any"]).maps[0], rows))
+    np.testing.assert_allclose(found, cell_means(batch)[rows], atol=1e-5)
+    assert session.calls_at_once == (3 if runtime == "openvino" and (os.cpu_count() or 1) > 1 else 1)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])

@@ -1,10 +1,10 @@
-"""Requests scored together by one thread."""
+"""Requests scored together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -109,6 +109,23 @@ def test_nan_is_an_error_and_not_an_answer(batcher: Batcher, scorer: GatedScorer
     with pytest.raises(AdDinoError, match="NaN"):
         batcher.score(plain(13), "nut")
     assert batcher.score(plain(255), "nut").score == 1
+
+
+def test_calls_that_may_run_at_once_do_and_each_gets_its_own() -> None:
+    together = Barrier(3)
+
+    class MeetingScorer(GatedScorer):
+        def score(self, batch: NDArray[np.uint8], class_names: Sequence[str]) -> RawScores:
+            together.wait(60)  # returns when three calls run at once
+            return super().score(batch, class_names)
+
+    scorer = MeetingScorer()
+    scorer.gate.set()
+    batcher = Batcher(scorer, batch_size=1, calls=3)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(batcher.score, [plain(level) for level in range(6)], ["nut"] * 6))
+    batcher.close()
+    assert [round(float(answer.score) * 255) for answer in answers] == list(range(6))
 
 
 def test_close_answers_those_that_wait(scorer: GatedScorer) -> None:

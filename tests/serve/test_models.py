@@ -37,11 +37,11 @@ def test_a_model_in_use_is_closed_by_the_last_who_needs_it() -> None:
         models.reload("line")
         with models.lease() as fresh:
             assert first.batcher is second.batcher is not fresh.batcher
-        assert first.batcher._thread.is_alive()
-    assert not first.batcher._thread.is_alive()
-    assert fresh.batcher._thread.is_alive()
+        assert first.batcher._threads[0].is_alive()
+    assert not first.batcher._threads[0].is_alive()
+    assert fresh.batcher._threads[0].is_alive()
     models.close()
-    assert not fresh.batcher._thread.is_alive()
+    assert not fresh.batcher._threads[0].is_alive()
 
 
 def test_a_model_that_cannot_be_opened_again_goes_on() -> None:
@@ -56,7 +56,7 @@ def test_a_model_that_cannot_be_opened_again_goes_on() -> None:
     with pytest.raises(WeightsError, match="gone"):
         models.reload("line")
     with models.lease() as lease:
-        assert lease.batcher._thread.is_alive()
+        assert lease.batcher._threads[0].is_alive()
     with pytest.raises(UnknownModelError, match="there are line"):
         models.reload("other")
     models.close()

@@ -119,9 +119,8 @@ def open_scorer(
     opened = open_model(console, spec if asked.engine == "here" else replace(spec, device="cpu"), normals)
     if not asked.drift:
         return opened
-    return replace(
-        opened, viewed=replace(opened.viewed, scorer=watched(console, opened.viewed.scorer, opened.detector))
-    )
+    scorer = watched(console, opened.viewed.scorer, opened.detector)
+    return replace(opened, viewed=replace(opened.viewed, scorer=scorer, calls=1))
 
 
 def open_comparison(

@@ -235,6 +235,7 @@ class _Opening:
             promises=detector.promises,
             drift=watch,
             areas=detector.areas,
+            calls=viewed.calls if watch is None else 1,
         )
 
 

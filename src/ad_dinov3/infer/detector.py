@@ -216,6 +216,11 @@ class Detector:
         return self.config.method.kind
 
     @property
+    def calls_at_once(self) -> int:
+        """1: torch keeps the processor busy with one call of `score`."""
+        return 1
+
+    @property
     def normal_classes(self) -> tuple[str, ...]:
         """Classes that it has normal images of."""
         return normal_classes(self.model) or tuple(self.references.known)

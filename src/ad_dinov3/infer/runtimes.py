@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +17,9 @@ from numpy.typing import NDArray
 from ad_dinov3.errors import ConfigError, MissingExtraError
 from ad_dinov3.files import file_hash, user_cache
 from ad_dinov3.infer.exported import Mode, Precision, SessionConfig
+
+if TYPE_CHECKING:
+    import openvino
 
 _PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -24,6 +30,8 @@ _PROVIDERS = {
 }
 # Said outright: left to itself, OpenVINO computes in bfloat16 on processors that have it, and maps move by 2e-2.
 _OPENVINO_HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+_REQUESTS_EACH = 2  # for a stream of OpenVINO, so that the next image waits where one is done
+_CALLS = 3  # where there are streams: one runs, the next one waits, and one is taken apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,18 +47,31 @@ class Outputs:
 Runner = Callable[[NDArray[np.uint8], int | None], Outputs]
 
 
-def open_graph(file: Path, config: SessionConfig, device: str, mode: Mode, threads: int | None) -> Runner:
-    """What runs a graph's file on a device.
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A graph that is open.
+
+    Attributes:
+        run: what runs it; called from any thread.
+        calls: how many of these calls at once keep the processor busy.
+    """
+
+    run: Runner
+    calls: int = 1
+
+
+def open_graph(file: Path, config: SessionConfig, device: str, mode: Mode, threads: int | None) -> Graph:
+    """A graph's file on a device.
 
     Raises:
         MissingExtraError: the runtime is not installed.
         ConfigError: the runtime has no such device here.
     """
     if config.runtime == "onnx":
-        return _onnx_runner(file, device, threads)
+        return Graph(_onnx_runner(file, device, threads))
     if config.runtime == "pt2":
-        return _torch_runner(file, device, threads)
-    return _openvino_runner(file, device, config.precision, mode, threads)
+        return Graph(_torch_runner(file, device, threads))
+    return _openvino_graph(file, device, config.precision, mode, threads)
 
 
 def _torch_runner(file: Path, device: str, threads: int | None) -> Runner:
@@ -115,7 +136,7 @@ def _compiled_folder(graph: Path) -> Path | None:
     return None
 
 
-def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, threads: int | None) -> Runner:
+def _openvino_graph(file: Path, device: str, precision: Precision, mode: Mode, threads: int | None) -> Graph:
     try:
         import openvino
     except ImportError:
@@ -134,21 +155,27 @@ def _openvino_runner(file: Path, device: str, precision: Precision, mode: Mode, 
     if compiled is not None:
         settings["CACHE_DIR"] = str(compiled)
     model = core.compile_model(str(file), device.upper(), settings)
-    ports = len(model.outputs)
-    queue = openvino.AsyncInferQueue(model)
+    streams = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+    return Graph(partial(_run_openvino, model, _REQUESTS_EACH * streams), 1 if streams == 1 else _CALLS)
 
-    def run(batch: NDArray[np.uint8], index: int | None) -> Outputs:
-        done: dict[int, list[NDArray[np.float32]]] = {}
 
-        def keep(request: openvino.InferRequest, row: int) -> None:
-            done[row] = [request.get_output_tensor(port).data.copy() for port in range(ports)]
+def _run_openvino(model: openvino.CompiledModel, at_once: int, batch: NDArray[np.uint8], index: int | None) -> Outputs:
+    """The answer of a graph that takes one image; so many of them run side by side."""
+    chosen = {} if index is None else {"class_index": np.array([index], np.int64)}
+    under_way: deque[openvino.InferRequest] = deque()
+    rows: list[list[NDArray[np.float32]]] = []
 
-        queue.set_callback(keep)
-        chosen = {} if index is None else {"class_index": np.array([index], np.int64)}
-        for row in range(len(batch)):  # the graph takes one image; requests run side by side
-            queue.start_async({"images": np.ascontiguousarray(batch[row : row + 1]), **chosen}, row)
-        queue.wait_all()
-        rows = [done[row] for row in range(len(batch))]
-        return Outputs(*(np.concatenate([row[port] for row in rows]) for port in range(ports)))
+    def take_first() -> None:
+        request = under_way.popleft()
+        request.wait()
+        rows.append([request.get_output_tensor(port).data.copy() for port in range(len(model.outputs))])
 
-    return run
+    for row in range(len(batch)):
+        if len(under_way) == at_once:
+            take_first()
+        request = model.create_infer_request()
+        request.start_async({"images": np.ascontiguousarray(batch[row : row + 1]), **chosen})
+        under_way.append(request)
+    while under_way:
+        take_first()
+    return Outputs(*(np.concatenate(port) for port in zip(*rows, strict=True)))

@@ -75,7 +75,7 @@ class Session:
         self.areas = read_areas(self.folder) or ALL_OF_IT
         self._noted: frozenset[str] = frozenset()
         with self._in_words("opened"):
-            self._run = open_graph(file, self.config, device, mode, threads)
+            self._graph = open_graph(file, self.config, device, mode, threads)
 
     def __reduce__(self) -> tuple[Callable[..., Session], tuple[object, ...]]:
         """Pickle as the folder and the choices, as a runtime's graph cannot travel."""
@@ -95,6 +95,11 @@ class Session:
     def seen_images(self) -> frozenset[str]:
         """sha256 of the files that head and encoder have seen, as far as they say, and of the good images known."""
         return read_seen_images(self.folder) | self._noted
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many calls of `score` at once, from as many threads, keep the processor busy."""
+        return self._graph.calls
 
     @property
     def normal_classes(self) -> tuple[str, ...]:
@@ -280,7 +285,7 @@ class Session:
             WeightsError: the runtime cannot run the graph.
         """
         with self._in_words("run"):
-            return self._run(batch, index)
+            return self._graph.run(batch, index)
 
     @contextmanager
     def _in_words(self, what: str) -> Iterator[None]:

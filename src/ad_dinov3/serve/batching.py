@@ -1,6 +1,6 @@
-"""Requests that arrive together are scored together, by one thread.
+"""Requests that arrive together are scored together.
 
-No request waits for company: a batch is what has arrived while the one before it was scored.
+No request waits for company: a batch is what has arrived while all threads that score were busy.
 """
 
 from __future__ import annotations
@@ -40,20 +40,26 @@ class Batcher:
     """A scorer for many threads at once.
 
     Args:
-        scorer: called from one thread only.
+        scorer: called from as many threads as there are calls at once.
         batch_size: most images per call of it.
         on_batch: told of every call.
+        calls: of the scorer at once.
     """
 
     def __init__(
-        self, scorer: Scorer, batch_size: int, on_batch: Callable[[BatchTimes], None] = lambda times: None
+        self,
+        scorer: Scorer,
+        batch_size: int,
+        on_batch: Callable[[BatchTimes], None] = lambda times: None,
+        calls: int = 1,
     ) -> None:
         self._scorer = scorer
         self._batch_size = batch_size
         self._on_batch = on_batch
-        self._queue: Queue[_Request | None] = Queue()  # None: no more will come
-        self._thread = Thread(target=self._work, name="score", daemon=True)
-        self._thread.start()
+        self._queue: Queue[_Request | None] = Queue()  # None: no more will come to one of the threads
+        self._threads = [Thread(target=self._work, name="score", daemon=True) for _ in range(calls)]
+        for thread in self._threads:
+            thread.start()
 
     def score(self, pixels: NDArray[np.uint8], class_name: str) -> RawScore:
         """The model's answer to one input (3, h, w) uint8; returns when it is there.
@@ -72,8 +78,10 @@ class Batcher:
 
     def close(self) -> None:
         """Answer those that wait, and stop."""
-        self._queue.put(None)
-        self._thread.join()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         more_to_come = True

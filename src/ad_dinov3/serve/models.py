@@ -36,6 +36,7 @@ class OpenedModel:
         promises: what is promised of false alarms, in words, for each class that is calibrated.
         drift: what watches its scores for a change of the line, if anything does.
         areas: where it looks at images.
+        calls: how many calls of the scorer at once keep the processor busy.
     """
 
     scorer: Scorer
@@ -47,6 +48,7 @@ class OpenedModel:
     promises: Mapping[str, str] = field(default_factory=dict)
     drift: DriftWatch | None = None
     areas: Areas = ALL_OF_IT
+    calls: int = 1
 
 
 Opener = Callable[[], OpenedModel]
@@ -176,7 +178,7 @@ class Models:
 
     def _open(self, name: str) -> _Running:
         model = self.openers[name]()
-        return _Running(model, Batcher(model.scorer, self.batch_size, self.on_batch))
+        return _Running(model, Batcher(model.scorer, self.batch_size, self.on_batch, model.calls))
 
 
 def name_models(wanted: Sequence[str]) -> dict[str, str]:
