@@ -5,7 +5,8 @@
 
 Each client sends one JPEG after the other over a connection that stays open, and reads the decision as JSON. Beside the
 speed on the clock, which suffers from whatever else runs on the machine, stand processor milliseconds an image: the
-session's, the service's and the clients'.
+session's, the service's and the clients'. What one client could reach at most, the session tells with one image at a
+time: as the service calls it, and with all cores for each image (mode latency).
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from itertools import cycle
 from pathlib import Path
 
 from ad_dinov3.assets import SAMPLES
+from ad_dinov3.data.decode import decode_image
 from ad_dinov3.data.streams import find_images
+from ad_dinov3.infer.exported import Mode
+from ad_dinov3.infer.session import Session
 from export import bare_speed
 
 SERVE = "from ad_dinov3.cli import main; main()"
@@ -52,6 +56,18 @@ def client(address: str, bodies: list[bytes], until: float) -> list[float]:
     return taken
 
 
+def one_at_a_time(folder: str, mode: Mode, calls: int = 60) -> float:
+    """Milliseconds of a call of the session with a single image, in the median."""
+    session = Session(folder, mode=mode)
+    image = session.prepare(decode_image(next(find_images([str(SAMPLES)])).path))[None]
+    taken = []
+    for _ in range(calls):
+        started = time.perf_counter()
+        session.score(image, ["object"])
+        taken.append(time.perf_counter() - started)
+    return 1e3 * statistics.median(taken)
+
+
 def service_seconds(address: str) -> float:
     """Processor seconds that the service has used."""
     connection = http.client.HTTPConnection(address)
@@ -72,6 +88,7 @@ def main() -> None:
     images = [item.path for item in find_images([str(arguments.data)]) if item.path.suffix == ".jpg"][:300]
     bodies = forms(images)
     command = [sys.executable, "-c", SERVE, "serve", "--model", arguments.folder, "--port", "0", *arguments.serve]
+    lone, spread = one_at_a_time(arguments.folder, "throughput"), one_at_a_time(arguments.folder, "latency")
     before, session_before = bare_speed(arguments.folder, arguments.seconds)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
         assert service.stdout is not None
@@ -92,6 +109,10 @@ def main() -> None:
     after, session_after = bare_speed(arguments.folder, arguments.seconds)
     bare, session = (before + after) / 2, 500 * (session_before + session_after)
     print(f"bare session: {bare:.1f} images/s, {session:.1f} ms of processor an image")
+    print(
+        f"one image at a time: {lone:.1f} ms; with all cores for each {spread:.1f} ms, "
+        f"which is {1e3 / spread / bare:.0%} of the bare session's images per second"
+    )
     for count, speed, p50, p95, (service_ms, client_ms) in lines:
         print(
             f"{count} clients: {speed:.1f} images/s, {speed / bare:.0%}; ms in the median {p50:.1f}, p95 {p95:.1f}; "
