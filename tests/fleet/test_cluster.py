@@ -230,6 +230,15 @@ def test_a_cluster_whose_head_has_died_is_given_up_and_a_slow_one_is_awaited(
     never.set()
 
 
+def test_an_address_where_nothing_answers_is_refused_at_once() -> None:
+    pytest.importorskip("ray", reason='pip install "ad-dinov3[ray]"')
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", f"ray://127.0.0.1:{port}", "127.0.0.1:"):
+        with pytest.raises(ConfigError, match="nothing answers there"), cluster._connected(Cluster(address)):
+            raise AssertionError
+
+
 def test_all_blocks_come_and_so_does_what_went_wrong() -> None:
     tables = [pa.table({"row": [b"1"]})] * 5
     assert list(cluster._while_there(iter(tables), "127.0.0.1:1")) == tables

@@ -137,6 +137,7 @@ def test_commands_remember_and_predict_agree(method: str, clip: str, normals: Pa
     text = run(remember.app, str(normals), "-o", str(tmp_path / "few"), "--model", str(tmp_path / "zero"), "--offline")
     assert "tile: 2 normal images" in text
     assert "compared with 2 good images, which promise nothing of false alarms" in " ".join(text.split())
+    assert f"--model {tmp_path / 'few'}\n" in text  # on one line, to copy
     common = (str(tmp_path / "photo.png"), "--class-name", "tile", "--offline")
     run(predict.app, *common, "-o", str(tmp_path / "a"), "--model", str(tmp_path / "few"))
     zero = ("--model", str(tmp_path / "zero"))

@@ -22,6 +22,7 @@ from ad_dinov3.infer.opening import load
 from ad_dinov3.predict import compare
 from ad_dinov3.predict.compare import Comparison, StreamScorer, compare_images
 from ad_dinov3.predict.results import read_rows
+from ad_dinov3.references.calibration import References
 from ad_dinov3.references.tokens import unit
 
 
@@ -114,6 +115,19 @@ def test_sub_folders_that_may_be_products_are_spoken_of(folders: tuple[str, str]
         assert ("2 sub-folders are compared as one class; if each is a product" in shown) is expected
 
 
+@pytest.mark.parametrize("how", ["folder", "stream"])
+def test_a_comparison_says_that_it_leaves_out_what_the_model_remembers(how: str, tmp_path: Path) -> None:
+    for seed in range(4):
+        draw(tmp_path / "in" / f"{seed}.png", seed)
+    taught = load(offline=True)
+    taught.remember(sorted((tmp_path / "in").glob("*.png"))[:2])
+    taught.save_pretrained(tmp_path / "line")
+    for model_name, said in ((str(tmp_path / "line"), True), ("embedded", False)):
+        arguments = [str(tmp_path / "in"), "-o", str(tmp_path / f"{said}"), "--compare", how, "--model", model_name]
+        shown = " ".join(CliRunner().invoke(predict.app, [*arguments, "--offline"]).output.split())
+        assert ("take no part in this comparison" in shown) is said
+
+
 def pixels(seed: int, defect: bool = False, product: int = 0) -> np.ndarray:
     chance = np.random.default_rng(seed)
     ramp = np.linspace(60, 180, 128)
@@ -145,7 +159,7 @@ def test_a_stream_learns_finds_a_defect_and_follows_a_new_product(model: Detecto
 class ToyComparable(ToyDetector):
     """The toy detector with a few numbers for tokens."""
 
-    fingerprint, own_threshold = "toy", 0.3
+    fingerprint, own_threshold, references = "toy", 0.3, References()
 
     def answer(self, batch: np.ndarray, class_names: Sequence[str]) -> Answer:
         cells = batch.reshape(len(batch), 3, 8, 8, 8, 8).mean(axis=(3, 5)).transpose(0, 2, 3, 1)

@@ -140,12 +140,19 @@ def open_comparison(
         detector = spec.open()
     with console.status("comparing the images with each other"):
         found = compare_images(detector, items, options.class_of, normals, out)
-    remarks = [*found.remarks, *_products_together(items, options)]
+    remarks = [*found.remarks, *_products_together(items, options), *_forgotten(detector)]
     for remark in remarks:
         console.print(remark, markup=False, highlight=False)
     print_promises(console, found.promises)
     viewed = Viewed(found.scorer, f"{detector.fingerprint} compared {found.fingerprint}")
     return Opened(detector, viewed, CALIBRATED_THRESHOLD, found.promises, remarks)
+
+
+def _forgotten(detector: Detector | Session) -> list[str]:
+    """A remark where a model remembers good images, or has a threshold from some, as a comparison looks at neither."""
+    if detector.references.is_empty:
+        return []
+    return ["the good images that the model remembers or was calibrated by take no part in this comparison"]
 
 
 def _products_together(items: Iterable[ImageFile], options: DriveOptions) -> list[str]:
@@ -166,10 +173,12 @@ def open_stream(console: Console, spec: ModelSpec, drift: bool) -> Opened:
 
     with console.status("loading the model"):
         detector = spec.open()
-    console.print(LEARNING)
+    remarks = [LEARNING, *_forgotten(detector)]
+    for remark in remarks:
+        console.print(remark, highlight=False)
     scorer = StreamScorer(detector, drift_watch(console, {}) if drift else None)
     viewed = Viewed(scorer, f"{detector.fingerprint} compared with the past")
-    return Opened(detector, viewed, CALIBRATED_THRESHOLD, {}, [LEARNING])
+    return Opened(detector, viewed, CALIBRATED_THRESHOLD, {}, remarks)
 
 
 def near_copy_sink(console: Console, normals: Mapping[str, Sequence[Path]]) -> NearCopySink:

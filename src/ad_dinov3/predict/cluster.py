@@ -206,6 +206,9 @@ def _connected(cluster: Cluster) -> Iterator[None]:
         yield
         return
     where = cluster.address or "local"
+    head = where.removeprefix("ray://")
+    if ":" in head and not _answers(head):  # Ray itself would try for minutes
+        raise ConfigError(f"no Ray cluster at {where}: nothing answers there")
     try:
         ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -311,7 +314,7 @@ def _answers(address: str) -> bool:
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return True
 

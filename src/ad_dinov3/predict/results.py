@@ -63,9 +63,9 @@ def by_folder_names(rows: Iterable[Row]) -> Confusion | None:
 
 
 def describe_findings(row: Row) -> str:
-    """The strongest region of a row in words, and how many more there are; or that none is large enough."""
+    """The strongest region of a row in words, and how many more there are; or that there is none."""
     if not row.regions:
-        return "no region is large enough to count"
+        return "no region stands out"
     found = describe_region(row.regions[0], (row.height, row.width), row.threshold or 0.0)
     return found + (f", and {len(row.regions) - 1} more" if len(row.regions) > 1 else "")
 
