@@ -127,3 +127,14 @@ def test_a_folder_below_its_own_results_is_refused_as_nothing_in_it_would_be_sco
     for out in (tmp_path, tmp_path / "inbox"):
         with pytest.raises(ConfigError, match="where results are"):
             watch.watch(str(tmp_path / "inbox"), out, model="nowhere")
+
+
+def test_a_watch_that_saw_nothing_names_no_report(tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    command = [sys.executable, "-m", "ad_dinov3", "watch", str(tmp_path / "inbox"), "-o", str(tmp_path / "out")]
+    with subprocess.Popen([*command, "--offline"], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline().startswith("watching")
+        time.sleep(0.5)
+        run.send_signal(signal.SIGTERM)
+        assert run.stdout.read().endswith("no image has arrived\n")

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from ad_dinov3.errors import ConfigError, DataError, MissingExtraError
+from ad_dinov3.errors import ConfigError, DataError, MissingExtraError, ShapeError
 from ad_dinov3.infer.annotations import LABEL_STUDIO_CONFIG
 from ad_dinov3.infer.decide import DecisionRule
+from ad_dinov3.infer.opening import load
 from ad_dinov3.infer.prediction import Prediction
 from ad_dinov3.infer.predictions import Predictions, predict_images, predict_stream
 from infer.toy_detector import ToyDetector, draw_part
@@ -160,3 +162,17 @@ def test_a_stream_is_read_one_batch_at_a_time(capsys: pytest.CaptureFixture[str]
     assert counting.read == 3
     assert len(list(stream)) == 6
     assert "scoring" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["good", Path("good")])
+def test_a_path_where_several_images_are_expected_is_refused_with_what_to_write(folder: str | Path) -> None:
+    detector = load(offline=True)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: detector.remember(folder),  # type: ignore[arg-type]
+        lambda: detector.calibrate(folder, 0.5),  # type: ignore[arg-type]
+        lambda: detector.predict_batch(folder),  # type: ignore[arg-type]
+        lambda: list(detector.predict_many(folder)),  # type: ignore[arg-type]
+    )
+    for call in calls:
+        with pytest.raises(ShapeError, match=r"of a folder: sorted\(Path\('good'\)"):
+            call()

@@ -157,8 +157,13 @@ def watch(
             items = arrivals.settled()
             if items:
                 score_into_folder(items, opened.viewed.scorer, run, partial(_tell, console, decisions), stop.is_set)
-    console.print(f"report: {out / 'report.html'}", soft_wrap=True, highlight=False)
+    console.print(_where_to_look(out), soft_wrap=True, highlight=False)
     output.result({"out": out, **decisions})
+
+
+def _where_to_look(out: Path) -> str:
+    report = out / "report.html"
+    return f"report: {report}" if report.is_file() else "no image has arrived"
 
 
 def _check_folder(folder: Path, out: Path) -> None:

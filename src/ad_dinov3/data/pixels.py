@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 ImageSource: TypeAlias = "str | Path | bytes | Image.Image | Pixels | Tensor"
 
 
+def check_several(images: object) -> None:
+    """Refuse one path where several images are expected: it would be taken letter by letter.
+
+    Raises:
+        ShapeError: it is a path.
+    """
+    if isinstance(images, str | Path):
+        raise ShapeError(f"expected several images, got one path; of a folder: sorted(Path({str(images)!r}).glob('*'))")
+
+
 def as_rgb(image: ImageSource) -> NDArray[np.uint8]:
     """An image as (H, W, 3) uint8 RGB.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ad_dinov3.data.pixels import ImageSource, as_rgb
+from ad_dinov3.data.pixels import ImageSource, as_rgb, check_several
 from ad_dinov3.errors import ConfigError
 from ad_dinov3.files import file_hash
 
@@ -19,7 +19,9 @@ def distinct(images: Sequence[ImageSource]) -> Iterator[NDArray[np.uint8]]:
 
     Raises:
         ImageError: a file cannot be decoded.
+        ShapeError: one path was given, not several images.
     """
+    check_several(images)
     seen: set[bytes] = set()
     for image in images:
         pixels = as_rgb(image)
@@ -39,7 +41,9 @@ def check_unseen(images: Sequence[ImageSource], seen: Collection[str]) -> None:
 
     Raises:
         ConfigError: an image is among those seen; the message names it.
+        ShapeError: one path was given, not several images.
     """
+    check_several(images)
     for image in images:
         if isinstance(image, str | Path) and file_hash(Path(image)) in seen:
             raise ConfigError(

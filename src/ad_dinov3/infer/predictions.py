@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from ad_dinov3.data.pixels import ImageSource, as_rgb
+from ad_dinov3.data.pixels import ImageSource, as_rgb, check_several
 from ad_dinov3.errors import MissingExtraError
 from ad_dinov3.files import write_text
 from ad_dinov3.infer.annotations import coco_tree, label_studio_tasks, write_yolo
@@ -107,6 +107,7 @@ def predict_images(scorer: Scorer, images: Sequence[ImageSource], rule: Decision
         ShapeError: an array or tensor has another shape or type.
         ScoreError: the model answers with NaN, infinity or a value outside [0, 1].
     """
+    check_several(images)
     if not images:
         return Predictions()
     arrays = [as_rgb(image) if isinstance(image, str | Path | bytes) else as_rgb(image).copy() for image in images]
@@ -121,6 +122,7 @@ def predict_stream(
     predictor: Predictor, images: Iterable[ImageSource], class_name: str, batch_size: int, progress: bool
 ) -> Iterator[Prediction]:
     """Predictions one by one, in order; memory holds one batch."""
+    check_several(images)
     stream = iter(_tracked(images) if progress else images)
     while batch := list(islice(stream, batch_size)):
         yield from predictor.predict_batch(batch, class_name)
