@@ -127,7 +127,13 @@ def test_shipped_backbone_computes_finite_features_of_known_shape() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runtime", "precision"), [("onnx", "fp32"), ("openvino", "fp32"), ("openvino", "int8"), ("pt2", "fp32")]
+    ("runtime", "precision"),
+    [
+        pytest.param("onnx", "fp32", marks=pytest.mark.slow),
+        ("openvino", "fp32"),
+        pytest.param("openvino", "int8", marks=pytest.mark.slow),
+        ("pt2", "fp32"),
+    ],
 )
 def test_exported_graph_scores_as_the_model(
     convert: ModuleType, state: dict[str, Tensor], tmp_path: Path, runtime: Runtime, precision: Precision

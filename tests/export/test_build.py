@@ -58,7 +58,7 @@ def test_exported_folder_scores_as_the_detector_it_was_made_from(
     np.testing.assert_allclose(found.scores, expected.scores, atol=atol)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino", "pt2"])
+@pytest.mark.parametrize("runtime", [pytest.param("onnx", marks=pytest.mark.slow), "openvino", "pt2"])
 def test_resizable_export_scores_other_sizes_as_the_detector_does(
     vit: str, photos: Path, tmp_path: Path, runtime: str
 ) -> None:

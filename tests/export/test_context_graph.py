@@ -32,7 +32,7 @@ def batch() -> np.ndarray:
     return np.random.default_rng(2).integers(0, 256, (3, 3, *ODD)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", [pytest.param("onnx", marks=pytest.mark.slow), "openvino"])
 def test_exported_context_scores_as_the_model_alone_and_in_a_batch(
     model: Model, batch: np.ndarray, tmp_path: Path, runtime: str
 ) -> None:
