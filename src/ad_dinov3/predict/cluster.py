@@ -211,7 +211,7 @@ def _connected(cluster: Cluster) -> Iterator[None]:
         raise ConfigError(f"no Ray cluster at {where}: nothing answers there")
     try:
         ray.init(address=where, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, AttributeError) as error:  # the last is Ray's own, if refused
         raise ConfigError(f"no Ray cluster at {where}: {error}") from None
     try:
         yield
