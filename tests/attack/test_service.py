@@ -34,9 +34,10 @@ def test_an_honest_image_is_answered_with_the_headers_that_browsers_heed(address
 
 
 def test_a_chunked_body_is_refused_whatever_length_it_claims(address: tuple[str, int]) -> None:
-    chunks = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
-    for headers in (("Content-Length: 5", "Transfer-Encoding: chunked"), ("Transfer-Encoding: chunked",)):
-        status, _, body = exchange(address, posted(chunks, *headers))
+    """With a length as well it is no HTTP, and the parser hangs up: a client that is still sending loses the answer."""
+    large, small = (b"%x\r\n%b\r\n" % (size, bytes(size)) for size in (1 << 20, 9))
+    for chunks, headers in ((large, ()), (small, ("Content-Length: 5",))):
+        status, _, body = exchange(address, posted(chunks, *headers, "Transfer-Encoding: chunked"))
         assert status in (400, 411)
         assert body
 
