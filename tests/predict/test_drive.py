@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from toy_detector import SIDE, ToyDetector, draw_part
 
+from ad_dinov3.data.decode import DecodedImage
 from ad_dinov3.data.streams import ImageFile, find_images
 from ad_dinov3.errors import DataError
 from ad_dinov3.infer.decide import DecisionRule, upsample
@@ -20,16 +21,15 @@ OPTIONS = DriveOptions(rule=DecisionRule(0.3), batch_size=4, threads=2)
 
 
 class Collector:
-    """Keeps what it is given, and can be slow, full or picky."""
+    """Keeps what it is given, and can be full or picky."""
 
-    def __init__(self, delay_s: float = 0.0, error: OSError | None = None, only: str = "") -> None:
+    def __init__(self, error: OSError | None = None, only: str = "") -> None:
         self.results: dict[str, Result] = {}
         self.failed: list[str] = []
         self.closed = 0
-        self._delay_s, self._error, self._only = delay_s, error, only
+        self._error, self._only = error, only
 
     def write(self, result: Result) -> None:
-        time.sleep(self._delay_s)
         if self._error is not None and self._only in result.scored.item.name:
             raise self._error
         self.results[result.scored.item.name] = result
@@ -132,22 +132,32 @@ def test_large_images_are_held_in_smaller_numbers() -> None:
     assert max(detector.batches) == 2
 
 
-def test_decoding_goes_on_while_the_detector_computes() -> None:
-    class Frame(ImageFile):
-        def load(self) -> np.ndarray:
-            time.sleep(0.02)
-            return np.zeros((8, 8, 3), np.uint8)
+def test_decoding_and_writing_go_on_while_the_detector_computes() -> None:
+    next_is_decoded, next_is_scored = threading.Event(), threading.Event()
 
-    class Slow(ToyDetector):
+    class Frame(ImageFile):
+        def load_within(self, in_hand: int) -> DecodedImage:
+            if self.name == "4.png":  # of the second batch
+                next_is_decoded.set()
+            return super().load_within(in_hand)
+
+    class Waiting(ToyDetector):
         def score(self, batch: np.ndarray, class_names: list[str]):  # type: ignore[no-untyped-def, override]
-            time.sleep(0.02 * len(batch))
+            if self.batches:
+                next_is_scored.set()
+            else:
+                assert next_is_decoded.wait(60)
             return super().score(batch, class_names)
 
-    items = [Frame(Path("camera"), f"{number}.png") for number in range(24)]
-    started = time.perf_counter()
-    drive(items, Slow(), [Collector(delay_s=0.02)], OPTIONS)
-    one_after_the_other = 3 * 0.02 * len(items)
-    assert time.perf_counter() - started < 0.8 * one_after_the_other
+    class Patient(Collector):
+        def write(self, result: Result) -> None:
+            assert next_is_scored.wait(60)
+            super().write(result)
+
+    patient = Patient()
+    frames = [Frame(Path("camera"), f"{number}.png", frame=np.zeros((8, 8, 3), np.uint8)) for number in range(8)]
+    drive(frames, Waiting(), [patient], OPTIONS)
+    assert len(patient.results) == 8
 
 
 def test_told_to_stop_it_finishes_what_is_in_hand_and_closes_the_sinks(parts: Path) -> None:

@@ -3,7 +3,6 @@
 import hashlib
 import subprocess
 import sys
-import time
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -162,24 +161,6 @@ def test_paste_labels_nothing_that_stays_black() -> None:
 def test_paste_refuses_what_is_not_an_rgb_picture(image: NDArray[np.uint8]) -> None:
     with pytest.raises(ShapeError, match="decode_image"):
         paste_defect(image, np.random.default_rng(0))
-
-
-def test_pasting_and_rendering_keep_up_with_training(photo: NDArray[np.uint8]) -> None:
-    image = np.asarray(Image.fromarray(photo).resize((256, 256)))
-    rng = np.random.default_rng(0)
-    for seed in range(3):
-        paste_defect(image, rng)
-        render(seed)
-    started = time.process_time()
-    for _ in range(40):
-        paste_defect(image, rng, image)
-    pasted = time.process_time()
-    for seed in range(30):
-        render(seed)
-    done = time.process_time()
-    # Three times what is promised for a quiet core (6 ms and 25 ms), because test machines are not quiet.
-    assert (pasted - started) / 40 < 0.018
-    assert (done - pasted) / 30 < 0.075
 
 
 @pytest.mark.parametrize("beta", [0.0, 1.0, 2.0, 3.0])
