@@ -73,18 +73,18 @@ def test_the_newest_frame_wins_and_a_camera_that_was_away_is_found_again() -> No
     assert camera.settled() == []
     with mjpeg(port, iter(range(50, 250))):
         first = wait_for(camera.settled)
-        assert first.load().shape == (48, 64, 3)
+        assert first.load_within(10**9).pixels.shape == (48, 64, 3)
         assert abs(datetime.fromisoformat(str(first.taken_at)) - datetime.now(UTC)) < timedelta(seconds=90)
         skipped = camera.skipped
         while camera.skipped < skipped + 10:  # nobody looks meanwhile
             time.sleep(0.02)
         second = wait_for(camera.settled)
-        assert second.load().mean() > first.load().mean() + 5
+        assert second.load_within(10**9).pixels.mean() > first.load_within(10**9).pixels.mean() + 5
         assert first.name < second.name
     camera.settled()
     with mjpeg(port, iter([7] * 500)):
         until = time.monotonic() + 90
-        while wait_for(camera.settled).load().mean() > 20:
+        while wait_for(camera.settled).load_within(10**9).pixels.mean() > 20:
             assert time.monotonic() < until
     camera.close()
     assert any("the stream has ended" in words or "I/O" in words or "refused" in words for words in problems)

@@ -23,8 +23,6 @@ from ad_dinov3.data.decode import (
     IMAGE_SUFFIXES,
     DecodedImage,
     check_size,
-    decode_bytes,
-    decode_image,
     decode_within,
     image_header,
 )
@@ -98,20 +96,6 @@ class ImageFile:
         if self.frame is not None:
             return header_of(self.frame)
         return None if self.uri is not None else image_header(self.path, self.data)
-
-    def load(self) -> NDArray[np.uint8]:
-        """The image (H, W, 3) uint8 RGB.
-
-        Raises:
-            ImageError: there is none, or it cannot be decoded.
-        """
-        if self.problem is not None:
-            raise ImageError(self.path, self.problem)
-        if self.uri is not None:
-            return decode_bytes(read_bytes(self.uri, self.listed), self.path)
-        if self.data is not None:
-            return decode_bytes(self.data, self.path)
-        return decode_image(self.path) if self.frame is None else self.frame
 
     def load_within(self, in_hand: int) -> DecodedImage:
         """The image, reduced where the whole would take more bytes than ``in_hand`` until its results are written.
