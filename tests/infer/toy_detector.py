@@ -30,10 +30,6 @@ class ToyDetector:
         self._nan_above = nan_above
 
     @property
-    def calls_at_once(self) -> int:
-        return 1
-
-    @property
     def threshold(self) -> float:
         return float(self.config.threshold)  # type: ignore[attr-defined]  # tests set it
 

@@ -120,7 +120,7 @@ def open_scorer(
     if not asked.drift:
         return opened
     scorer = watched(console, opened.viewed.scorer, opened.detector)
-    return replace(opened, viewed=replace(opened.viewed, scorer=scorer, calls=1))
+    return replace(opened, viewed=replace(opened.viewed, scorer=scorer))
 
 
 def open_comparison(

@@ -235,7 +235,7 @@ class _Opening:
             promises=detector.promises,
             drift=watch,
             areas=detector.areas,
-            calls=viewed.calls if watch is None else 1,
+            calls=1 if watch else detector.calls_at_once,  # a watch takes scores in the images' order
         )
 
 

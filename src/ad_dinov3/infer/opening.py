@@ -26,17 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Viewed:
-    """A model behind a view.
-
-    Attributes:
-        scorer: what scores the images.
-        fingerprint: the digest of both; equal fingerprints give equal maps.
-        calls: how many calls of the scorer at once keep the processor busy; 1 where their order matters.
-    """
+    """A model behind a view: what scores the images, and the digest of both. Equal fingerprints give equal maps."""
 
     scorer: Scorer
     fingerprint: str
-    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -193,7 +186,7 @@ def look_through(detector: Detector | Session, view: View) -> Viewed:
             in another way.
     """
     words = f" {view.words}" if view.words else ""
-    return Viewed(detector.seen_through(view), f"{detector.fingerprint}{words}", detector.calls_at_once)
+    return Viewed(detector.seen_through(view), f"{detector.fingerprint}{words}")
 
 
 def method_title(detector: Titled) -> str:
