@@ -8,7 +8,7 @@ import typer
 
 from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import DECISION, AnyDevice, KeepAspect, Method, Offline, Overlap, Tile, Weights, command_app
-from ad_dinov3.cli.promises import print_promises
+from ad_dinov3.cli.promises import print_promises, print_use
 from ad_dinov3.cli.remember import GoodImages, NewModel, OnlyClass
 from ad_dinov3.errors import ConfigError
 
@@ -68,9 +68,7 @@ def calibrate(
             detector.calibrate(paths, rate, name, View(tile, overlap, keep_aspect))
         detector.save_pretrained(folder)
     print_promises(console, detector.promises)
-    console.print(
-        f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False, soft_wrap=True
-    )
+    print_use(console, f"model: {out}", out)
     output.result({"model": out, "promises": detector.promises, "threshold": detector.threshold})
 
 

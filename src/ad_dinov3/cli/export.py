@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ad_dinov3.cli.machine import Json, Output
 from ad_dinov3.cli.options import OUTPUT, BakedClasses, Method, Offline, Weights, command_app
+from ad_dinov3.cli.promises import print_use
 from ad_dinov3.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ def export(
     console.print(parity_table(parity))
     if parity.speed_over_fp32 is not None and parity.speed_over_fp32 < 1:
         console.print("fp32 is faster than int8 on this processor; export with --precision fp32 to run here")
-    words = f"exported: {out} ({size_mb:.1f} MB); use it: ad-dinov3 predict IMAGES -o OUT --model {out}"
-    console.print(words, soft_wrap=True)
+    print_use(console, f"exported: {out} ({size_mb:.1f} MB)", out)
     output.result({"model": out, "megabytes": round(size_mb, 3), "parity": parity.summary()})
 
 

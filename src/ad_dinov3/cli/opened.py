@@ -141,11 +141,15 @@ def open_comparison(
     with console.status("comparing the images with each other"):
         found = compare_images(detector, items, options.class_of, normals, out)
     remarks = [*found.remarks, *_products_together(items, options), *_forgotten(detector)]
-    for remark in remarks:
-        console.print(remark, markup=False, highlight=False)
+    _tell(console, remarks)
     print_promises(console, found.promises)
     viewed = Viewed(found.scorer, f"{detector.fingerprint} compared {found.fingerprint}")
     return Opened(detector, viewed, CALIBRATED_THRESHOLD, found.promises, remarks)
+
+
+def _tell(console: Console, remarks: Iterable[str]) -> None:
+    for remark in remarks:
+        console.print(remark, markup=False, highlight=False)
 
 
 def _forgotten(detector: Detector | Session) -> list[str]:
@@ -174,8 +178,7 @@ def open_stream(console: Console, spec: ModelSpec, drift: bool) -> Opened:
     with console.status("loading the model"):
         detector = spec.open()
     remarks = [LEARNING, *_forgotten(detector)]
-    for remark in remarks:
-        console.print(remark, highlight=False)
+    _tell(console, remarks)
     scorer = StreamScorer(detector, drift_watch(console, {}) if drift else None)
     viewed = Viewed(scorer, f"{detector.fingerprint} compared with the past")
     return Opened(detector, viewed, CALIBRATED_THRESHOLD, {}, remarks)

@@ -1,4 +1,4 @@
-"""What is promised of false alarms, printed where a model with a calibration is used or made."""
+"""What is said where a model is made or used: what it promises of false alarms, and the command that uses it."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def print_promises(
             console.print(f"{name}: compared with {count}, which promise nothing of false alarms", highlight=False)
     if promises:
         console.print(VOID, style="dim", highlight=False)
+
+
+def print_use(console: Console, what: str, model: object) -> None:
+    """What has been made, and the command that uses the model, in one line to be copied."""
+    console.print(f"{what}; use it: ad-dinov3 predict IMAGES -o OUT --model {model}", highlight=False, soft_wrap=True)

@@ -20,7 +20,7 @@ from ad_dinov3.cli.options import (
     Weights,
     command_app,
 )
-from ad_dinov3.cli.promises import print_promises
+from ad_dinov3.cli.promises import print_promises, print_use
 
 app = command_app()
 GoodImages = Annotated[
@@ -87,8 +87,6 @@ def remember(
     for name, paths in found.items():
         console.print(f"{name}: {len(paths)} normal image{'' if len(paths) == 1 else 's'}", highlight=False)
     print_promises(console, detector.promises, found)
-    console.print(
-        f"model: {out}; use it: ad-dinov3 predict IMAGES -o OUT --model {out}", highlight=False, soft_wrap=True
-    )
+    print_use(console, f"model: {out}", out)
     images = {name: len(paths) for name, paths in found.items()}
     output.result({"model": out, "normal_images": images, "promises": detector.promises})
